@@ -1,0 +1,144 @@
+//! The shapes in which bytes flow between an engine and the repository; neither knows the other.
+
+use std::fmt::Debug;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lifeboat_model::{Error, ErrorKind, Result};
+
+/// Bytes that one segment of a [`PageSource`] holds at most, a multiple of [`EXTENT_BYTES`].
+pub const SEGMENT_BYTES: usize = 1 << 20;
+
+/// Page files are handled in extents of this many bytes, aligned to their position in the file.
+pub const EXTENT_BYTES: usize = 128 << 10;
+
+/// A file made of fixed-size pages, read front to back by several threads.
+///
+/// Contract: segments are disjoint, start at multiples of [`EXTENT_BYTES`], are as long as a multiple of it (the last one
+/// may be shorter), hold at most [`SEGMENT_BYTES`], and together cover exactly `size_bytes`. An error ends the capture.
+pub trait PageSource: Debug + Send + Sync {
+    /// Bytes of one page: a power of two, 512 to 65,536.
+    fn page_size(&self) -> u32;
+    /// Bytes of the whole file, fixed when the capture began.
+    fn size_bytes(&self) -> u64;
+    /// Replaces `buffer` by the next segment and returns the byte offset it starts at; `None` when all were given out.
+    fn next_segment(&self, buffer: &mut Vec<u8>) -> Result<Option<u64>>;
+}
+
+/// Where restored bytes go; written by several threads at disjoint places.
+pub trait PageSink: Debug + Send + Sync {
+    /// Writes all of `bytes` at `offset`, extending the file where needed.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()>;
+    /// Fills `buffer` from `offset`; bytes past the end or never written read as zero.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
+    /// Makes everything written so far durable, and the file exactly `size_bytes` long.
+    fn finish(&self, size_bytes: u64) -> Result<()>;
+}
+
+/// A [`PageSource`] over an ordinary file that nobody writes to, read in parallel.
+#[derive(Debug)]
+pub struct FilePages {
+    file: std::fs::File,
+    name: String,
+    page_size: u32,
+    size_bytes: u64,
+    next: AtomicU64,
+}
+
+impl FilePages {
+    /// Reads `file` (called `name` in errors) as pages of `page_size` bytes.
+    pub fn new(file: std::fs::File, name: impl Into<String>, page_size: u32) -> Result<Self> {
+        let name = name.into();
+        let size_bytes = file
+            .metadata()
+            .map_err(|error| Error::io("read the size of", &name, error))?
+            .len();
+        Ok(Self {
+            file,
+            name,
+            page_size,
+            size_bytes,
+            next: AtomicU64::new(0),
+        })
+    }
+}
+
+impl PageSource for FilePages {
+    fn page_size(&self) -> u32 {
+        self.page_size
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn next_segment(&self, buffer: &mut Vec<u8>) -> Result<Option<u64>> {
+        let step = SEGMENT_BYTES as u64;
+        let offset = self.next.fetch_add(step, Ordering::Relaxed);
+        if offset >= self.size_bytes {
+            return Ok(None);
+        }
+        let length = usize::try_from(step.min(self.size_bytes - offset)).unwrap_or(SEGMENT_BYTES);
+        buffer.resize(length, 0);
+        self.file.read_exact_at(buffer, offset).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                Error::new(
+                    ErrorKind::Unreachable,
+                    "read",
+                    &self.name,
+                    "it became shorter while it was read",
+                )
+            } else {
+                Error::io("read", &self.name, error)
+            }
+        })?;
+        Ok(Some(offset))
+    }
+}
+
+/// A [`PageSink`] over a file.
+#[derive(Debug)]
+pub struct FileSink {
+    file: std::fs::File,
+    name: String,
+}
+
+impl FileSink {
+    /// Writes into `file` (opened for reading and writing; called `name` in errors).
+    pub fn new(file: std::fs::File, name: impl Into<String>) -> Self {
+        Self { file, name: name.into() }
+    }
+}
+
+impl PageSink for FileSink {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| Error::io("write", &self.name, error))
+    }
+
+    fn read_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+        while !buffer.is_empty() {
+            let count = self
+                .file
+                .read_at(buffer, offset)
+                .map_err(|error| Error::io("read", &self.name, error))?;
+            if count == 0 {
+                buffer.fill(0);
+                return Ok(());
+            }
+            buffer = &mut buffer[count..];
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, size_bytes: u64) -> Result<()> {
+        self.file
+            .set_len(size_bytes)
+            .map_err(|error| Error::io("set the size of", &self.name, error))?;
+        self.file
+            .sync_all()
+            .map_err(|error| Error::io("make durable", &self.name, error))
+    }
+}

@@ -1,0 +1,10 @@
+//! The words of Lifeboat and its pure decisions.
+//!
+//! Nothing here touches a disk, a network, a clock, a random source or an async runtime, and nothing is serialised:
+//! what this crate decides, it decides from its arguments alone, so every rule can be tested by calling it.
+
+pub mod env;
+pub mod error;
+
+pub use env::{Clock, Entropy, Env, Progress};
+pub use error::{Error, ErrorKind, Result};
