@@ -1,1 +1,7 @@
-//! placeholder
+//! What tests need and the product does not: clocks and randomness under control, sources and sinks in memory, a store
+//! that fails on purpose, damage for a store folder, and the suites that every implementation of a contract must pass.
+//!
+//! Never part of the product; nothing outside tests and benches depends on it.
+
+pub mod env;
+pub mod pages;
