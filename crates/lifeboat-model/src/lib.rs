@@ -5,6 +5,8 @@
 
 pub mod env;
 pub mod error;
+pub mod estimate;
+pub mod time;
 
 pub use env::{Clock, Entropy, Env, Progress};
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,5 @@
+//! Tests of the pure decisions, through the public interface alone.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod estimate;
+mod time;
