@@ -1,1 +1,54 @@
-fn main() {}
+//! All automation of this repository: tests, checks, benchmarks, releases. `cargo xtask` without a word lists the commands.
+//!
+//! Nothing here ships, and nothing that ships depends on it. It drives the product only through its binary.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "automation prints, starts programs and reads the clock; the rules about that are for the product"
+)]
+
+mod ci;
+mod setup;
+mod sh;
+mod testing;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "cargo xtask COMMAND
+
+  test [FILTER]     install what the tests need, then run all tests
+  soak [FILTER]     the same with whole fault matrices, optimised
+  tidy              the rules that compilers do not check
+  ci                everything a change must pass
+";
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    let command = words.next();
+    let rest: Vec<String> = words.collect();
+    match command.as_deref() {
+        Some("test") => testing::test(&rest),
+        Some("soak") => testing::soak(&rest),
+        Some("tidy") => tidy::run(),
+        Some("ci") => ci::run(),
+        None | Some("help" | "-h" | "--help") => {
+            print!("{HELP}");
+            Ok(())
+        }
+        Some(other) => bail!("there is no command {other:?}\n\n{HELP}"),
+    }
+}

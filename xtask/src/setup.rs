@@ -1,0 +1,100 @@
+//! Installs what tests and benchmarks need and a bare machine lacks: Debian packages and a Python environment under `target`.
+//!
+//! Asks first whether a thing is there, so that a second run touches no network.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::sh;
+
+/// A program and the Debian package that brings it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Need {
+    /// The program that must be found.
+    pub(crate) program: &'static str,
+    /// The package that holds it.
+    pub(crate) package: &'static str,
+}
+
+/// What the tests call: the stock `age` for keys, the stock `sqlite3` to read what we restored.
+pub(crate) const FOR_TESTS: &[Need] = &[
+    Need {
+        program: "age",
+        package: "age",
+    },
+    Need {
+        program: "sqlite3",
+        package: "sqlite3",
+    },
+];
+
+/// What `tools/recover.py` needs beyond the standard library: module and version.
+const PYTHON_MODULES: &[(&str, &str)] = &[("zstandard", "0.25.0"), ("cryptography", "50.0.2"), ("blake3", "1.0.11")];
+
+/// Installs the Debian packages whose programs are missing.
+pub(crate) fn packages(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&str> = needs
+        .iter()
+        .filter(|need| !sh::have(need.program))
+        .map(|need| need.package)
+        .collect();
+    install(&missing)
+}
+
+/// Installs Debian packages by name; none is fine.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let wanted = packages.join(" ");
+    if !sh::have("apt-get") {
+        bail!("{wanted} must be installed, and there is no apt-get here: install them by hand, then run the same command again");
+    }
+    let prefix: &[&str] = if is_root()? {
+        &["env"]
+    } else if sh::succeeds(&mut sh::program("sudo", ["-n", "true"])) {
+        &["sudo", "-n", "env"]
+    } else {
+        bail!("{wanted} must be installed and needs root: run `sudo apt-get install {wanted}`, then the same command again");
+    };
+    let apt = |words: &[&str]| -> Result<()> {
+        let mut command = Command::new(prefix.first().copied().unwrap_or("env"));
+        command
+            .args(prefix.iter().skip(1))
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"])
+            .args(words);
+        sh::run(command.stdin(std::process::Stdio::null()))
+    };
+    apt(&["update"])?;
+    let mut words = vec!["install", "-y", "--no-install-recommends"];
+    words.extend(packages);
+    apt(&words).with_context(|| format!("cannot install {wanted}"))
+}
+
+/// Whether we may install.
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(sh::output(&mut sh::program("id", ["-u"]))?.trim() == "0")
+}
+
+/// A Python that has what `tools/recover.py` imports; made under the target folder when missing.
+pub(crate) fn python() -> Result<PathBuf> {
+    let folder = sh::target_folder()?.join("venv");
+    let python = folder.join("bin").join("python");
+    let imports = PYTHON_MODULES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let ready = |python: &PathBuf| sh::succeeds(&mut sh::program(python, ["-c", &format!("import {imports}")]));
+    if ready(&python) {
+        return Ok(python);
+    }
+    if !sh::succeeds(&mut sh::program("python3", ["-c", "import ensurepip, venv"])) {
+        install(&["python3", "python3-venv"])?;
+    }
+    sh::run(sh::program("python3", ["-m", "venv", "--clear"]).arg(&folder))?;
+    let pins = PYTHON_MODULES.iter().map(|(name, version)| format!("{name}=={version}"));
+    sh::run(sh::program(&python, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(pins))?;
+    if !ready(&python) {
+        bail!("{} cannot import {imports} although they were installed", python.display());
+    }
+    Ok(python)
+}
