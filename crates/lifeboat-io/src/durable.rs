@@ -23,14 +23,7 @@ pub const FOLDER_MODE: u32 = 0o700;
 pub fn create_folder(path: &Path) -> Result<()> {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => return Ok(()),
-        Ok(_) => {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                "create folder",
-                path.display(),
-                "a file of that name is in the way",
-            ));
-        }
+        Ok(_) => return Err(in_the_way(path)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(Error::io("look at", path.display(), error)),
     }
@@ -41,6 +34,40 @@ pub fn create_folder(path: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(Error::io("create folder", path.display(), error)),
     }
+}
+
+/// Creates the folders of the relative path `below` inside the existing folder `root`, each 0700, and makes every one of them durable
+/// in its parent, also those that were there (another process may have died before it did so).
+///
+/// `root` itself is never created: where a disk is not mounted, nothing may be written beside it. A file in the way is an error of kind
+/// `AlreadyExists`.
+pub fn create_folders_below(root: &Path, below: &Path) -> Result<()> {
+    let mut path = root.to_path_buf();
+    for part in below.components() {
+        let parent = path.clone();
+        path.push(part);
+        match DirBuilder::new().mode(FOLDER_MODE).create(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                let meta = path.metadata().map_err(|error| Error::io("look at", path.display(), error))?;
+                if !meta.is_dir() {
+                    return Err(in_the_way(&path));
+                }
+            }
+            Err(error) => return Err(Error::io("create folder", path.display(), error)),
+        }
+        sync_folder(&parent)?;
+    }
+    Ok(())
+}
+
+fn in_the_way(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        "create folder",
+        path.display(),
+        "a file of that name is in the way",
+    )
 }
 
 /// Makes the names inside a folder durable.
@@ -82,7 +109,7 @@ pub fn create_file(path: &Path, bytes: &[u8], mode: u32) -> Result<Created> {
         // File systems without NOREPLACE: a hard link fails on an existing name just as well.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => link_new(&temporary, path)?,
         Err(error) => {
-            remove_file(&temporary)?;
+            forget(&temporary);
             return Err(Error::io("publish", path.display(), error.into()));
         }
     };
@@ -103,7 +130,7 @@ fn link_new(temporary: &Path, path: &Path) -> Result<Created> {
 /// Writes `bytes` as `path` with `mode`, replacing what was there in one step.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let temporary = write_temporary(path, bytes, mode)?;
-    rename(&temporary, path)
+    rename(&temporary, path).inspect_err(|_| forget(&temporary))
 }
 
 /// Moves `from` to `to` on the same file system, replacing a file there, and makes both folders durable.
@@ -154,6 +181,13 @@ pub fn temporary_beside(path: &Path) -> Result<PathBuf> {
     Ok(parent_of(path).join(format!("{TEMPORARY_PREFIX}{:016x}", u64::from_le_bytes(random))))
 }
 
+/// Removes a temporary file after a failure that is already being reported. What cannot be removed stays as litter that nothing reads.
+fn forget(temporary: &Path) {
+    if remove_file(temporary).is_err() {
+        // The failure that led here says why; a second one about litter would hide it.
+    }
+}
+
 fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf> {
     let temporary = temporary_beside(path)?;
     let written = OpenOptions::new()
@@ -169,8 +203,165 @@ fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf> {
         Ok(()) => Ok(temporary),
         Err(error) => {
             // A full disk must not stay full because of us.
-            remove_file(&temporary)?;
+            forget(&temporary);
             Err(Error::io("write", path.display(), error))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn mode(path: &Path) -> u32 {
+        path.symlink_metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_created_file_is_whole_private_and_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        assert_eq!(create_file(&path, b"first", FILE_MODE).unwrap(), Created::New);
+        assert_eq!(create_file(&path, b"second", FILE_MODE).unwrap(), Created::AlreadyThere);
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(mode(&path), FILE_MODE);
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn the_way_for_file_systems_without_noreplace_refuses_just_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        for (content, expected) in [(b"first ", Created::New), (b"second", Created::AlreadyThere)] {
+            let temporary = write_temporary(&path, content, FILE_MODE).unwrap();
+            assert_eq!(link_new(&temporary, &path).unwrap(), expected);
+            assert_eq!(std::fs::read(&path).unwrap(), b"first ");
+            assert_eq!(names(folder.path()), ["a"]);
+        }
+    }
+
+    #[test]
+    fn two_who_create_the_same_name_leave_one_whole_file_and_one_winner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let bodies: Vec<Vec<u8>> = (0..8_u8).map(|byte| vec![byte; 70_000]).collect();
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let running: Vec<_> = bodies
+                .iter()
+                .map(|body| scope.spawn(|| create_file(&path, body, FILE_MODE).unwrap()))
+                .collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Created::New).count(), 1);
+        let winner = outcomes.iter().position(|outcome| *outcome == Created::New).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), bodies[winner]);
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn replacing_swaps_the_content_and_keeps_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        replace_file(&path, b"one", 0o640).unwrap();
+        replace_file(&path, b"two", FILE_MODE).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(mode(&path), FILE_MODE);
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_failed_publication_removes_its_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = folder.path().join("taken");
+        std::fs::create_dir_all(taken.join("inside")).unwrap();
+        assert!(replace_file(&taken, b"x", FILE_MODE).is_err());
+        assert_eq!(names(folder.path()), ["taken"]);
+        // A name that is too long fails at publication, after the temporary file was written.
+        let long = folder.path().join("n".repeat(300));
+        assert!(create_file(&long, b"x", FILE_MODE).is_err());
+        assert!(replace_file(&long, b"x", FILE_MODE).is_err());
+        assert_eq!(names(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_absence_and_is_not_created() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing/a");
+        assert_eq!(create_file(&path, b"x", FILE_MODE).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(replace_file(&path, b"x", FILE_MODE).unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn renaming_to_a_taken_name_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        replace_file(&from, b"new", FILE_MODE).unwrap();
+        replace_file(&to, b"old", FILE_MODE).unwrap();
+        assert_eq!(rename_new(&from, &to).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(names(folder.path()), ["from", "to"]);
+        assert_eq!(std::fs::read(&to).unwrap(), b"old");
+        rename(&from, &to).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), b"new");
+        let elsewhere = folder.path().join("elsewhere");
+        create_folder(&elsewhere).unwrap();
+        rename_new(&to, &elsewhere.join("to")).unwrap();
+        assert_eq!(names(folder.path()), ["elsewhere"]);
+        assert_eq!(names(&elsewhere), ["to"]);
+    }
+
+    #[test]
+    fn folders_are_private_and_a_file_in_the_way_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b/c");
+        create_folder(&deep).unwrap();
+        create_folder(&deep).unwrap();
+        assert_eq!(mode(&deep), FOLDER_MODE);
+        assert_eq!(mode(&folder.path().join("a")), FOLDER_MODE);
+        replace_file(&folder.path().join("file"), b"", FILE_MODE).unwrap();
+        assert_eq!(
+            create_folder(&folder.path().join("file")).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
+        assert!(create_folder(&folder.path().join("file/below")).is_err());
+    }
+
+    #[test]
+    fn folders_below_a_missing_root_are_not_created() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("unmounted");
+        let below = Path::new("c/db");
+        assert_eq!(create_folders_below(&root, below).unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(names(folder.path()).is_empty());
+        create_folder(&root).unwrap();
+        create_folders_below(&root, below).unwrap();
+        create_folders_below(&root, below).unwrap();
+        assert_eq!(mode(&root.join("c/db")), FOLDER_MODE);
+        replace_file(&root.join("file"), b"", FILE_MODE).unwrap();
+        let taken = create_folders_below(&root, Path::new("file")).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        remove_file(&path).unwrap();
+        remove_folder(&path).unwrap();
+        create_folder(&path).unwrap();
+        assert!(remove_file(&path).is_err(), "a folder is not a file");
+        remove_folder(&folder.path().join("a")).unwrap();
+        assert!(names(folder.path()).is_empty());
     }
 }

@@ -6,3 +6,4 @@
 pub mod compute;
 pub mod durable;
 pub mod flow;
+pub mod process;
