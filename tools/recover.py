@@ -302,6 +302,9 @@ class Repository:
             except Trouble as reason:
                 yield name, backup, reason
                 continue
+            except OSError as error:
+                yield name, backup, Trouble(f"the machine cannot read it: {error}")
+                continue
             yield name, backup, None
 
     def load(self, component: str, name: str) -> Backup:
@@ -348,8 +351,8 @@ class Repository:
             elif backup:
                 good.append(backup)
         if not good:
-            damage = any(isinstance(why, Damaged) for why in reasons)
-            raise (Damaged if damage else NoBackup)(f"{component}: no backup that counts for {wanted!r}; ask `recover.py list`")
+            kinds = [kind for kind in (Damaged, NoBackup, Trouble) if any(type(why) is kind for why in reasons)]
+            raise (kinds[0] if kinds else NoBackup)(f"{component}: no backup that counts for {wanted!r}; ask `recover.py list`")
         if len(good) > 1:
             names = "\n  ".join(b.name for b in good)
             raise Usage(f"several backups have this sequence number; name one of them with --backup:\n  {names}")
@@ -531,7 +534,7 @@ class Reader:
         table = manifest["file_table"]
         self.table_size = whole(table.get("size_bytes"), "size of the file table")
         self.table_rows = rows_of(table, "file_table")
-        self.facts: Dict[str, Any] = manifest.get("facts") or {}
+        self.facts: Dict[str, Any] = manifest["facts"] if isinstance(manifest.get("facts"), dict) else {}
 
     def close(self) -> None:
         """Close the open packs."""
@@ -582,8 +585,11 @@ class Reader:
         what = f"{pack.name} at {offset}"
         if form not in (RAW, ZSTD) or offset < 64 or stored < 16 or offset + stored > pack.size or raw_length > MAX_RAW:
             raise Damaged(f"{what}: a row names an impossible place (length {stored}, form {form}, raw length {raw_length})")
-        file.seek(offset)
-        data = file.read(stored)
+        try:
+            file.seek(offset)
+            data = file.read(stored)
+        except OSError as error:
+            raise Trouble(f"{what}: the machine cannot read it: {error}") from None
         aad = b"LBv1" + struct.pack("<BBHI", kind, form, 0, raw_length) + ident
         try:
             data = cipher.decrypt(struct.pack("<I", offset) + ident[:8], data, aad)
@@ -751,14 +757,15 @@ class Space:
 
 def sqlite_problems(path: Path, facts: Dict[str, Any]) -> List[str]:
     """What SQLite itself finds wrong in a restored database, and where it differs from what was counted at backup time."""
-    head = open(path, "rb").read(20)
+    with open(path, "rb") as file:
+        head = file.read(20)
     if head == b"" and not facts.get("page_count"):
         return []
     problems: List[str] = []
+    # immutable: no journal, lock or shared-memory file appears beside the copy.
+    db = sqlite3.connect(path.resolve().as_uri() + "?mode=ro&immutable=1", uri=True)
+    db.text_factory = bytes
     try:
-        # immutable: no journal, lock or shared-memory file appears beside the copy.
-        db = sqlite3.connect(path.resolve().as_uri() + "?mode=ro&immutable=1", uri=True)
-        db.text_factory = bytes
         problems += [row[0].decode(errors="replace") for row in db.execute("PRAGMA integrity_check") if row[0] != b"ok"]
         for pragma in ("page_size", "page_count", "encoding", "user_version", "application_id"):
             found = db.execute(f"PRAGMA {pragma}").fetchone()[0]
@@ -785,9 +792,10 @@ def sqlite_problems(path: Path, facts: Dict[str, Any]) -> List[str]:
                 raise
             if found != rows:
                 problems.append(f"table {table} has {found} rows, at backup time it had {rows}")
-        db.close()
     except (sqlite3.Error, UnicodeError) as error:
         problems.append(str(error))
+    finally:
+        db.close()
     return problems
 
 
@@ -801,16 +809,18 @@ def warn(text: str) -> None:
 
 def list_backups(repository: Repository, component: Optional[str]) -> int:
     """`list`: backups that count, and why others do not."""
-    damaged, keys = False, set()
+    worst, keys = 0, set()
     for name in repository.components(component):
         print(name)
         for file, backup, why in repository.judge(name):
-            damaged |= isinstance(why, Damaged)
+            if why and not isinstance(why, NoBackup):
+                worst = max(worst, why.code)
             if backup is None:
                 print(f"  {file}  DOES NOT COUNT: {why}")
                 continue
             h, marks = backup.header, [m for m in ("incomplete", "extract") if backup.header.get(m)]
-            facts = [h.get("kind"), h.get("moment"), f"{h.get('size_bytes')} bytes", f"{h.get('files')} files", f"by {h.get('instance')}"]
+            facts = [h.get("kind"), h.get("moment"), f"{h.get('size_bytes')} bytes", f"{h.get('files')} files"]
+            facts.append(f"by {h.get('instance')}")
             print(f"  {file}\n    {'  '.join(str(f) for f in facts + marks)}")
             print(f"    DOES NOT COUNT: {why}" if why else "    counts")
             keys.add(backup.public.hex())
@@ -818,7 +828,7 @@ def list_backups(repository: Repository, component: Optional[str]) -> int:
         warn("no --trust given: signatures fit, but whose keys these are was not checked:")
         for key in sorted(keys):
             warn(f"  ed25519:{key}")
-    return Damaged.code if damaged else 0
+    return worst
 
 
 def refuse_existing(to: Path, path: str) -> None:
@@ -846,7 +856,11 @@ def write_file(reader: Reader, entry: Entry, path: Path) -> None:
     """Write one verified file under its temporary name, flush it, and read it back (INV-12)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hasher = blake3()
-    with open(path, "xb") as file:
+    try:
+        file = open(path, "xb")
+    except FileExistsError:
+        raise Damaged(f"the file table names {entry.path} twice (or twice for a disk that ignores case)") from None
+    with file:
         for zeros, data in reader.pieces(entry):
             hasher.update(data)
             if zeros:
@@ -933,7 +947,7 @@ def check_sqlite(reader: Reader, staging: Path, pages: List[str]) -> None:
 
 def check(repository: Repository, component: Optional[str], identity: Optional[str], wanted: Optional[str]) -> int:
     """`check`: name hashes of all files; with keys, everything reachable is decrypted and compared."""
-    bad = 0
+    bad, locked = 0, 0
 
     def report(where: str, reason: object) -> None:
         nonlocal bad
@@ -944,8 +958,11 @@ def check(repository: Repository, component: Optional[str], identity: Optional[s
         folder, count = repository.folder(name), 0
         for path, digest in stored_files(folder):
             count += 1
-            if hash_file(path) != digest:
-                report(str(path.relative_to(repository.root)), "its bytes do not hash to its name")
+            try:
+                if hash_file(path) != digest:
+                    report(str(path.relative_to(repository.root)), "its bytes do not hash to its name")
+            except OSError as error:
+                report(str(path.relative_to(repository.root)), f"the machine cannot read it: {error}")
         count += check_announcements(repository, name, report)
         print(f"{name}: {count} files compared with their names")
         only = repository.choose(name, wanted).name if wanted else None
@@ -959,10 +976,15 @@ def check(repository: Repository, component: Optional[str], identity: Optional[s
             else:
                 try:
                     print(f"  {file}: {check_backup(Reader(backup, identity))} files decrypted and compared")
-                except Damaged as reason:
+                except WrongKey as reason:
+                    locked += 1
+                    print(f"  {file}: NOT DECRYPTED: {reason}")
+                except Usage:
+                    raise
+                except (Trouble, OSError) as reason:
                     report(f"{name} {file}", reason)
     print("no damage found" if bad == 0 else f"{bad} findings")
-    return Damaged.code if bad else 0
+    return Damaged.code if bad else WrongKey.code if locked else 0
 
 
 def stored_files(folder: Path) -> Iterator[Tuple[Path, str]]:
