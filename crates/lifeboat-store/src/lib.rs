@@ -3,10 +3,14 @@
 //! All files but leases are immutable: a name is written once. The contract of [`BlobStore`] is proven for every store by one
 //! conformance suite (`lifeboat_testkit::conformance`).
 
+pub mod fs;
 mod key;
+pub mod layer;
+pub mod memory;
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -55,7 +59,9 @@ pub struct Capabilities {
 /// - `list` returns everything under the prefix or fails as a whole; a folder that cannot be read, or a store that is not there
 ///   (an unmounted disk), is an error of kind `Unreachable`, never an empty list. A prefix nobody wrote to in a store that is there is empty.
 /// - A missing file is an error of kind `NotFound`; anything that may pass is `Unreachable` or `TimedOut`.
-/// - `delete` of a missing file succeeds.
+/// - A folder is not a file: `get`, `get_range` and `head` of its name are `NotFound`, and `delete` of its name does nothing.
+/// - `delete` of a missing file succeeds. After a delete returned, nothing sees the file, and the name can be put again.
+/// - A future that is dropped may have done its work, or do it later; it never leaves half a file.
 #[async_trait]
 pub trait BlobStore: Debug + Send + Sync {
     /// What to call this store in messages: a path or a URL without secrets.
@@ -74,4 +80,39 @@ pub trait BlobStore: Debug + Send + Sync {
     async fn list(&self, prefix: &Key) -> Result<Vec<Entry>>;
     /// Removes a file.
     async fn delete(&self, key: &Key) -> Result<()>;
+}
+
+#[async_trait]
+impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    async fn put(&self, key: &Key, body: Bytes) -> Result<Put> {
+        (**self).put(key, body).await
+    }
+
+    async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes> {
+        (**self).get(key, limit_bytes).await
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        (**self).get_range(key, range).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Entry> {
+        (**self).head(key).await
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<Entry>> {
+        (**self).list(prefix).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        (**self).delete(key).await
+    }
 }
