@@ -26,7 +26,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Generic, Iterator, List, Optional, Set, Tuple, TypeVar, Union
 
 try:
     import zstandard
@@ -179,14 +179,17 @@ def hash_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
-class Lru:
+T = TypeVar("T")
+
+
+class Lru(Generic[T]):
     """The last few things that were used, weighed; `drop` is called with what leaves."""
 
-    def __init__(self, limit: int, drop: Callable[[Any], None] = lambda _: None) -> None:
+    def __init__(self, limit: int, drop: Callable[[T], None] = lambda _: None) -> None:
         self.limit, self.weight, self.drop = limit, 0, drop
-        self.items: "OrderedDict[Any, Tuple[Any, int]]" = OrderedDict()
+        self.items: "OrderedDict[Any, Tuple[T, int]]" = OrderedDict()
 
-    def get(self, key: Any, make: Callable[[], Any], weigh: Callable[[Any], int] = lambda _: 1) -> Any:
+    def get(self, key: Any, make: Callable[[], T], weigh: Callable[[T], int] = lambda _: 1) -> T:
         """The kept value, or a new one."""
         if key in self.items:
             self.items.move_to_end(key)
@@ -291,7 +294,8 @@ class Repository:
                     raise NoBackup(f"signed by ed25519:{backup.public.hex()}, which is not a trusted key")
                 if backup.header.get("features"):
                     raise NoBackup(f"needs features that this reader does not know: {backup.header['features']}")
-                for file in [*backup.keys, *backup.packs.values()]:
+                files: List[Union[KeyFile, Pack]] = [*backup.keys, *backup.packs.values()]
+                for file in files:
                     path = backup.folder / file.name
                     try:
                         size = os.stat(path).st_size
@@ -495,7 +499,9 @@ class Entry:
         """Read a line; whatever could lead outside the destination is damage."""
         value = parse_json(line, "a line of the file table")
         path = value.get("path")
-        bad = not isinstance(path, str) or "\0" in path or any(p in ("", ".", "..") for p in path.split("/"))
+        if not isinstance(path, str):
+            raise Damaged("a line of the file table has no path")
+        bad = "\0" in path or any(p in ("", ".", "..") for p in path.split("/"))
         if bad or (os.name == "nt" and re.search(r'[\\:*?"<>|]', path)):
             raise Damaged(f"the file table has the forbidden path {path!r}")
         page_size = whole(value.get("page_size"), f"{path}: page_size")
@@ -525,8 +531,8 @@ class Reader:
         derived = {n: kdf(f"lifeboat 2026 v1 {n} key", id_key) for n in ("page", "extent", "chunk", "group", "root")}
         self.page_key, self.extent_key, self.chunk_key = derived["page"], derived["extent"], derived["chunk"]
         self.group_key, self.root_key = derived["group"], derived["root"]
-        self.open_packs = Lru(32, lambda opened: opened[0].close())
-        self.groups = Lru(48 << 20)
+        self.open_packs: Lru[Tuple[BinaryIO, AESGCM, Pack]] = Lru(32, lambda opened: opened[0].close())
+        self.groups: Lru[bytes] = Lru(48 << 20)
         self.reached: Set[int] = set()
         manifest = self.open_manifest()
         self.row_space = Space(self, manifest, "row_space")
@@ -569,12 +575,12 @@ class Reader:
         self.reached.add(number)
 
         def make() -> Tuple[BinaryIO, AESGCM, Pack]:
-            file = open(self.backup.folder / pack.name, "rb", buffering=0)
+            file: BinaryIO = open(self.backup.folder / pack.name, "rb", buffering=0)
             head = file.read(64)
             if head[:24] != (b"LBMAPS01" if pack.kind == 2 else b"LBPACK01") + pack.key.session or len(head) != 64:
                 file.close()
                 raise Damaged(f"{pack.name} does not begin like a pack of its session")
-            return file, self.keyring.cipher(pack.key, head[24:56]), pack  # type: ignore[return-value]
+            return file, self.keyring.cipher(pack.key, head[24:56]), pack
 
         return self.open_packs.get(number, make)
 
@@ -729,7 +735,8 @@ class Space:
     """The row space or the overlay space: an array stored as a page file of 4,096-byte pages (7)."""
 
     def __init__(self, reader: Reader, manifest: Dict[str, Any], name: str) -> None:
-        self.reader, self.name, self.cache = reader, name, Lru(16)
+        self.reader, self.name = reader, name
+        self.cache: Lru[bytes] = Lru(16)
         self.size = whole(manifest[name].get("size_bytes"), f"size of {name}")
         self.rows = rows_of(manifest[name], name)
         if self.size % 4096 or len(self.rows) != -(-self.size // EXTENT):
@@ -913,7 +920,8 @@ def restore(repository: Repository, component: str, wanted: str, identity: Optio
         refuse_existing(to, entry.path)
     staging = Path(tempfile.mkdtemp(prefix=".recover-", suffix=".part", dir=to))
     try:
-        pages, files, size = [], 0, 0
+        pages: List[str] = []
+        files, size = 0, 0
         for entry in reader.entries():
             write_file(reader, entry, staging / entry.path)
             files, size = files + 1, size + entry.size
@@ -1070,8 +1078,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     three.add_argument("--identity")
     three.add_argument("--backup", metavar="SEQ|SEQ-HASH|latest", help="decrypt only this one (needs COMPONENT)")
     for command in (one, two, three):
-        trust = {"action": "append", "default": [], "type": trusted_key, "metavar": "ed25519:HEX"}
-        command.add_argument("--trust", help="public key of an instance whose backups count; may be repeated", **trust)
+        about = "public key of an instance whose backups count; may be repeated"
+        command.add_argument("--trust", action="append", default=[], type=trusted_key, metavar="ed25519:HEX", help=about)
     args = parser.parse_args(argv)
     try:
         repository = Repository(args.store, args.trust)
