@@ -179,6 +179,14 @@ def hash_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def listing(folder: Path) -> List[str]:
+    """Sorted names in a folder; none where it does not exist. Any other failure is an error, never an empty list (INV-13)."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
 T = TypeVar("T")
 
 
@@ -268,10 +276,7 @@ class Repository:
 
     def components(self, only: Optional[str] = None) -> List[str]:
         """Names of all components, or the one asked for. A folder that cannot be listed is an error, never empty."""
-        if not (self.root / "c").exists():
-            found: List[str] = []
-        else:
-            found = sorted(n for n in map(unescape, os.listdir(self.root / "c")) if n is not None)
+        found = sorted(n for n in map(unescape, listing(self.root / "c")) if n is not None)
         if only is None:
             return found
         if only not in found:
@@ -285,7 +290,7 @@ class Repository:
     def judge(self, component: str) -> Iterator[Tuple[str, Optional[Backup], Optional[Trouble]]]:
         """Every backup file, newest first, with the reason why it does not count (INV-09). One at a time is in memory."""
         folder = self.folder(component) / "backups"
-        names = sorted((n for n in os.listdir(folder) if SIGNED_NAME.fullmatch(n)), reverse=True) if folder.exists() else []
+        names = [n for n in reversed(listing(folder)) if SIGNED_NAME.fullmatch(n)]
         for name in names:
             backup: Optional[Backup] = None
             try:
@@ -1002,13 +1007,13 @@ def stored_files(folder: Path) -> Iterator[Tuple[Path, str]]:
         "keys": (re.compile(r"[0-9a-f]{32}-[0-9a-f]{64}\.(age|clear)"), 33),
     }
     for part, (pattern, start) in patterns.items():
-        for file in sorted(os.listdir(folder / part)) if (folder / part).exists() else []:
+        for file in listing(folder / part):
             if pattern.fullmatch(file):
                 yield folder / part / file, file[start : start + 64]
     for part in ("packs", "maps"):
-        for session in sorted(os.listdir(folder / part)) if (folder / part).exists() else []:
+        for session in listing(folder / part):
             if re.fullmatch(r"[0-9a-f]{32}", session):
-                for file in sorted(os.listdir(folder / part / session)):
+                for file in listing(folder / part / session):
                     if re.fullmatch(r"[0-9a-f]{64}", file):
                         yield folder / part / session / file, file
 
@@ -1016,7 +1021,7 @@ def stored_files(folder: Path) -> Iterator[Tuple[Path, str]]:
 def check_announcements(repository: Repository, component: str, report: Callable[[str, object], None]) -> int:
     """Signatures of announcements (4), and that they lie where they say."""
     folder, count = repository.folder(component) / "sessions", 0
-    for session in sorted(os.listdir(folder)) if folder.exists() else []:
+    for session in listing(folder):
         if not re.fullmatch(r"[0-9a-f]{32}", session):
             continue
         count += 1
