@@ -8,6 +8,7 @@
     reason = "automation prints, starts programs and reads the clock; the rules about that are for the product"
 )]
 
+mod bench;
 mod ci;
 mod setup;
 mod sh;
@@ -24,6 +25,7 @@ const HELP: &str = "cargo xtask COMMAND
   soak [FILTER]     the same with whole fault matrices, optimised
   tidy              the rules that compilers do not check
   ci                everything a change must pass
+  bench NAME        compare with the limit and with others; without a name lists what there is
 ";
 
 fn main() -> ExitCode {
@@ -45,6 +47,9 @@ fn dispatch() -> Result<()> {
         Some("soak") => testing::soak(&rest),
         Some("tidy") => tidy::run(),
         Some("ci") => ci::run(),
+        Some("bench") => bench::run(&rest),
+        // The limit that `bench repo` starts as a process of its own.
+        Some("raw-pipeline") => bench::raw::run(&rest),
         None | Some("help" | "-h" | "--help") => {
             print!("{HELP}");
             Ok(())

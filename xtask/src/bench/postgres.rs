@@ -1,0 +1,167 @@
+//! Real PostgreSQL heap and index files: a short-lived server of our own fills tables, stops, and its files are taken.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::data::{self, PAGE};
+use crate::{setup, sh};
+
+/// Where Debian puts the programs that are not on the path.
+const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+/// The user of the Debian package; the server refuses to run as root.
+const USER: &str = "postgres";
+
+/// A table as applications have them: identifiers, times, words and documents. The seed is set in the same session.
+const TABLE: &str = "
+create table events (id uuid, tenant uuid, at timestamptz, kind text, body jsonb);
+select setseed(0.42);
+insert into events select md5('e' || i)::uuid, md5('t' || (random() * 500)::int)::uuid,
+  timestamptz '2026-01-01 00:00:00+00' + i * interval '1.7 seconds',
+  (array['created', 'updated', 'viewed', 'deleted', 'exported'])[1 + (random() * 4)::int],
+  jsonb_build_object('user', md5('u' || (random() * 20000)::int), 'amount', round((random() * 10000)::numeric, 2),
+    'path', '/api/v1/items/' || (random() * 1000000)::int, 'ok', random() > 0.1,
+    'note', substr(md5(random()::text) || ' ' || md5(random()::text), 1, (random() * 64)::int))
+from generate_series(1, ROWS) i;
+alter table events add primary key (id);
+create index on events (tenant, at);
+";
+
+/// Copies `bytes` of heap and index files into `folder`, without zero and repeated pages.
+pub(super) fn make_files(folder: &Path, bytes: u64, quick: bool) -> Result<()> {
+    if !Path::new(PROGRAMS).join("initdb").try_exists()? {
+        setup::install(&["postgresql-15"])?;
+    }
+    let server = Server::start()?;
+    let (scale, rows) = if quick { ("3", "150000") } else { ("45", "2200000") };
+    server.run("pgbench", &["-i", "-q", "-s", scale, "bench"])?;
+    server.run(
+        "psql",
+        &[
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            "bench",
+            "-c",
+            &TABLE.replace("ROWS", rows),
+        ],
+    )?;
+    server.run("psql", &["-q", "-d", "bench", "-c", "checkpoint"])?;
+    let base = server.stop()?;
+    // Only relations of some size: catalogues, free space maps and visibility maps are neither heap nor index.
+    let relation = |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().contains('_'));
+    let mut found = Vec::new();
+    let mut total = 0;
+    for path in data::files(&base)? {
+        let size = path.metadata()?.len();
+        if relation(&path) && size >= 1 << 20 {
+            total += size;
+            found.push((path, size));
+        }
+    }
+    let mut seen = HashSet::new();
+    let mut written = 0;
+    // Every relation gives its share; what zero and repeated pages leave open, the last ones fill.
+    for (number, (path, size)) in found.iter().enumerate() {
+        let share = if number + 1 == found.len() {
+            bytes - written
+        } else {
+            size * bytes / total.max(1) + PAGE as u64
+        };
+        let share = share.min(bytes - written);
+        written += data::copy_distinct(path, &folder.join(format!("pg-{number:03}")), share, &mut seen)?;
+    }
+    println!(
+        "{} relations, {} MiB of {} MiB wanted",
+        found.len(),
+        written >> 20,
+        bytes >> 20
+    );
+    server.remove()
+}
+
+/// A server in a temporary folder that only its socket reaches.
+struct Server {
+    folder: PathBuf,
+    as_user: bool,
+}
+
+impl Server {
+    fn start() -> Result<Self> {
+        let folder = PathBuf::from(sh::output(&mut sh::program("mktemp", ["-d", "--tmpdir", "lifeboat-bench-XXXXXXXX"]))?.trim());
+        let as_user = setup::is_root()?;
+        if as_user {
+            sh::run(sh::program("chown", [USER]).arg(&folder))?;
+        }
+        let server = Self { folder, as_user };
+        let data = server.data();
+        let data = data.to_str().context("a folder name that is not text")?;
+        server.run(
+            "initdb",
+            &["-D", data, "-U", USER, "-A", "trust", "--data-checksums", "--no-sync"],
+        )?;
+        let settings = format!(
+            "-c listen_addresses= -c unix_socket_directories={} -c fsync=off -c autovacuum=off -c max_wal_size=8GB -c shared_buffers=256MB",
+            server.folder.display()
+        );
+        let log = server.folder.join("log");
+        let log = log.to_str().context("a folder name that is not text")?;
+        server.run("pg_ctl", &["-D", data, "-w", "-l", log, "-o", &settings, "start"])?;
+        server.run("createdb", &["bench"])?;
+        Ok(server)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> Result<()> {
+        let program = Path::new(PROGRAMS).join(program);
+        let mut command = if self.as_user {
+            let mut command = Command::new("runuser");
+            command.args(["-u", USER, "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command
+            .args(words)
+            .current_dir(&self.folder)
+            .env("PGHOST", &self.folder)
+            .env("PGUSER", USER);
+        sh::run(&mut command)
+    }
+
+    /// Stops it and names the folder with its relations.
+    fn stop(&self) -> Result<PathBuf> {
+        let data = self.data();
+        self.run(
+            "pg_ctl",
+            &[
+                "-D",
+                data.to_str().context("a folder name that is not text")?,
+                "-w",
+                "-m",
+                "fast",
+                "stop",
+            ],
+        )?;
+        Ok(data.join("base"))
+    }
+
+    fn remove(self) -> Result<()> {
+        Ok(std::fs::remove_dir_all(&self.folder)?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // After an error the server may still run; nothing of it is worth keeping.
+        if self.folder.join("data/postmaster.pid").exists() && self.stop().is_err() {
+            println!("a PostgreSQL server may still run in {}", self.folder.display());
+        }
+    }
+}
