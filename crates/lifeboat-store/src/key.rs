@@ -65,3 +65,59 @@ impl fmt::Debug for Key {
         fmt::Debug::fmt(&self.0, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_climb_hide_or_confuse_are_refused() {
+        for name in [
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "a/..",
+            "../a",
+            "a/./b",
+            ".hidden",
+            "a/.hidden",
+            "a b",
+            "a\\b",
+            "a\0b",
+            "a\nb",
+            "ä",
+            "a:b",
+            "a*",
+            "~/\u{202e}a",
+        ] {
+            let error = Key::new(name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{name:?}");
+        }
+        for name in ["a", "A-Z_0.9~2F", "a/b/c", "a..b/c.", "~", "-"] {
+            assert_eq!(Key::new(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn joining_checks_the_lower_part() {
+        let key = Key::new("c/db").unwrap();
+        assert_eq!(key.join("packs/1").unwrap().as_str(), "c/db/packs/1");
+        for below in ["", "/x", "../x", ".."] {
+            assert!(key.join(below).is_err(), "{below:?}");
+        }
+        assert_eq!(key.file_name(), "db");
+        assert_eq!(Key::new("top").unwrap().file_name(), "top");
+    }
+
+    #[test]
+    fn under_means_inside_the_folder() {
+        let folder = Key::new("c/a").unwrap();
+        let under = |name: &str| Key::new(name).unwrap().is_under(&folder);
+        assert!(under("c/a/b") && under("c/a/b/c"));
+        assert!(!under("c/a") && !under("c/ab") && !under("c/ab/c") && !under("c") && !under("x/c/a/b"));
+    }
+}

@@ -3,5 +3,8 @@
 //!
 //! Never part of the product; nothing outside tests and benches depends on it.
 
+pub mod conformance;
+pub mod damage;
 pub mod env;
+pub mod faulty;
 pub mod pages;

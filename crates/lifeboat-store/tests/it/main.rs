@@ -1,0 +1,26 @@
+//! The stores against their contract, and each against what only it can meet.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+mod child;
+mod conformance;
+mod fs_disk;
+mod fs_folder;
+mod layers;
+
+use lifeboat_store::{BlobStore, Key};
+
+pub fn key(name: &str) -> Key {
+    Key::new(name).unwrap()
+}
+
+pub async fn names(store: &dyn BlobStore, prefix: &str) -> Vec<String> {
+    let entries = store.list(&key(prefix)).await.unwrap();
+    entries.into_iter().map(|entry| entry.key.as_str().to_owned()).collect()
+}
