@@ -42,7 +42,7 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
         "capture",
         options.rounds,
         vec![
-            Side::new("lifeboat", |_| wal.capture()),
+            Side::new("lifeboat", |_| Ok(wal.capture()?.seconds)),
             Side::new("sqlite3", |_| wal.sqlite_backup()),
         ],
     )?;
@@ -62,6 +62,13 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
         ("capture_s", quiet.first().copied().flatten()),
         ("sqlite_backup_s", quiet.get(1).copied().flatten()),
     ])
+}
+
+/// One capture: how long it took, and from when to when.
+#[derive(Debug)]
+struct Capture {
+    seconds: f64,
+    window: Sample,
 }
 
 /// A database in one journal mode, and a place for what is made of it.
@@ -106,7 +113,7 @@ impl<'bench> Stand<'bench> {
     }
 
     /// One backup into a fresh store. Making the configuration and the key does not count.
-    fn capture(&self) -> Result<f64> {
+    fn capture(&self) -> Result<Capture> {
         let home = self.folder.join("lifeboat");
         if home.try_exists()? {
             std::fs::remove_dir_all(&home)?;
@@ -115,8 +122,12 @@ impl<'bench> Stand<'bench> {
         let config = self.configure(&home)?;
         data::sync(&home)?;
         let mut command = Command::new(&self.options.lifeboat);
+        let from = now()?;
         let run = measured(command.current_dir(&home).arg("--config").arg(config).arg("backup"))?;
-        Ok(run.seconds)
+        Ok(Capture {
+            seconds: run.seconds,
+            window: (from, now()?),
+        })
     }
 
     /// A configuration with one system, an encrypted store and a key of its own.
@@ -163,10 +174,9 @@ impl<'bench> Stand<'bench> {
         std::thread::sleep(BASELINE);
         let quiet = (quiet_from, now()?);
         for _ in 0..rounds {
-            let from = now()?;
-            let seconds = self.capture()?;
-            windows.push((from, now()?));
-            println!("  capture under a writer: {seconds:.3} s");
+            let capture = self.capture()?;
+            windows.push(capture.window);
+            println!("  capture under a writer: {:.3} s", capture.seconds);
         }
         let samples = writer.stop()?;
         let longest = |windows: &[(f64, f64)]| {
@@ -186,7 +196,7 @@ fn now() -> Result<f64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64())
 }
 
-/// When a transaction began and ended.
+/// When something began and ended.
 type Sample = (f64, f64);
 
 /// Another process that writes small transactions.

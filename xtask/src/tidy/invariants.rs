@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{TextFile, Tree};
 
 const FORMAT: &str = "docs/format.md";
+const MAP: &str = "ARCHITECTURE.md";
 
 /// Where an invariant was seen.
 #[derive(Debug, Default)]
@@ -42,7 +43,11 @@ pub(super) fn invariants(tree: &Tree) -> Vec<String> {
         }
     }
     let mut complaints = Vec::new();
+    let map = tree.file(MAP).map_or("", |file| file.text.as_str());
     for mark in &defined {
+        if !map.contains(mark.as_str()) {
+            complaints.push(format!("{mark}: {MAP} does not list it"));
+        }
         if !seen.get(mark).is_some_and(|place| place.code) {
             complaints.push(format!(
                 "{mark}: no code says that it keeps it; write `{mark}` where it is kept"
@@ -97,17 +102,19 @@ mod tests {
     use super::super::tree_of;
     use super::*;
 
+    const MAP_PAGE: (&str, &str) = (MAP, "INV-01 INV-02");
     const PAGE: (&str, &str) = (FORMAT, "- **INV-01** One.\n- **INV-02** Two, see INV-01.\n");
 
     #[test]
     fn code_and_tests_are_both_demanded() {
-        assert_eq!(invariants(&tree_of(&[PAGE])).len(), 4);
+        assert_eq!(invariants(&tree_of(&[PAGE, MAP_PAGE])).len(), 4);
+        assert_eq!(invariants(&tree_of(&[PAGE])).len(), 6);
         let code = "//! x\n// INV-01\n// INV-02\n#[cfg(test)]\nmod tests {\n    fn inv_01_holds() {}\n}\n";
-        let complaints = invariants(&tree_of(&[PAGE, ("crates/a/src/lib.rs", code)]));
+        let complaints = invariants(&tree_of(&[PAGE, MAP_PAGE, ("crates/a/src/lib.rs", code)]));
         assert_eq!(complaints.len(), 1);
         assert!(complaints[0].starts_with("INV-02: no test"), "{complaints:?}");
         let test = ("crates/a/tests/it/main.rs", "// INV-02\n");
-        assert!(invariants(&tree_of(&[PAGE, ("crates/a/src/lib.rs", code), test])).is_empty());
+        assert!(invariants(&tree_of(&[PAGE, MAP_PAGE, ("crates/a/src/lib.rs", code), test])).is_empty());
     }
 
     #[test]
