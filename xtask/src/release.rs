@@ -17,10 +17,7 @@ pub(crate) fn run() -> Result<()> {
     // procedural macros would be built the same way and fail to load.
     let host = host()?;
     build.args(["build", "--release", "--locked", "--target", &host]);
-    sh::run(build.env(
-        "RUSTFLAGS",
-        "-C target-feature=+crt-static -C strip=symbols -C relocation-model=static",
-    ))?;
+    sh::run(build.env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols"))?;
     let to = target.join("release-artifacts");
     if to.try_exists()? {
         std::fs::remove_dir_all(&to)?;

@@ -24,8 +24,19 @@ pub(crate) fn target_folder() -> Result<PathBuf> {
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // What cargo sets for us describes xtask, not what we build; it would only cause rebuilding.
-    command.env_remove("CARGO_MANIFEST_DIR").current_dir(root()?);
+    // What cargo sets for us describes xtask, not what we build. Build scripts that look at it would run again at every change
+    // between `cargo xtask` and plain cargo.
+    for (name, _) in std::env::vars_os() {
+        let describes_us = |name: &str| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"]
+                .iter()
+                .any(|start| name.starts_with(start))
+        };
+        if name.to_str().is_some_and(describes_us) {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(root()?);
     Ok(command)
 }
 

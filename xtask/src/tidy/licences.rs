@@ -67,6 +67,8 @@ const CRYPTOGRAPHY: &[&str] = &[
 /// Duplicates that are known, and why they stay.
 const KNOWN_DUPLICATES: &[(&str, &str)] = &[("sha2", "age 0.12 uses both, one of them through its key derivation")];
 
+const DENY: &str = "deny.toml";
+
 fn packages(tree: &Tree) -> impl Iterator<Item = &Value> {
     tree.metadata.get("packages").and_then(Value::as_array).into_iter().flatten()
 }
@@ -142,6 +144,24 @@ pub(super) fn duplicate_cryptography(tree: &Tree) -> Vec<String> {
         if !versions.is_empty() && versions.get(name).is_none_or(|found| found.len() < 2) {
             complaints.push(format!("{name} is no longer there twice: remove it from KNOWN_DUPLICATES"));
         }
+    }
+    complaints
+}
+
+/// `deny.toml` says the same as the lists here.
+pub(super) fn deny_file(tree: &Tree) -> Vec<String> {
+    let text = tree.file(DENY).map_or("", |file| file.text.as_str());
+    let said = |line: String| text.lines().any(|found| found.trim().starts_with(&line));
+    let licences = ALLOWED.iter().map(|licence| format!("\"{licence}\","));
+    let bans = BANNED.iter().map(|(name, _)| format!("{{ crate = \"{name}\","));
+    let mut complaints: Vec<String> = licences
+        .chain(bans)
+        .filter(|line| !said(line.clone()))
+        .map(|line| format!("{DENY}: no line begins with {line}"))
+        .collect();
+    let banned = text.lines().filter(|line| line.trim().starts_with("{ crate = ")).count();
+    if banned > BANNED.len() {
+        complaints.push(format!("{DENY}: bans more crates than xtask/src/tidy/licences.rs"));
     }
     complaints
 }
@@ -234,6 +254,19 @@ mod tests {
         assert_eq!(sources(&bad).len(), 1);
         let good = concat!("registry+https://example.org/crates", ".io-index");
         assert!(sources(&tree(&json!([{"name": "a", "license": "MIT", "source": good}]))).is_empty());
+    }
+
+    #[test]
+    fn the_file_for_cargo_deny_says_the_same() {
+        let licences: String = ALLOWED.iter().map(|licence| format!("  \"{licence}\",\n")).collect();
+        let bans: String = BANNED
+            .iter()
+            .map(|(name, reason)| format!("  {{ crate = \"{name}\", reason = \"{reason}\" }},\n"))
+            .collect();
+        let file = |text: &str| deny_file(&super::super::tree_of(&[(DENY, text)]));
+        assert!(file(&format!("{licences}{bans}")).is_empty());
+        assert_eq!(file(&licences).len(), BANNED.len());
+        assert_eq!(file(&format!("{licences}{bans}{{ crate = \"more\", }}\n")).len(), 1);
     }
 
     #[test]

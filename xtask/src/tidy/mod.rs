@@ -76,6 +76,7 @@ const RULES: &[Rule] = &[
     ("sources", licences::sources),
     ("licences", licences::licences),
     ("banned", licences::banned),
+    ("deny-file", licences::deny_file),
     ("cryptography", licences::duplicate_cryptography),
     ("dependencies", dependencies::table),
     ("map", docs::map),
