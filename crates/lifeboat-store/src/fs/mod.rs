@@ -187,13 +187,7 @@ impl Root {
             let detail = format!("it is {size} bytes long, and no such file is longer than {limit_bytes}");
             return Err(Error::new(ErrorKind::Corrupt, "read", path.display(), detail));
         }
-        let mut bytes = Vec::with_capacity(length_of(size, &path)?);
-        let read = file.take(size.saturating_add(1)).read_to_end(&mut bytes);
-        read.map_err(|error| reading("read", &path, error))?;
-        if bytes.len() as u64 != size {
-            return Err(changed(&path));
-        }
-        Ok(bytes.into())
+        read_exactly(file, &path, size).map(Bytes::from)
     }
 
     fn get_range(&self, key: &Key, range: &Range<u64>) -> Result<Bytes> {
@@ -290,6 +284,18 @@ fn same_content(file: &File, path: &Path, body: &[u8]) -> Result<bool> {
         offset += expected.len() as u64;
     }
     Ok(true)
+}
+
+/// Reads the whole of a file that is `size` bytes long, and nothing else.
+fn read_exactly(file: File, path: &Path, size: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length_of(size, path)?);
+    let read = file.take(size.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|error| reading("read", path, error))?;
+    if bytes.len() as u64 == size {
+        Ok(bytes)
+    } else {
+        Err(changed(path))
+    }
 }
 
 fn size_of(file: &File, path: &Path) -> Result<u64> {
@@ -392,5 +398,60 @@ impl BlobStore for FsStore {
     async fn delete(&self, key: &Key) -> Result<()> {
         let key = key.clone();
         self.run("remove", move |root| root.delete(&key)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The disk goes away in the middle of an operation: whatever the operation found counts for nothing.
+    #[tokio::test]
+    async fn an_answer_counts_only_if_the_folder_was_there_to_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FsStore::create(folder.path().join("store")).await.unwrap();
+        let aside = folder.path().join("aside");
+        let outcome = store
+            .run("list", move |root| {
+                durable::rename(&root.path, &aside)?;
+                durable::create_folder(&root.path)?;
+                walk::list(&root.path, &Key::new("c")?)
+            })
+            .await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Unreachable);
+    }
+
+    /// A file that is cut or grows between the look at its size and the read.
+    #[test]
+    fn lengths_are_compared_with_what_was_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        durable::replace_file(&path, b"0123456789", durable::FILE_MODE).unwrap();
+        let file = open_file(&path).unwrap();
+        assert!(same_content(&file, &path, b"0123456789").unwrap());
+        assert!(!same_content(&file, &path, b"012345678").unwrap());
+        assert!(!same_content(&file, &path, b"012345678x").unwrap());
+        assert_eq!(read_exactly(file, &path, 11).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(
+            read_exactly(open_file(&path).unwrap(), &path, 9).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+        assert_eq!(read_exactly(open_file(&path).unwrap(), &path, 10).unwrap(), b"0123456789");
+    }
+
+    #[test]
+    fn errors_that_may_pass_are_unreachable() {
+        let path = Path::new("a");
+        for (errno, kind) in [
+            (Errno::IO, ErrorKind::Unreachable),
+            (Errno::STALE, ErrorKind::Unreachable),
+            (Errno::NOTCONN, ErrorKind::Unreachable),
+            (Errno::ACCESS, ErrorKind::Unreachable),
+            (Errno::NOTDIR, ErrorKind::Unreachable),
+            (Errno::TIMEDOUT, ErrorKind::TimedOut),
+            (Errno::NOENT, ErrorKind::NotFound),
+        ] {
+            assert_eq!(reading("read", path, errno.into()).kind(), kind, "{errno:?}");
+        }
     }
 }

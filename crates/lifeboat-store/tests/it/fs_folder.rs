@@ -98,6 +98,9 @@ async fn a_disk_that_goes_away_is_noticed_by_every_operation() {
     assert_eq!(names(&store, "c").await, ["c/a", "c/d/b"]);
 }
 
+/// Folders that cannot be opened as a store, and their modes.
+const UNUSABLE: [(&str, u32); 3] = [("shut", 0), ("unsearchable", 0o444), ("unlistable", 0o111)];
+
 /// INV-13, with a user to whom permissions apply.
 #[tokio::test]
 async fn inv_13_a_folder_that_cannot_be_read_is_an_error_and_never_empty() {
@@ -118,12 +121,11 @@ async fn inv_13_a_folder_that_cannot_be_read_is_an_error_and_never_empty() {
     chmod(&root.join("c/shut"), 0);
     chmod(&root.join("c/unsearchable"), 0o444);
     chmod(&root.join("c/unlistable"), 0o111);
-    let hidden = folder.path().join("hidden");
-    FsStore::create(&hidden).await.unwrap();
-    chmod(&hidden, 0);
-    let unsearchable = folder.path().join("unsearchable");
-    FsStore::create(&unsearchable).await.unwrap();
-    chmod(&unsearchable, 0o444);
+    for (name, mode) in UNUSABLE {
+        let path = folder.path().join(name);
+        FsStore::create(&path).await.unwrap();
+        chmod(&path, mode);
+    }
     let name = "fs_folder::inv_13_a_folder_that_cannot_be_read_is_an_error_and_never_empty";
     child::unprivileged(name, &root);
     // Whoever owns a folder without permissions cannot delete it.
@@ -139,8 +141,9 @@ async fn ask_without_permission(root: &Path) {
         std::io::ErrorKind::PermissionDenied,
         "this test needs a user without privileges"
     );
-    unreachable(FsStore::open(root.with_file_name("hidden")).await);
-    unreachable(FsStore::open(root.with_file_name("unsearchable")).await);
+    for (name, _) in UNUSABLE {
+        unreachable(FsStore::open(root.with_file_name(name)).await);
+    }
     let store = FsStore::open(root).await.unwrap();
     assert_eq!(names(&store, "c/open").await, ["c/open/a"]);
     for prefix in [
