@@ -1,15 +1,16 @@
 //! Durable publishing: a file appears under its name whole and on the disk, or not at all. The only rename in the product.
 //!
 //! Order for every file: write under a temporary name in the same folder → fsync the file → give it its name → fsync the folder.
-//! Dying in between leaves at most a temporary file, whose name begins with [`TEMPORARY_PREFIX`]; nothing ever reads one.
+//! Dying in between leaves at most a temporary file, whose name begins with [`TEMPORARY_PREFIX`]; nothing ever reads one, and
+//! [`remove_leftovers`] removes those whose writer is dead.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use lifeboat_model::{Error, ErrorKind, Result};
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock};
 
 /// How temporary names begin.
 pub const TEMPORARY_PREFIX: &str = ".lifeboat-tmp-";
@@ -99,17 +100,17 @@ pub enum Created {
 /// Writes `bytes` as a new file `path` with `mode`; an existing file is left alone and reported.
 pub fn create_file(path: &Path, bytes: &[u8], mode: u32) -> Result<Created> {
     let temporary = write_temporary(path, bytes, mode)?;
-    let outcome = rustix::fs::renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE);
+    let outcome = rustix::fs::renameat_with(CWD, &temporary.path, CWD, path, RenameFlags::NOREPLACE);
     let created = match outcome {
         Ok(()) => Created::New,
         Err(rustix::io::Errno::EXIST) => {
-            remove_file(&temporary)?;
+            remove_file(&temporary.path)?;
             Created::AlreadyThere
         }
         // File systems without NOREPLACE: a hard link fails on an existing name just as well.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => link_new(&temporary, path)?,
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => link_new(&temporary.path, path)?,
         Err(error) => {
-            forget(&temporary);
+            forget(&temporary.path);
             return Err(Error::io("publish", path.display(), error.into()));
         }
     };
@@ -130,7 +131,7 @@ fn link_new(temporary: &Path, path: &Path) -> Result<Created> {
 /// Writes `bytes` as `path` with `mode`, replacing what was there in one step.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let temporary = write_temporary(path, bytes, mode)?;
-    rename(&temporary, path).inspect_err(|_| forget(&temporary))
+    rename(&temporary.path, path).inspect_err(|_| forget(&temporary.path))
 }
 
 /// Moves `from` to `to` on the same file system, replacing a file there, and makes both folders durable.
@@ -188,25 +189,68 @@ fn forget(temporary: &Path) {
     }
 }
 
-fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf> {
-    let temporary = temporary_beside(path)?;
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-    match written {
-        Ok(()) => Ok(temporary),
+/// A written, durable file that has no name of its own yet. The open file carries the lock that tells [`remove_leftovers`] to leave it alone.
+struct Temporary {
+    path: PathBuf,
+    _locked: File,
+}
+
+fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<Temporary> {
+    let (temporary, mut file) = loop {
+        let temporary = temporary_beside(path)?;
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create_new(true).mode(mode).open(&temporary);
+        let file = opened.map_err(|error| Error::io("write", path.display(), error))?;
+        if lock_temporary(&file).map_err(|error| Error::io("write", path.display(), error))? {
+            break (temporary, file);
+        }
+    };
+    match file.write_all(bytes).and_then(|()| file.sync_all()) {
+        Ok(()) => Ok(Temporary {
+            path: temporary,
+            _locked: file,
+        }),
         Err(error) => {
             // A full disk must not stay full because of us.
             forget(&temporary);
             Err(Error::io("write", path.display(), error))
         }
     }
+}
+
+/// Locks a new temporary file; `false` if somebody took it for a leftover and removed it before it was locked.
+fn lock_temporary(file: &File) -> std::io::Result<bool> {
+    if flock(file, FlockOperation::LockExclusive).is_err() {
+        // A file system without locks: there, no leftover can be told from a file in use, and none is removed.
+        return Ok(true);
+    }
+    Ok(file.metadata()?.nlink() > 0)
+}
+
+/// Removes the temporary files in `folder` (not below it) that no living process is writing, and returns how many bytes that freed.
+///
+/// Whoever writes one holds a lock on it, and the kernel gives the lock back when the process dies, however it dies.
+pub fn remove_leftovers(folder: &Path) -> Result<u64> {
+    let failed = |error| Error::io("clear of leftovers", folder.display(), error);
+    let mut freed = 0;
+    for found in folder.read_dir().map_err(failed)? {
+        let found = found.map_err(failed)?;
+        if !found.file_name().as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes()) {
+            continue;
+        }
+        let path = found.path();
+        let file = match OpenOptions::new().read(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let meta = file.metadata().map_err(failed)?;
+        if meta.is_file() && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            remove_file(&path)?;
+            freed += meta.len();
+        }
+    }
+    Ok(freed)
 }
 
 #[cfg(test)]
@@ -245,7 +289,7 @@ mod tests {
         let path = folder.path().join("a");
         for (content, expected) in [(b"first ", Created::New), (b"second", Created::AlreadyThere)] {
             let temporary = write_temporary(&path, content, FILE_MODE).unwrap();
-            assert_eq!(link_new(&temporary, &path).unwrap(), expected);
+            assert_eq!(link_new(&temporary.path, &path).unwrap(), expected);
             assert_eq!(std::fs::read(&path).unwrap(), b"first ");
             assert_eq!(names(folder.path()), ["a"]);
         }
@@ -363,5 +407,59 @@ mod tests {
         assert!(remove_file(&path).is_err(), "a folder is not a file");
         remove_folder(&folder.path().join("a")).unwrap();
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn leftovers_go_and_what_is_being_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        replace_file(&path, b"kept", FILE_MODE).unwrap();
+        let written = write_temporary(&path, b"in the middle of it", FILE_MODE).unwrap();
+        let leftover = temporary_beside(&path).unwrap();
+        std::fs::copy(&path, &leftover).unwrap();
+        assert_eq!(names(folder.path()).len(), 3);
+        assert_eq!(remove_leftovers(folder.path()).unwrap(), 4);
+        assert!(!leftover.try_exists().unwrap());
+        // Another name, as a publication would give it: the lock goes along, the content is what was written.
+        rename(&written.path, &folder.path().join("b")).unwrap();
+        drop(written);
+        assert_eq!(remove_leftovers(folder.path()).unwrap(), 0);
+        assert_eq!(names(folder.path()), ["a", "b"]);
+        assert!(remove_leftovers(&folder.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn a_temporary_file_that_was_taken_for_a_leftover_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let temporary = temporary_beside(&folder.path().join("a")).unwrap();
+        let file = File::create_new(&temporary).unwrap();
+        assert_eq!(remove_leftovers(folder.path()).unwrap(), 0);
+        assert!(!lock_temporary(&file).unwrap(), "it has no name any more");
+    }
+
+    /// Writers and a cleaner at the same time: no writer loses its file.
+    #[test]
+    fn clearing_while_others_write_harms_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = std::sync::atomic::AtomicUsize::new(3);
+        std::thread::scope(|scope| {
+            for writer in 0..3 {
+                let (running, folder) = (&running, folder.path());
+                scope.spawn(move || {
+                    let outcomes: Vec<_> = (0..60)
+                        .map(|number| create_file(&folder.join(format!("{writer}-{number:02}")), b"content", FILE_MODE))
+                        .collect();
+                    running.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    assert!(
+                        outcomes.iter().all(|outcome| matches!(outcome, Ok(Created::New))),
+                        "{outcomes:?}"
+                    );
+                });
+            }
+            while running.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+                remove_leftovers(folder.path()).unwrap();
+            }
+        });
+        assert_eq!(names(folder.path()).len(), 180);
     }
 }

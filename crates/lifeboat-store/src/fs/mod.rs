@@ -5,7 +5,8 @@
 //! every operation fails with kind `Unreachable` and no listing comes back empty. What cannot be noticed here is a disk that was
 //! already missing when the store was opened: the repository notices, because its `lifeboat.json` is not there.
 //!
-//! On the disk if we die: whole files, and temporary files whose names begin with a dot and which nothing reads.
+//! On the disk if we die: whole files, and temporary files whose names begin with a dot, which nothing reads, and which
+//! [`FsStore::remove_leftovers`] removes.
 //! Must not know what the bytes mean. Never reads a symbolic link as a file, and a listing that meets one fails.
 
 mod walk;
@@ -74,6 +75,13 @@ impl FsStore {
             Self::open_now(&path)
         })
         .await
+    }
+
+    /// Removes what writers that were killed left behind: temporary files that nothing reads and no living process is writing. Returns
+    /// how many bytes that freed. Safe while others write; worth a call before a backup, because a full disk kills writers.
+    pub async fn remove_leftovers(&self) -> Result<u64> {
+        self.run("clear of leftovers", |root| walk::remove_leftovers(&root.path))
+            .await
     }
 
     fn open_now(path: &Path) -> Result<Self> {

@@ -1,4 +1,4 @@
-//! Listing a folder, whole or not at all.
+//! Going through a folder: listing it, whole or not at all, and clearing it of what dead writers left.
 //!
 //! INV-13: a listing that fails is an error and never an empty list. Whoever deletes or reuses decides by what a listing does *not*
 //! show, so nothing is skipped that cannot be read or is not understood.
@@ -6,6 +6,7 @@
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
+use lifeboat_io::durable;
 use lifeboat_model::{Error, ErrorKind, Result};
 
 use super::{entry_of, not_a_file};
@@ -61,6 +62,23 @@ fn list_one(folder: &Path, key: &Key, entries: &mut Vec<Entry>, folders: &mut Ve
         }
     }
     Ok(())
+}
+
+/// Removes the temporary files of dead writers from `root` and every folder below it; returns the bytes freed.
+pub(super) fn remove_leftovers(root: &Path) -> Result<u64> {
+    let mut freed = 0;
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        freed += durable::remove_leftovers(&folder)?;
+        for found in folder.read_dir().map_err(|error| unreadable(&folder, error))? {
+            let found = found.map_err(|error| unreadable(&folder, error))?;
+            let hidden = found.file_name().as_encoded_bytes().starts_with(b".");
+            if !hidden && found.file_type().map_err(|error| unreadable(&found.path(), error))?.is_dir() {
+                folders.push(found.path());
+            }
+        }
+    }
+    Ok(freed)
 }
 
 /// Whatever keeps a folder from being read, the listing has failed; a repetition may succeed.

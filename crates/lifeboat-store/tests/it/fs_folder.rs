@@ -214,6 +214,11 @@ async fn hidden_and_temporary_files_are_not_listed() {
     std::fs::create_dir(inside.join(".snapshot")).unwrap();
     std::fs::write(inside.join(".snapshot/old"), b"x").unwrap();
     assert_eq!(names(&store, "c").await, ["c/a"]);
+    // The leftover goes; what others keep there does not, and neither does anything stored.
+    assert_eq!(store.remove_leftovers().await.unwrap(), 9);
+    let mut left: Vec<_> = inside.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".DS_Store", ".snapshot", "a"]);
 }
 
 #[tokio::test]
