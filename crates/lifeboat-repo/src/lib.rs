@@ -1,1 +1,34 @@
-//! placeholder
+//! The format (`docs/format.md`): page files and streams in, a backup out; a backup in, verified bytes out.
+//!
+//! Knows every byte layout, hash and cipher, and nothing about databases or schedules. [`Writer`] and [`Reader`] are the two façades.
+
+mod bytes;
+mod closure;
+mod header;
+mod id;
+mod key;
+mod listing;
+mod manifest;
+mod map;
+mod pack;
+mod reader;
+mod repository;
+mod scrub;
+mod signed;
+mod state;
+mod sync;
+mod time;
+mod writer;
+
+pub use closure::{Closure, KeyFile, Pack};
+pub use header::Header;
+pub use id::{BackupId, ComponentName, Lineage, RepositoryId, SessionId};
+pub use key::age::{Encryption, Identities, generate_identity};
+pub use key::instance::{Instance, PublicKey, Trust};
+pub use listing::{Backup, Listing, Rejected};
+pub use manifest::{FileMeta, FileRecord};
+pub use reader::{Fetched, ReadPlan, Reader, Verified};
+pub use repository::Repository;
+pub use scrub::scrub;
+pub use time::{format_utc, parse_utc};
+pub use writer::{BackupPlan, Committed, Stats, Writer};

@@ -1,0 +1,243 @@
+//! Session keys, wrapped to age recipients. `age -d -i identity.txt` opens the same files.
+
+use std::io::{Read, Write};
+
+use ::age::secrecy::ExposeSecret;
+use ::age::x25519;
+use lifeboat_model::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::Secret;
+use crate::bytes::hex_array;
+use crate::id::{ComponentName, Lineage, RepositoryId, SessionId};
+
+/// How a session's keys are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// Wrapped to these public keys (`age1…`); at least one.
+    Age(Vec<String>),
+    /// In the clear beside the data: no secrecy. Only where the configuration writes it out.
+    Clear,
+}
+
+/// Private keys that open sessions.
+#[derive(Default)]
+pub struct Identities(Vec<x25519::Identity>);
+
+impl std::fmt::Debug for Identities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Identities").field(&self.public_keys()).finish()
+    }
+}
+
+/// Makes a new key pair: secret (`AGE-SECRET-KEY-1…`) and public key (`age1…`).
+#[must_use]
+pub fn generate_identity() -> (String, String) {
+    let identity = x25519::Identity::generate();
+    (
+        identity.to_string().expose_secret().to_owned(),
+        identity.to_public().to_string(),
+    )
+}
+
+impl Identities {
+    /// No private key: encrypted backups cannot be read, those in the clear can.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Reads an age identity file: one `AGE-SECRET-KEY-1…` a line, `#` comments.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut identities = Vec::new();
+        for (index, line) in text
+            .lines()
+            .map(str::trim)
+            .enumerate()
+            .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        {
+            let identity = line.parse::<x25519::Identity>().map_err(|reason| {
+                Error::new(
+                    ErrorKind::WrongKey,
+                    "read the identity",
+                    format!("line {}", index + 1),
+                    format!("it is not an age X25519 identity ({reason})"),
+                )
+                .with_hint("an identity file holds a line that begins with AGE-SECRET-KEY-1; `lifeboat key new` makes one")
+            })?;
+            identities.push(identity);
+        }
+        if identities.is_empty() {
+            return Err(Error::new(
+                ErrorKind::WrongKey,
+                "read the identity",
+                "the identity file",
+                "it holds no key",
+            )
+            .with_hint("an identity file holds a line that begins with AGE-SECRET-KEY-1; `lifeboat key new` makes one"));
+        }
+        Ok(Self(identities))
+    }
+
+    /// The public keys that belong to these.
+    #[must_use]
+    pub fn public_keys(&self) -> Vec<String> {
+        self.0.iter().map(|identity| identity.to_public().to_string()).collect()
+    }
+}
+
+/// What a key file holds.
+#[derive(Clone)]
+pub(crate) struct SessionKeys {
+    pub(crate) session: SessionId,
+    pub(crate) lineage: Lineage,
+    pub(crate) data_key: Secret,
+    pub(crate) id_key: Secret,
+}
+
+impl std::fmt::Debug for SessionKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionKeys")
+            .field("session", &self.session)
+            .field("lineage", &self.lineage)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeyFileJson {
+    version: u32,
+    repository: String,
+    component: String,
+    session: String,
+    lineage: String,
+    data_key: String,
+    id_key: String,
+}
+
+impl SessionKeys {
+    /// The key file's bytes.
+    pub(crate) fn wrap(&self, repository: RepositoryId, component: &ComponentName, encryption: &Encryption) -> Result<Vec<u8>> {
+        let json = KeyFileJson {
+            version: 1,
+            repository: repository.to_string(),
+            component: component.to_string(),
+            session: self.session.to_string(),
+            lineage: self.lineage.to_string(),
+            data_key: hex::encode(self.data_key.as_slice()),
+            id_key: hex::encode(self.id_key.as_slice()),
+        };
+        let plain = Zeroizing::new(serde_json::to_vec(&json).map_err(|error| bug(&error))?);
+        match encryption {
+            Encryption::Clear => Ok(plain.to_vec()),
+            Encryption::Age(recipients) => encrypt(&plain, recipients),
+        }
+    }
+
+    /// Opens a key file. `WrongKey`: intact, but made for others. `Corrupt`: damaged, or not what its place says.
+    pub(crate) fn unwrap(
+        stored: &[u8],
+        clear: bool,
+        identities: &Identities,
+        repository: RepositoryId,
+        component: &ComponentName,
+        session: SessionId,
+    ) -> Result<Self> {
+        let plain = if clear {
+            Zeroizing::new(stored.to_vec())
+        } else {
+            decrypt(stored, identities)?
+        };
+        let damaged = |detail: &str| Error::new(ErrorKind::Corrupt, "open the session key", session, detail);
+        let json: KeyFileJson =
+            serde_json::from_slice(&plain).map_err(|error| damaged("its content is not a key file").with_source(error))?;
+        if json.version != 1 {
+            return Err(damaged("it has another format version").with_kind(ErrorKind::Incompatible));
+        }
+        if json.repository != repository.to_string()
+            || json.component != component.as_str()
+            || json.session != session.to_string()
+        {
+            return Err(damaged("it belongs to another repository, component or session"));
+        }
+        Ok(Self {
+            session,
+            lineage: json.lineage.parse()?,
+            data_key: Zeroizing::new(hex_array(&json.data_key, "a data key")?),
+            id_key: Zeroizing::new(hex_array(&json.id_key, "an id key")?),
+        })
+    }
+}
+
+fn bug(error: &serde_json::Error) -> Error {
+    Error::new(ErrorKind::Bug, "encode", "a key file", error.to_string())
+}
+
+fn encrypt(plain: &[u8], recipients: &[String]) -> Result<Vec<u8>> {
+    let parsed = parse_recipients(recipients)?;
+    let failed = |detail: String| Error::new(ErrorKind::Failed, "encrypt", "the session key", detail);
+    let encryptor = ::age::Encryptor::with_recipients(parsed.iter().map(|recipient| recipient as &dyn ::age::Recipient))
+        .map_err(|error| failed(error.to_string()))?;
+    let mut sealed = Vec::new();
+    let written = encryptor.wrap_output(&mut sealed).and_then(|mut writer| {
+        writer.write_all(plain)?;
+        writer.finish().map(|_| ())
+    });
+    written.map_err(|error| failed(error.to_string()))?;
+    Ok(sealed)
+}
+
+/// Checks public keys as the configuration gives them.
+pub(crate) fn parse_recipients(recipients: &[String]) -> Result<Vec<x25519::Recipient>> {
+    if recipients.is_empty() {
+        return Err(Error::new(
+            ErrorKind::ConfigInvalid,
+            "encrypt to",
+            "no recipient",
+            "an age key needs at least one recipient (age1…)",
+        ));
+    }
+    let parse = |text: &String| {
+        text.parse::<x25519::Recipient>().map_err(|reason| {
+            Error::new(
+                ErrorKind::ConfigInvalid,
+                "encrypt to",
+                format!("{text:?}"),
+                format!("it is not an age X25519 recipient ({reason})"),
+            )
+        })
+    };
+    recipients.iter().map(parse).collect()
+}
+
+fn decrypt(stored: &[u8], identities: &Identities) -> Result<Zeroizing<Vec<u8>>> {
+    let wrong = |detail: &str| {
+        Error::new(ErrorKind::WrongKey, "open", "the session key", detail).with_hint(
+            "point `identity` at the file with the private key (`lifeboat key check` shows which public keys it holds)",
+        )
+    };
+    if identities.0.is_empty() {
+        return Err(wrong("the backup is encrypted and no private key was given"));
+    }
+    let judge = |error: ::age::DecryptError| match error {
+        ::age::DecryptError::NoMatchingKeys => {
+            wrong("none of the private keys fits: the backup was encrypted to other recipients")
+        }
+        other => Error::new(
+            ErrorKind::Corrupt,
+            "open",
+            "the session key",
+            format!("the key file is damaged ({other})"),
+        ),
+    };
+    let decryptor = ::age::Decryptor::new(stored).map_err(judge)?;
+    let mut reader = decryptor
+        .decrypt(identities.0.iter().map(|identity| identity as &dyn ::age::Identity))
+        .map_err(judge)?;
+    let mut plain = Zeroizing::new(Vec::new());
+    reader.read_to_end(&mut plain).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, "open", "the session key", "the key file is damaged").with_source(error)
+    })?;
+    Ok(plain)
+}

@@ -1,0 +1,184 @@
+//! Which backups count (INV-09): signed by a known instance, standing where they say, with every file of their closure there.
+
+use std::collections::BTreeMap;
+
+use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_store::{Entry, Key};
+
+use crate::closure::Closure;
+use crate::header::{self, Header};
+use crate::id::{BackupId, ComponentName};
+use crate::key::instance::Trust;
+use crate::repository::Repository;
+use crate::signed::{self, Kind};
+
+/// A backup file is at most this long.
+pub(crate) const BACKUP_LIMIT_BYTES: u64 = 1 << 30;
+
+/// A backup that counts.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    /// Its name.
+    pub id: BackupId,
+    /// What it says of itself.
+    pub header: Header,
+    /// The files it needs.
+    pub closure: Closure,
+}
+
+/// Something under `backups/` that does not count.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Its name in the store.
+    pub name: String,
+    /// Why.
+    pub reason: Error,
+}
+
+/// All backups of a component in one store.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Those that count, ascending by sequence.
+    pub backups: Vec<Backup>,
+    /// What does not count, with the reason.
+    pub rejected: Vec<Rejected>,
+    /// Every file of the component: name and size in bytes.
+    pub(crate) files: BTreeMap<Key, u64>,
+}
+
+impl Listing {
+    /// The newest complete backup: the highest sequence. Extracts and incomplete ones are never "latest".
+    #[must_use]
+    pub fn latest(&self) -> Option<&Backup> {
+        self.backups
+            .iter()
+            .rev()
+            .find(|backup| !backup.header.extract && !backup.header.incomplete)
+    }
+
+    /// Finds a backup by what people type: `latest`, a sequence number, or the beginning of `SEQ-HASH`.
+    pub fn find(&self, text: &str) -> Result<&Backup> {
+        if text == "latest" {
+            return self.latest().ok_or_else(|| no_such(text, "there is no backup"));
+        }
+        let matches: Vec<&Backup> = self.backups.iter().filter(|backup| names(&backup.id, text)).collect();
+        match matches.as_slice() {
+            [one] => Ok(one),
+            [] => Err(self.not_found(text)),
+            _ => Err(Error::new(
+                ErrorKind::Usage,
+                "choose a backup by",
+                format!("{text:?}"),
+                "several backups have that name: give more of it",
+            )),
+        }
+    }
+
+    fn not_found(&self, text: &str) -> Error {
+        if let Some(rejected) = self
+            .rejected
+            .iter()
+            .find(|rejected| rejected.name.parse::<BackupId>().is_ok_and(|id| names(&id, text)))
+        {
+            return no_such(text, &format!("it is stored, but does not count: {}", rejected.reason));
+        }
+        let known: Vec<String> = self.backups.iter().rev().take(5).map(|backup| backup.id.short()).collect();
+        let detail = if known.is_empty() {
+            "there is no backup".to_owned()
+        } else {
+            format!("there is no such backup; the newest are {}", known.join(", "))
+        };
+        no_such(text, &detail)
+    }
+}
+
+fn no_such(text: &str, detail: &str) -> Error {
+    Error::new(ErrorKind::NoSuchPoint, "find backup", format!("{text:?}"), detail).with_hint("`lifeboat list` shows all backups")
+}
+
+fn names(id: &BackupId, text: &str) -> bool {
+    let hash = hex::encode(id.hash);
+    let by_parts = |seq: Option<u64>, prefix: &str| seq == Some(id.seq) && hash.starts_with(prefix);
+    match text.split_once('-') {
+        None => text.parse() == Ok(id.seq),
+        Some((seq, prefix)) if seq.len() == 16 => by_parts(u64::from_str_radix(seq, 16).ok(), prefix),
+        Some((seq, prefix)) => by_parts(seq.parse().ok(), prefix),
+    }
+}
+
+pub(crate) async fn list_backups(repository: &Repository, component: &ComponentName, trust: &Trust) -> Result<Listing> {
+    let folder = component.folder()?;
+    let entries = repository.store().list(&folder).await?;
+    let backups_folder = folder.join("backups")?;
+    let mut listing = Listing {
+        files: entries.iter().map(|entry| (entry.key.clone(), entry.size_bytes)).collect(),
+        ..Listing::default()
+    };
+    for entry in entries.iter().filter(|entry| entry.key.is_under(&backups_folder)) {
+        match read_backup(repository, component, trust, entry, &listing.files).await {
+            Ok(backup) => listing.backups.push(backup),
+            // A store that cannot be read now says nothing about the backup: the whole listing fails (INV-13).
+            Err(error) if error.kind().is_retryable() => return Err(error),
+            Err(reason) => listing.rejected.push(Rejected {
+                name: entry.key.file_name().to_owned(),
+                reason,
+            }),
+        }
+    }
+    listing.backups.sort_by_key(|backup| backup.id);
+    Ok(listing)
+}
+
+async fn read_backup(
+    repository: &Repository,
+    component: &ComponentName,
+    trust: &Trust,
+    entry: &Entry,
+    files: &BTreeMap<Key, u64>,
+) -> Result<Backup> {
+    let name = entry.key.file_name();
+    let id: BackupId = name.parse()?;
+    let stored = repository.store().get(&entry.key, BACKUP_LIMIT_BYTES).await?;
+    let body = check_backup_file(&id, name, &stored, trust)?;
+    let parts = header::decode(body)?;
+    let wrong = |detail: &str| Error::new(ErrorKind::Corrupt, "accept backup", name, detail);
+    if parts.header.repository != repository.id() || &parts.header.component != component || parts.header.seq != id.seq {
+        return Err(wrong(
+            "it was copied here from another repository, component or place in the order",
+        ));
+    }
+    let closure = parts.closure;
+    let mut missing = 0_usize;
+    let mut example = None;
+    for (key, size_bytes) in closure.files(component)? {
+        if files.get(&key) != Some(&size_bytes) {
+            missing += 1;
+            example.get_or_insert(key);
+        }
+    }
+    if let Some(example) = example {
+        return Err(wrong(&format!(
+            "{missing} of the files it needs are missing or have another size, for example {example}"
+        ))
+        .with_hint("run a backup: what is missing is stored again from the source, and later backups are whole"));
+    }
+    Ok(Backup {
+        id,
+        header: parts.header,
+        closure,
+    })
+}
+
+/// Name hash and signature of a backup file; returns its body.
+pub(crate) fn check_backup_file<'a>(id: &BackupId, name: &str, stored: &'a [u8], trust: &Trust) -> Result<&'a [u8]> {
+    if blake3::hash(stored).as_bytes() != &id.hash {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            "accept backup",
+            name,
+            "its bytes do not hash to its name: it is damaged or was overwritten",
+        ));
+    }
+    let (body, _) = signed::open(Kind::Backup, name, stored, trust)?;
+    Ok(body)
+}

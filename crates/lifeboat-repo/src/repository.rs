@@ -1,0 +1,131 @@
+//! A repository: its descriptor, its components, its backups.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_store::{BlobStore, Key, Put};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ComponentName, RepositoryId};
+use crate::key::instance::Trust;
+use crate::listing::{Listing, list_backups};
+use crate::time::format_utc;
+
+const DESCRIPTOR: &str = "lifeboat.json";
+const DESCRIPTOR_LIMIT_BYTES: u64 = 64 << 10;
+
+/// An opened repository in one store.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    store: Arc<dyn BlobStore>,
+    id: RepositoryId,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Descriptor {
+    format: String,
+    version: u32,
+    repository: String,
+    created_at: String,
+}
+
+impl Repository {
+    /// Makes a repository in a store that has none. Kind `AlreadyExists` when one is there: it stays untouched.
+    pub async fn init(env: &Env, store: Arc<dyn BlobStore>) -> Result<Self> {
+        let id = RepositoryId::draw(env)?;
+        let taken = |store: &Arc<dyn BlobStore>| {
+            Error::new(
+                ErrorKind::AlreadyExists,
+                "make a repository in",
+                store.name(),
+                "there is one already",
+            )
+            .with_hint("use it as it is (`lifeboat list` shows what it holds), or choose an empty place")
+        };
+        match Self::open(Arc::clone(&store)).await {
+            Ok(_) => return Err(taken(&store)),
+            Err(error) if error.kind() == ErrorKind::NoRepository => {}
+            Err(error) => return Err(error),
+        }
+        let descriptor = Descriptor {
+            format: "lifeboat-repository".to_owned(),
+            version: 1,
+            repository: id.to_string(),
+            created_at: format_utc(env.clock.wall_us()),
+        };
+        let mut json = serde_json::to_vec(&descriptor)
+            .map_err(|error| Error::new(ErrorKind::Bug, "encode", DESCRIPTOR, error.to_string()))?;
+        json.push(b'\n');
+        match store.put(&Key::new(DESCRIPTOR)?, Bytes::from(json)).await {
+            Ok(Put::Created | Put::AlreadyThere) => Ok(Self { store, id }),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(taken(&store)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the repository of a store. Kind `NoRepository` when the store is there and holds none.
+    pub async fn open(store: Arc<dyn BlobStore>) -> Result<Self> {
+        let stored = store
+            .get(&Key::new(DESCRIPTOR)?, DESCRIPTOR_LIMIT_BYTES)
+            .await
+            .map_err(|error| {
+                if error.kind() == ErrorKind::NotFound {
+                    Error::new(
+                        ErrorKind::NoRepository,
+                        "open the repository in",
+                        store.name(),
+                        "the store is there, but holds no lifeboat.json",
+                    )
+                    .with_hint("check that the right disk is mounted; `lifeboat init` makes a new repository")
+                } else {
+                    error
+                }
+            })?;
+        let damaged = |detail: &str| Error::new(ErrorKind::Corrupt, "open the repository in", store.name(), detail);
+        let descriptor: Descriptor =
+            serde_json::from_slice(&stored).map_err(|error| damaged("lifeboat.json does not parse").with_source(error))?;
+        if descriptor.format != "lifeboat-repository" {
+            return Err(damaged("lifeboat.json is not a Lifeboat descriptor"));
+        }
+        if descriptor.version != 1 {
+            return Err(damaged("it has another format version")
+                .with_kind(ErrorKind::Incompatible)
+                .with_hint("use the Lifeboat version that made it, or a newer one"));
+        }
+        let id = descriptor.repository.parse()?;
+        Ok(Self { store, id })
+    }
+
+    /// The repository's id, the same in all its stores.
+    #[must_use]
+    pub fn id(&self) -> RepositoryId {
+        self.id
+    }
+
+    /// Where it rests.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn BlobStore> {
+        &self.store
+    }
+
+    /// Every component that has files here, in order of name.
+    pub async fn components(&self) -> Result<Vec<ComponentName>> {
+        let mut segments = BTreeSet::new();
+        for entry in self.store.list(&Key::new("c")?).await? {
+            if let Some(segment) = entry.key.as_str().split('/').nth(1) {
+                segments.insert(segment.to_owned());
+            }
+        }
+        Ok(segments
+            .iter()
+            .filter_map(|segment| ComponentName::from_segment(segment))
+            .collect())
+    }
+
+    /// The backups of a component that count, and what was found instead of a backup (INV-09).
+    pub async fn backups(&self, component: &ComponentName, trust: &Trust) -> Result<Listing> {
+        list_backups(self, component, trust).await
+    }
+}

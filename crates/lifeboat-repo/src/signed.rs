@@ -1,0 +1,65 @@
+//! Signed files (format 3): body, then who signed it.
+
+use lifeboat_model::{Error, ErrorKind, Result};
+
+use crate::key::instance::{Instance, PublicKey, Trust, verifies};
+
+const MAGIC: &[u8; 8] = b"LBSIGN01";
+pub(crate) const TRAILER_BYTES: usize = 104;
+
+/// What a signed file is; part of what is signed, so that one cannot stand for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Session,
+    Backup,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Backup => "backup",
+        }
+    }
+
+    fn message(self, body: &[u8]) -> Vec<u8> {
+        let mut message = format!("lifeboat v1 {}\0", self.word()).into_bytes();
+        message.extend_from_slice(blake3::hash(body).as_bytes());
+        message
+    }
+}
+
+/// Appends the trailer to `body`.
+pub(crate) fn sign(kind: Kind, mut body: Vec<u8>, instance: &Instance) -> Vec<u8> {
+    let signature = instance.sign(&kind.message(&body));
+    body.extend_from_slice(&instance.public_key().0);
+    body.extend_from_slice(&signature);
+    body.extend_from_slice(MAGIC);
+    body
+}
+
+/// The body of a file that a trusted instance signed. `Corrupt` for anything else, saying which it is.
+pub(crate) fn open<'a>(kind: Kind, name: &str, stored: &'a [u8], trust: &Trust) -> Result<(&'a [u8], PublicKey)> {
+    let bad = |detail: String| Error::new(ErrorKind::Corrupt, "accept", name, detail);
+    let (body, trailer) = stored
+        .len()
+        .checked_sub(TRAILER_BYTES)
+        .and_then(|at| stored.split_at_checked(at))
+        .ok_or_else(|| bad("it is too short to carry a signature".into()))?;
+    if trailer.get(96..) != Some(MAGIC.as_slice()) {
+        return Err(bad(
+            "it ends without a signature: it is truncated or not a Lifeboat file".into()
+        ));
+    }
+    let mut public = [0; 32];
+    public.copy_from_slice(&trailer[..32]);
+    let public = PublicKey(public);
+    if !verifies(&public, &kind.message(body), &trailer[32..96]) {
+        return Err(bad("its signature does not fit its content: it is damaged or forged".into()));
+    }
+    if trust.name_of(&public).is_none() {
+        return Err(bad(format!("it is signed by {public}, which is not among the configured instances"))
+            .with_hint("if that is one of your machines, add its key under `instances:` in lifeboat.yaml; if not, somebody else writes to this store"));
+    }
+    Ok((body, public))
+}

@@ -1,0 +1,357 @@
+//! Writing a backup: announce → write → commit (format 10, INV-02).
+//!
+//! What is in the store if we die: after `begin` an announcement and a key file; while files are put, packs that nothing names; during
+//! `commit` also maps. A backup exists from the moment its backup file stands. Local state follows it (INV-07).
+
+mod begin;
+mod commit;
+mod overlay;
+mod pages;
+mod shared;
+mod slots;
+mod space;
+mod stream;
+mod upload;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_io::compute;
+use lifeboat_io::flow::{EXTENT_BYTES, PageSource};
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use tokio::task::JoinSet;
+
+use crate::closure::{KeyFile, Pack};
+use crate::id::{BackupId, ComponentName, Lineage, SessionId};
+use crate::key::age::Encryption;
+use crate::key::instance::{Instance, Trust};
+use crate::key::{ID_BYTES, Secret};
+use crate::listing::Backup;
+use crate::manifest::{FileMeta, FileRecord, check_path};
+use crate::map::{ROW_BYTES, ROWS_PER_PAGE, Row};
+use crate::pack::PackClass;
+use crate::repository::Repository;
+use crate::state::{FileState, State, StateFolder};
+use pages::{PageJob, ParentFile, Ranges, Worker, state_io};
+use shared::Shared;
+pub use shared::Stats;
+use slots::Slots;
+use stream::KnownChunks;
+
+/// How long a session protects what it names; a backup file is not put later.
+pub(crate) const SESSION_DEADLINE: Duration = Duration::from_secs(48 * 3600);
+
+/// What to back up, and how.
+#[derive(Debug)]
+pub struct BackupPlan {
+    /// Of what.
+    pub component: ComponentName,
+    /// Its kind: `sqlite`.
+    pub kind: String,
+    /// `physical` or `logical`.
+    pub method: String,
+    /// Identity of the source: an incremental backup needs the same.
+    pub source: String,
+    /// Who writes.
+    pub instance: Arc<Instance>,
+    /// For whom the session's keys are wrapped.
+    pub encryption: Encryption,
+    /// Whose backups count.
+    pub trust: Trust,
+    /// Where local state is kept.
+    pub state_dir: PathBuf,
+    /// Free words.
+    pub tags: Vec<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Do not compare with an older backup.
+    pub full: bool,
+}
+
+/// A committed backup.
+#[derive(Debug)]
+pub struct Committed {
+    /// As a reader will see it.
+    pub backup: Backup,
+    /// What it took.
+    pub stats: Stats,
+    /// What the operator should know: why it was full, what was mended.
+    pub notes: Vec<String>,
+}
+
+/// A session that writes one backup. Dropping it without [`Writer::commit`] leaves nothing that counts.
+#[derive(Debug)]
+pub struct Writer {
+    env: Env,
+    repository: Repository,
+    plan: BackupPlan,
+    began_us: i64,
+    began: Duration,
+    seq: u64,
+    session: SessionId,
+    lineage: Lineage,
+    id_key: Secret,
+    key_file: KeyFile,
+    notes: Vec<String>,
+    parent: Option<State>,
+    folder: StateFolder,
+    generation: Generation,
+    chunks: Arc<KnownChunks>,
+    shared: Arc<Shared>,
+    uploader: JoinSet<Result<Vec<Pack>>>,
+    files: Vec<FileState>,
+    next_row: u64,
+    next_hash: u64,
+}
+
+/// The files of the generation that is being written, and of the parent's.
+#[derive(Debug)]
+struct Generation {
+    number: u64,
+    rows: Arc<File>,
+    hashes: Arc<File>,
+    slots: Arc<Slots>,
+    row_hashes: Arc<File>,
+    slot_hashes: Arc<File>,
+    parent: Option<ParentGeneration>,
+}
+
+#[derive(Debug)]
+struct ParentGeneration {
+    rows: Arc<File>,
+    hashes: Arc<File>,
+    row_hashes: Arc<File>,
+    slot_hashes: Arc<File>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Workers on other threads stop at their next segment.
+        self.shared.cancel();
+    }
+}
+
+impl Writer {
+    /// Takes the component's lock, announces the session and prepares its keys. Kind `Locked` while another writer runs here.
+    pub async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) -> Result<Self> {
+        begin::begin(env, repository, plan).await
+    }
+
+    /// The backup that unchanged data is compared with; `None` for a full one.
+    #[must_use]
+    pub fn parent(&self) -> Option<&BackupId> {
+        self.parent.as_ref().map(|state| &state.backup)
+    }
+
+    /// What the operator should know so far.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Stores a page file. Any error means that no backup may be committed (INV-03).
+    pub async fn put_pages(&mut self, meta: FileMeta, source: Arc<dyn PageSource>) -> Result<FileRecord> {
+        check_path(&meta.path)?;
+        let page_size = source.page_size();
+        if !(512..=65536).contains(&page_size) || !page_size.is_power_of_two() {
+            return Err(Error::new(
+                ErrorKind::Bug,
+                "store",
+                &meta.path,
+                format!("{page_size} is no page size"),
+            ));
+        }
+        let size_bytes = source.size_bytes();
+        let parent = self.parent_file(&meta.path, page_size);
+        let ranges = self.place_rows(
+            parent.as_ref().map(|file| &file.ranges),
+            size_bytes.div_ceil(EXTENT_BYTES as u64),
+        );
+        let hashes_at = self.next_hash;
+        self.next_hash += size_bytes.div_ceil(u64::from(page_size)) * ID_BYTES as u64;
+        let job = Arc::new(PageJob {
+            shared: Arc::clone(&self.shared),
+            source,
+            page_size: page_size as usize,
+            size_bytes,
+            ranges: Ranges(ranges.clone()),
+            rows: Arc::clone(&self.generation.rows),
+            hashes: Arc::clone(&self.generation.hashes),
+            hashes_at,
+            slots: Arc::clone(&self.generation.slots),
+            parent,
+        });
+        self.run_workers(&job).await?;
+        let record = FileRecord {
+            meta,
+            page_size,
+            size_bytes,
+            root: self.page_root(size_bytes, page_size, &ranges)?,
+            ranges,
+        };
+        self.files.push(FileState {
+            record: record.clone(),
+            hashes_at,
+        });
+        Ok(record)
+    }
+
+    /// Stores a stream of bytes of unknown length.
+    pub async fn put_stream(&mut self, meta: FileMeta, reader: Box<dyn Read + Send>) -> Result<FileRecord> {
+        check_path(&meta.path)?;
+        let (shared, chunks, name) = (Arc::clone(&self.shared), Arc::clone(&self.chunks), meta.path.clone());
+        let stored = compute::run("store a stream", move || {
+            stream::store(&shared, PackClass::Data, &chunks, &name, reader)
+        })
+        .await;
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => return Err(self.first_cause(error).await),
+        };
+        let ranges = self.place_rows(None, stored.rows.len() as u64);
+        let table = Ranges(ranges.clone());
+        for (index, row) in stored.rows.iter().enumerate() {
+            let number = table.row(index as u64).unwrap_or_default();
+            write_row(&self.generation.rows, number, row)?;
+        }
+        let record = FileRecord {
+            meta,
+            page_size: 0,
+            size_bytes: stored.size_bytes,
+            root: stored.root,
+            ranges,
+        };
+        self.files.push(FileState {
+            record: record.clone(),
+            hashes_at: 0,
+        });
+        Ok(record)
+    }
+
+    /// Makes the backup: after this returned, it stands and counts. `moment_us` is the moment of consistency.
+    pub async fn commit(self, moment_us: i64, facts: serde_json::Value) -> Result<Committed> {
+        commit::commit(self, moment_us, facts).await
+    }
+
+    async fn run_workers(&mut self, job: &Arc<PageJob>) -> Result<()> {
+        let mut workers = JoinSet::new();
+        for _ in 0..self.env.threads.max(1) {
+            let job = Arc::clone(job);
+            workers.spawn(compute::run("back up", move || {
+                let result = Worker::run(&job);
+                if result.is_err() {
+                    job.shared.cancel();
+                }
+                result
+            }));
+        }
+        let mut failure: Option<Error> = None;
+        while let Some(joined) = workers.join_next().await {
+            let result = joined.unwrap_or_else(|error| {
+                Err(Error::new(ErrorKind::Bug, "back up", &self.plan.component, "a worker panicked").with_source(error))
+            });
+            if let Err(error) = result {
+                // The first real reason, not the "cancelled" of those who stopped because of it.
+                if failure.as_ref().is_none_or(|known| known.kind() == ErrorKind::Interrupted) {
+                    failure = Some(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(self.first_cause(error).await),
+            None => Ok(()),
+        }
+    }
+
+    /// When workers stopped because an upload failed, that failure is what the operator needs to see.
+    async fn first_cause(&mut self, error: Error) -> Error {
+        self.shared.cancel();
+        if error.kind() != ErrorKind::Interrupted {
+            return error;
+        }
+        match self.uploader.join_next().await {
+            Some(Ok(Err(cause))) => cause,
+            _ => error,
+        }
+    }
+
+    fn parent_file(&self, path: &str, page_size: u32) -> Option<ParentFile> {
+        let (state, generation) = (self.parent.as_ref()?, self.generation.parent.as_ref()?);
+        let file = state
+            .files
+            .iter()
+            .find(|file| file.record.meta.path == path && file.record.page_size == page_size)?;
+        Some(ParentFile {
+            rows: Arc::clone(&generation.rows),
+            hashes: Arc::clone(&generation.hashes),
+            ranges: Ranges(file.record.ranges.clone()),
+            hashes_at: file.hashes_at,
+            size_bytes: file.record.size_bytes,
+        })
+    }
+
+    /// Ranges for `rows` rows: the parent's own, cut or continued behind everything that is in use, so that unchanged rows keep their place.
+    fn place_rows(&mut self, parent: Option<&Ranges>, rows: u64) -> Vec<(u64, u64)> {
+        let mut left = rows;
+        let mut ranges = Vec::new();
+        for (first, count) in parent.map(|ranges| ranges.0.as_slice()).unwrap_or_default() {
+            // A range owns whole pages of the row space: its last page may be filled up.
+            let count = count.next_multiple_of(ROWS_PER_PAGE).min(left);
+            if count > 0 {
+                ranges.push((*first, count));
+                left -= count;
+            }
+        }
+        if left > 0 {
+            ranges.push((self.next_row, left));
+            self.next_row = (self.next_row + left).next_multiple_of(ROWS_PER_PAGE);
+        }
+        ranges
+    }
+
+    fn page_root(&self, size_bytes: u64, page_size: u32, ranges: &[(u64, u64)]) -> Result<[u8; 32]> {
+        let mut root = self.shared.ids.root(size_bytes, page_size);
+        for_each_row(&self.generation.rows, ranges, |row| {
+            root.add(&row.id());
+            if row == Row::Unused {
+                return Err(Error::new(
+                    ErrorKind::Unreachable,
+                    "read",
+                    "the source",
+                    "it gave fewer bytes than it announced",
+                ));
+            }
+            Ok(())
+        })?;
+        Ok(root.finish())
+    }
+}
+
+fn write_row(rows: &File, number: u64, row: &Row) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    rows.write_all_at(&row.encode(), number * ROW_BYTES as u64).map_err(state_io)
+}
+
+/// Reads the rows of a file in order.
+fn for_each_row(rows: &File, ranges: &[(u64, u64)], mut visit: impl FnMut(Row) -> Result<()>) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    const BATCH: u64 = 4096;
+    let mut buffer = Vec::new();
+    for (first, count) in ranges {
+        let mut done = 0;
+        while done < *count {
+            let batch = (count - done).min(BATCH);
+            buffer.resize(crate::bytes::size(batch * ROW_BYTES as u64, "rows")?, 0);
+            rows.read_exact_at(&mut buffer, (first + done) * ROW_BYTES as u64)
+                .map_err(state_io)?;
+            for row in buffer.chunks_exact(ROW_BYTES) {
+                visit(Row::decode(row)?)?;
+            }
+            done += batch;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,346 @@
+//! Announce: lock, choose the parent, name it, and only then look at what the store holds (INV-02, INV-04).
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lifeboat_io::durable;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_store::{Key, Put};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::shared::{Shared, SharedParts};
+use super::slots::Slots;
+use super::stream::KnownChunks;
+use super::{BackupPlan, Generation, ParentGeneration, SESSION_DEADLINE, Writer, for_each_row, upload};
+use crate::bytes::len_u32;
+use crate::closure::KeyFile;
+use crate::id::{BackupId, ComponentName, Lineage, SessionId};
+use crate::key::age::{Encryption, SessionKeys};
+use crate::key::{IdKeys, Scope, draw_secret};
+use crate::listing::Listing;
+use crate::map::{ROWS_PER_PAGE, Row};
+use crate::repository::Repository;
+use crate::signed::{self, Kind};
+use crate::state::{GENERATION_FILES, State, StateFolder};
+use crate::time::format_utc;
+
+#[derive(Serialize)]
+struct Announcement {
+    version: u32,
+    repository: String,
+    component: String,
+    session: String,
+    verb: &'static str,
+    instance: String,
+    announced_at: String,
+    deadline_s: u64,
+    parent: Option<String>,
+}
+
+pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) -> Result<Writer> {
+    let folder = StateFolder::lock(&plan.state_dir, repository.id(), &plan.component, &plan.method)?;
+    let (began_us, began) = (env.clock.wall_us(), env.clock.monotonic());
+    let component = plan.component.folder()?;
+    let standing: HashSet<BackupId> = backup_names(repository, &component).await?;
+    let mut notes = Vec::new();
+    let proposed = propose_parent(&plan, &folder, &standing, &mut notes);
+    let session = SessionId::draw(env)?;
+    announce(env, repository, &plan, session, proposed.as_ref()).await?;
+    // Only now: what was deleted before the announcement is seen missing here, what is deleted after it must respect it.
+    let listing = repository.backups(&plan.component, &plan.trust).await?;
+    let parent = accept_parent(proposed, &listing, &plan.component, began_us, &mut notes)?;
+    let lost = parent.as_ref().map_or_else(
+        || Ok(HashSet::new()),
+        |state| lost_packs(state, &listing, &plan.component, &mut notes),
+    )?;
+    let seq = next_seq(&standing, &listing)?;
+
+    let (lineage, id_key) = match &parent {
+        Some(state) => (state.lineage, state.id_key.clone()),
+        None => (Lineage::draw(env)?, draw_secret(env)?),
+    };
+    let keys = SessionKeys {
+        session,
+        lineage,
+        data_key: draw_secret(env)?,
+        id_key: id_key.clone(),
+    };
+    let key_file = put_key(repository, &plan, &keys).await?;
+
+    let generation = open_generation(&folder, parent.as_ref())?;
+    let ids = IdKeys::derive(&id_key);
+    let chunks = known_chunks(&generation, parent.as_ref(), &lost)?;
+    let (sender, receiver) = mpsc::channel(upload::WAITING_PACKS);
+    let shared = Arc::new(Shared::new(SharedParts {
+        env: env.clone(),
+        component: plan.component.clone(),
+        session,
+        scope: Scope::new(repository.id(), &plan.component),
+        data_key: keys.data_key,
+        ids,
+        lost,
+        last_pack: parent.as_ref().map_or(0, |state| state.last_pack),
+        uploads: sender,
+    }));
+    let mut uploader = JoinSet::new();
+    uploader.spawn(upload::run(Arc::clone(repository.store()), Arc::clone(&shared), receiver));
+    let next_row = parent.as_ref().map_or(0, first_free_row);
+    Ok(Writer {
+        env: env.clone(),
+        repository: repository.clone(),
+        plan,
+        began_us,
+        began,
+        seq,
+        session,
+        lineage,
+        id_key,
+        key_file,
+        notes,
+        parent,
+        folder,
+        generation,
+        chunks: Arc::new(chunks),
+        shared,
+        uploader,
+        files: Vec::new(),
+        next_row,
+        next_hash: 0,
+    })
+}
+
+async fn backup_names(repository: &Repository, component: &Key) -> Result<HashSet<BackupId>> {
+    let entries = repository.store().list(&component.join("backups")?).await?;
+    Ok(entries
+        .iter()
+        .filter_map(|entry| entry.key.file_name().parse().ok())
+        .collect())
+}
+
+fn propose_parent(
+    plan: &BackupPlan,
+    folder: &StateFolder,
+    standing: &HashSet<BackupId>,
+    notes: &mut Vec<String>,
+) -> Option<State> {
+    if plan.full {
+        notes.push("full backup: asked for".into());
+        return None;
+    }
+    if standing.is_empty() {
+        return None;
+    }
+    let why_not = |reason: &str| format!("full backup: {reason}");
+    match folder.load(|id| standing.contains(id)) {
+        Err(reason) => notes.push(why_not(&reason)),
+        Ok(state) if state.source != plan.source => notes.push(why_not("the source is another one than before")),
+        Ok(state) if !standing.contains(&state.backup) => {
+            notes.push(why_not("the backup that the local state describes is no longer in the store"))
+        }
+        Ok(state) => return Some(state),
+    }
+    None
+}
+
+async fn announce(
+    env: &Env,
+    repository: &Repository,
+    plan: &BackupPlan,
+    session: SessionId,
+    parent: Option<&State>,
+) -> Result<()> {
+    let announcement = Announcement {
+        version: 1,
+        repository: repository.id().to_string(),
+        component: plan.component.to_string(),
+        session: session.to_string(),
+        verb: "backup",
+        instance: plan.instance.name().to_owned(),
+        announced_at: format_utc(env.clock.wall_us()),
+        deadline_s: SESSION_DEADLINE.as_secs(),
+        parent: parent.map(|state| state.backup.to_string()),
+    };
+    let body = serde_json::to_vec(&announcement)
+        .map_err(|error| Error::new(ErrorKind::Bug, "encode", "an announcement", error.to_string()))?;
+    let bytes = signed::sign(Kind::Session, body, &plan.instance);
+    let key = plan.component.folder()?.join(&format!("sessions/{session}"))?;
+    match repository.store().put(&key, Bytes::from(bytes)).await? {
+        Put::Created | Put::AlreadyThere => Ok(()),
+    }
+}
+
+fn accept_parent(
+    proposed: Option<State>,
+    listing: &Listing,
+    component: &ComponentName,
+    now_us: i64,
+    notes: &mut Vec<String>,
+) -> Result<Option<State>> {
+    let newest = listing.backups.iter().map(|backup| backup.header.moment_us).max();
+    if newest.is_some_and(|moment| moment > now_us) {
+        notes.push("the clock of this machine is behind the moment of an earlier backup: backups are ordered by number, but check the clock".into());
+    }
+    let Some(state) = proposed else { return Ok(None) };
+    let folder = component.folder()?;
+    let prune = folder.join("prune")?;
+    if listing.files.keys().any(|key| key.is_under(&prune)) {
+        notes.push("full backup: the store holds a pruner's census that this version cannot judge".into());
+        return Ok(None);
+    }
+    let backup = folder.join(&format!("backups/{}", state.backup))?;
+    if !listing.files.contains_key(&backup) {
+        notes.push("full backup: the backup that the local state describes is no longer in the store".into());
+        return Ok(None);
+    }
+    Ok(Some(state))
+}
+
+/// Packs of the parent whose content must be stored again: missing, of another size, marked bad, or without their key file.
+fn lost_packs(state: &State, listing: &Listing, component: &ComponentName, notes: &mut Vec<String>) -> Result<HashSet<u32>> {
+    let bad = component.folder()?.join("bad")?;
+    let bad: HashSet<&str> = listing
+        .files
+        .keys()
+        .filter(|key| key.is_under(&bad))
+        .map(Key::file_name)
+        .collect();
+    let there =
+        |key: &Key, size_bytes: u32| listing.files.get(key) == Some(&u64::from(size_bytes)) && !bad.contains(key.file_name());
+    let mut keys = Vec::new();
+    for key in &state.closure.keys {
+        keys.push(there(&key.key(component)?, key.size_bytes));
+    }
+    let mut lost = HashSet::new();
+    for pack in &state.closure.packs {
+        let readable = keys.get(pack.key as usize).copied().unwrap_or(false);
+        if !readable || !there(&state.closure.pack_key(pack, component)?, pack.size_bytes) {
+            lost.insert(pack.number);
+        }
+    }
+    if !lost.is_empty() {
+        notes.push(format!(
+            "{} packs of earlier backups are missing or damaged in the store: what they held is stored again from the source",
+            lost.len()
+        ));
+    }
+    Ok(lost)
+}
+
+fn next_seq(standing: &HashSet<BackupId>, listing: &Listing) -> Result<u64> {
+    let highest = standing
+        .iter()
+        .chain(listing.backups.iter().map(|backup| &backup.id))
+        .map(|id| id.seq)
+        .max()
+        .unwrap_or(0);
+    highest.checked_add(1).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Corrupt,
+            "number",
+            "the next backup",
+            "the sequence numbers in the store are used up",
+        )
+    })
+}
+
+async fn put_key(repository: &Repository, plan: &BackupPlan, keys: &SessionKeys) -> Result<KeyFile> {
+    let bytes = keys.wrap(repository.id(), &plan.component, &plan.encryption)?;
+    let key_file = KeyFile {
+        session: keys.session,
+        hash: *blake3::hash(&bytes).as_bytes(),
+        size_bytes: len_u32(bytes.len(), "a key file")?,
+        clear: plan.encryption == Encryption::Clear,
+    };
+    match repository
+        .store()
+        .put(&key_file.key(&plan.component)?, Bytes::from(bytes))
+        .await?
+    {
+        Put::Created | Put::AlreadyThere => Ok(key_file),
+    }
+}
+
+fn open_generation(folder: &StateFolder, parent: Option<&State>) -> Result<Generation> {
+    folder.sweep(parent.map(|state| state.generation))?;
+    let number = parent.map_or(1, |state| state.generation + 1);
+    let path = folder.generation(number);
+    durable::create_folder(&path)?;
+    let parent_path = parent.map(|state| folder.generation(state.generation));
+    if let Some(parent_path) = &parent_path {
+        // The kernel copies, or shares blocks where the file system can.
+        std::fs::copy(parent_path.join("slots"), path.join("slots"))
+            .map_err(|error| Error::io("copy", parent_path.display(), error))?;
+    }
+    let open = |name: &str| open_file(&path, name, true);
+    let [rows, hashes, slots, row_hashes, slot_hashes] = GENERATION_FILES.map(open);
+    let parent = match parent_path {
+        None => None,
+        Some(path) => {
+            let open = |name: &str| open_file(&path, name, false).map(Arc::new);
+            let [rows, hashes, _, row_hashes, slot_hashes] = GENERATION_FILES.map(open);
+            Some(ParentGeneration {
+                rows: rows?,
+                hashes: hashes?,
+                row_hashes: row_hashes?,
+                slot_hashes: slot_hashes?,
+            })
+        }
+    };
+    Ok(Generation {
+        number,
+        rows: Arc::new(rows?),
+        hashes: Arc::new(hashes?),
+        slots: Arc::new(Slots::open(slots?)?),
+        row_hashes: Arc::new(row_hashes?),
+        slot_hashes: Arc::new(slot_hashes?),
+        parent,
+    })
+}
+
+fn open_file(folder: &Path, name: &str, write: bool) -> Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = folder.join(name);
+    let mut options = File::options();
+    options.read(true).write(write).mode(durable::FILE_MODE);
+    if write {
+        options.create(true).truncate(false);
+    }
+    options.open(&path).map_err(|error| Error::io("open", path.display(), error))
+}
+
+/// The chunks of the parent's streams and of its file table that can be used again.
+fn known_chunks(generation: &Generation, parent: Option<&State>, lost: &HashSet<u32>) -> Result<KnownChunks> {
+    let mut chunks = KnownChunks::new();
+    let (Some(state), Some(files)) = (parent, &generation.parent) else {
+        return Ok(chunks);
+    };
+    let mut take = |row: Row| {
+        if let Row::Blob { place, id, .. } = &row
+            && !lost.contains(&place.pack)
+        {
+            chunks.insert(*id, row);
+        }
+        Ok(())
+    };
+    for file in state.files.iter().filter(|file| file.record.page_size == 0) {
+        for_each_row(&files.rows, &file.record.ranges, &mut take)?;
+    }
+    for row in &state.file_table.rows {
+        take(*row)?;
+    }
+    Ok(chunks)
+}
+
+fn first_free_row(state: &State) -> u64 {
+    let ends = state
+        .files
+        .iter()
+        .flat_map(|file| &file.record.ranges)
+        .map(|(first, count)| first + count);
+    ends.max().unwrap_or(0).next_multiple_of(ROWS_PER_PAGE)
+}

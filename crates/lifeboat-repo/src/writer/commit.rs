@@ -1,0 +1,289 @@
+//! Commit: maps → backup file → look again → local state (INV-02, INV-06, INV-07).
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lifeboat_io::compute;
+use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_store::{Key, Put};
+
+use super::pages::state_io;
+use super::shared::Shared;
+use super::space::{self, Space};
+use super::stream;
+use super::{Committed, Generation, SESSION_DEADLINE, Stats, Writer};
+use crate::closure::{Closure, KeyFile, Pack};
+use crate::header::{self, Header};
+use crate::id::BackupId;
+use crate::listing::Backup;
+use crate::manifest::{FileRecord, Inline, Manifest, encode_table};
+use crate::map::{MAP_PAGE_BYTES, ROW_BYTES};
+use crate::pack::{Compressor, PackClass};
+use crate::signed::{self, Kind};
+use crate::state::State;
+
+struct Maps {
+    row_space: Inline,
+    overlay_space: Inline,
+    file_table: Inline,
+}
+
+pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json::Value) -> Result<Committed> {
+    let maps = match store_maps(&writer).await {
+        Ok(maps) => maps,
+        Err(error) => return Err(writer.first_cause(error).await),
+    };
+    writer.shared.close_uploads();
+    let uploaded = match writer.uploader.join_next().await {
+        Some(Ok(result)) => result?,
+        _ => return Err(Error::new(ErrorKind::Bug, "store", "the packs", "the uploader is gone")),
+    };
+    let closure = build_closure(&writer, &uploaded)?;
+    let header = build_header(&writer, moment_us, &uploaded);
+    let manifest = Manifest {
+        row_space: maps.row_space.clone(),
+        overlay_space: maps.overlay_space.clone(),
+        file_table: maps.file_table.clone(),
+        facts,
+    };
+    let bytes = seal(&writer, &header, &closure, &manifest)?;
+    let id = BackupId {
+        seq: writer.seq,
+        hash: *blake3::hash(&bytes).as_bytes(),
+    };
+    let state = State {
+        backup: id,
+        lineage: writer.lineage,
+        id_key: writer.id_key.clone(),
+        source: writer.plan.source.clone(),
+        generation: writer.generation.number,
+        last_pack: writer.shared.last_pack(),
+        closure: closure.clone(),
+        files: std::mem::take(&mut writer.files),
+        row_space: maps.row_space,
+        overlay_space: maps.overlay_space,
+        file_table: maps.file_table,
+    };
+    sync_generation(&writer.generation)?;
+    writer.folder.prepare(&state)?;
+    let stored_bytes = header.stored_bytes + bytes.len() as u64;
+    put_backup(&writer, &id, bytes).await?;
+    look_again(&writer, &closure).await?;
+    writer.folder.publish(state.generation)?;
+    let stats = Stats {
+        read_bytes: writer.shared.read_bytes.load(std::sync::atomic::Ordering::Relaxed),
+        changed_bytes: writer.shared.changed_bytes.load(std::sync::atomic::Ordering::Relaxed),
+        stored_bytes,
+        packs: uploaded.len() as u64,
+    };
+    Ok(Committed {
+        backup: Backup { id, header, closure },
+        stats,
+        notes: std::mem::take(&mut writer.notes),
+    })
+}
+
+/// Stores row space, overlay space and file table, and whatever packs are still open.
+async fn store_maps(writer: &Writer) -> Result<Maps> {
+    let records: Vec<FileRecord> = writer.files.iter().map(|file| file.record.clone()).collect();
+    let rows_used = records
+        .iter()
+        .flat_map(|record| &record.ranges)
+        .map(|(first, count)| first + count)
+        .max()
+        .unwrap_or(0);
+    let size_bytes = (rows_used * ROW_BYTES as u64).next_multiple_of(MAP_PAGE_BYTES);
+    let (shared, chunks) = (Arc::clone(&writer.shared), Arc::clone(&writer.chunks));
+    let generation = &writer.generation;
+    generation.rows.set_len(size_bytes).map_err(state_io)?;
+    let rows = (Arc::clone(&generation.rows), Arc::clone(&generation.row_hashes));
+    let slots = (Arc::clone(&generation.slots), Arc::clone(&generation.slot_hashes));
+    let parent = writer.parent.as_ref().zip(generation.parent.as_ref()).map(|(state, files)| {
+        (
+            (state.row_space.clone(), Arc::clone(&files.row_hashes)),
+            (state.overlay_space.clone(), Arc::clone(&files.slot_hashes)),
+        )
+    });
+    compute::run("store the maps", move || {
+        for pack in shared.drain_open() {
+            finish_pack(&shared, pack)?;
+        }
+        let mut compressor = Compressor::new()?;
+        let mut pack = None;
+        let (parent_rows, parent_slots) = parent.unzip();
+        let space = Space {
+            file: &rows.0,
+            size_bytes,
+            hashes: &rows.1,
+            parent: parent_rows.as_ref().map(|(inline, file)| (inline, file.as_ref())),
+        };
+        let row_space = space::store(&shared, &space, &mut compressor, &mut pack)?;
+        let (slot_file, slot_bytes) = slots.0.finish()?;
+        let space = Space {
+            file: slot_file,
+            size_bytes: slot_bytes,
+            hashes: &slots.1,
+            parent: parent_slots.as_ref().map(|(inline, file)| (inline, file.as_ref())),
+        };
+        let overlay_space = space::store(&shared, &space, &mut compressor, &mut pack)?;
+        if let Some(pack) = pack {
+            shared.upload(pack.finish())?;
+        }
+        let table = stream::store(
+            &shared,
+            PackClass::Map,
+            &chunks,
+            "the file table",
+            Cursor::new(encode_table(&records)?),
+        )?;
+        Ok(Maps {
+            row_space,
+            overlay_space,
+            file_table: Inline {
+                size_bytes: table.size_bytes,
+                rows: table.rows,
+            },
+        })
+    })
+    .await
+}
+
+/// A pack that was begun and stayed empty is not stored.
+fn finish_pack(shared: &Shared, pack: crate::pack::PackBuilder) -> Result<()> {
+    if pack.is_empty() {
+        Ok(())
+    } else {
+        shared.upload(pack.finish())
+    }
+}
+
+/// Exactly what the rows and slots of this backup reach (INV-06).
+fn build_closure(writer: &Writer, uploaded: &[Pack]) -> Result<Closure> {
+    let new: BTreeMap<u32, &Pack> = uploaded.iter().map(|pack| (pack.number, pack)).collect();
+    let mut closure = Closure {
+        keys: vec![writer.key_file],
+        packs: Vec::new(),
+    };
+    for number in writer.shared.reached() {
+        if let Some(pack) = new.get(&number) {
+            closure.packs.push(**pack);
+            continue;
+        }
+        let old = writer.parent.as_ref().and_then(|state| {
+            state
+                .closure
+                .pack(number)
+                .zip(state.closure.pack(number).and_then(|pack| state.closure.key_of(pack)))
+        });
+        let Some((pack, key)) = old else {
+            return Err(Error::new(
+                ErrorKind::Bug,
+                "name",
+                format!("pack {number}"),
+                "a row reaches it, but it was neither written now nor known before",
+            ));
+        };
+        let index = key_index(&mut closure.keys, *key)?;
+        closure.packs.push(Pack { key: index, ..*pack });
+    }
+    Ok(closure)
+}
+
+fn key_index(keys: &mut Vec<KeyFile>, key: KeyFile) -> Result<u32> {
+    let index = keys.iter().position(|known| *known == key).unwrap_or_else(|| {
+        keys.push(key);
+        keys.len() - 1
+    });
+    crate::bytes::len_u32(index, "a closure")
+}
+
+fn build_header(writer: &Writer, moment_us: i64, uploaded: &[Pack]) -> Header {
+    let packs: u64 = uploaded.iter().map(|pack| u64::from(pack.size_bytes)).sum();
+    Header {
+        repository: writer.repository.id(),
+        component: writer.plan.component.clone(),
+        kind: writer.plan.kind.clone(),
+        method: writer.plan.method.clone(),
+        lineage: writer.lineage,
+        seq: writer.seq,
+        session: writer.session,
+        instance: writer.plan.instance.name().to_owned(),
+        source: writer.plan.source.clone(),
+        moment_us,
+        began_us: writer.began_us,
+        size_bytes: writer.files.iter().map(|file| file.record.size_bytes).sum(),
+        stored_bytes: packs + u64::from(writer.key_file.size_bytes),
+        files: writer.files.len() as u64,
+        parent: writer.parent.as_ref().map(|state| state.backup.to_string()),
+        extract: false,
+        incomplete: false,
+        tags: writer.plan.tags.clone(),
+        reason: writer.plan.reason.clone(),
+    }
+}
+
+fn seal(writer: &Writer, header: &Header, closure: &Closure, manifest: &Manifest) -> Result<Vec<u8>> {
+    let unsealed = manifest.prepare()?;
+    let mut body = header::encode(header, closure, unsealed.sealed_bytes())?;
+    let sealed = unsealed.seal(&writer.env, &writer.shared.data_key, &writer.shared.scope, &body)?;
+    body.extend_from_slice(&sealed);
+    Ok(signed::sign(Kind::Backup, body, &writer.plan.instance))
+}
+
+fn sync_generation(generation: &Generation) -> Result<()> {
+    let (slots, _) = generation.slots.finish()?;
+    for file in [
+        &*generation.rows,
+        &*generation.hashes,
+        slots,
+        &*generation.row_hashes,
+        &*generation.slot_hashes,
+    ] {
+        file.sync_all().map_err(state_io)?;
+    }
+    Ok(())
+}
+
+async fn put_backup(writer: &Writer, id: &BackupId, bytes: Vec<u8>) -> Result<()> {
+    let age = writer.env.clock.monotonic().saturating_sub(writer.began);
+    if age >= SESSION_DEADLINE {
+        return Err(Error::new(
+            ErrorKind::TimedOut,
+            "commit the backup of",
+            &writer.plan.component,
+            "it took longer than its session may last (48 h)",
+        )
+        .with_hint("run it again: what it stored is used where it still fits"));
+    }
+    let key = writer.plan.component.folder()?.join(&format!("backups/{id}"))?;
+    match writer.repository.store().put(&key, Bytes::from(bytes)).await? {
+        Put::Created | Put::AlreadyThere => Ok(()),
+    }
+}
+
+/// Lists all files of the backup once more: one that went missing between its put and the commit makes the backup not count.
+async fn look_again(writer: &Writer, closure: &Closure) -> Result<()> {
+    let component = &writer.plan.component;
+    let listed: BTreeMap<Key, u64> = writer
+        .repository
+        .store()
+        .list(&component.folder()?)
+        .await?
+        .into_iter()
+        .map(|entry| (entry.key, entry.size_bytes))
+        .collect();
+    for (key, size_bytes) in closure.files(component)? {
+        if listed.get(&key) != Some(&size_bytes) {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "commit the backup of",
+                component,
+                format!("{key} is no longer in the store, though it was stored"),
+            )
+            .with_hint("something else deletes from this store; find it, then run the backup again"));
+        }
+    }
+    Ok(())
+}
