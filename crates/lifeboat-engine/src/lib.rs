@@ -1,1 +1,5 @@
-//! placeholder
+//! Who is protected: one folder per engine, each of which can capture its kind of data consistently and inspect a restored copy.
+//!
+//! Knows databases and files, and nothing about the repository, the stores or schedules.
+
+pub mod sqlite;

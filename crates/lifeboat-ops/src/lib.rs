@@ -1,1 +1,13 @@
-//! placeholder
+//! The verbs: the only place where an engine meets the repository.
+//!
+//! Knows neither the command line nor byte layouts. Each verb is one function on one page; its steps lie in a folder of its name.
+
+pub mod backup;
+pub mod doctor;
+pub mod proof;
+pub mod protected;
+pub mod restore;
+pub mod status;
+pub mod verify;
+
+pub use protected::{Protected, Source};

@@ -1,0 +1,35 @@
+//! SQLite databases.
+//!
+//! Rules that hold everywhere in this folder:
+//! - While a connection of this process has a database open, nothing here opens the database or its `-shm` as a plain file: closing such
+//!   a descriptor would drop SQLite's POSIX locks (`fcntl` locks belong to the process, not to the descriptor). Looking at metadata is fine.
+//! - The source is never changed: no checkpoint on close, no journal mode set, no table made. The one exception is a hot rollback journal,
+//!   which SQLite rolls back on the first read, as the application's own next start would.
+//! - If we die, the operating system drops our locks and the database is as if nobody had read it.
+
+mod capture;
+mod discover;
+mod error;
+mod facts;
+mod filesystem;
+mod locks;
+mod probe;
+
+use std::path::{Path, PathBuf};
+
+pub use capture::{Capture, CaptureOptions, Captured, SourceFile, begin};
+pub use discover::{Found, discover};
+pub use facts::Facts;
+pub use filesystem::network_filesystem;
+pub use locks::{Holder, Holders, holders, prove_unused};
+pub use probe::{Inspection, inspect};
+
+/// The files that belong to a database besides itself: `-wal`, `-shm`, `-journal`.
+#[must_use]
+pub fn companions(path: &Path) -> [PathBuf; 3] {
+    ["-wal", "-shm", "-journal"].map(|ending| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    })
+}

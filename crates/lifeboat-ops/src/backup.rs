@@ -1,0 +1,86 @@
+//! The verb `backup`: capture → store → proof of consistency → commit.
+//!
+//! The engine's transaction ends before the commit: if the source says at its end that something was wrong, nothing was committed (INV-03).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_engine::sqlite::{self, Facts};
+use lifeboat_io::compute;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_repo::{Backup, BackupPlan, FileMeta, Instance, Stats, Writer};
+
+use crate::protected::Protected;
+
+/// What a person asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Free words kept with the backup.
+    pub tags: Vec<String>,
+    /// Why it is made.
+    pub reason: Option<String>,
+    /// Do not compare with an older backup.
+    pub full: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+#[must_use]
+pub struct Report {
+    /// The backup.
+    pub backup: Backup,
+    /// Bytes read, changed, stored.
+    pub stats: Stats,
+    /// What the engine counted in the same transaction.
+    pub facts: Facts,
+    /// How long it took.
+    pub took: Duration,
+    /// How long writers were kept waiting at most, where the engine knows.
+    pub stall: Duration,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// Makes one backup of `protected`, signed by `instance`.
+pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, request: Request) -> Result<Report> {
+    let began = env.clock.monotonic();
+    let repository = protected.repository().await?;
+    let options = protected.source.capture_options();
+    let clock = Arc::clone(&env.clock);
+    let capture = compute::run("begin a capture", move || sqlite::begin(&options, clock)).await?;
+    let plan = BackupPlan {
+        component: protected.component.clone(),
+        kind: protected.source.kind().to_owned(),
+        method: "physical".to_owned(),
+        source: capture.identity(),
+        instance,
+        encryption: protected.encryption.clone(),
+        trust: protected.trust.clone(),
+        state_dir: protected.state_dir.clone(),
+        tags: request.tags,
+        reason: request.reason,
+        full: request.full,
+    };
+    let mut writer = Writer::begin(env, &repository, plan).await?;
+    let pages = capture.pages();
+    env.progress.step("back up", Some(pages.size_bytes()));
+    let file = capture.file();
+    let meta = FileMeta { path: file.file_name.clone(), mode: file.mode, uid: file.uid, gid: file.gid, modified_us: file.modified_us };
+    let moment_us = capture.moment_us();
+    writer.put_pages(meta, pages).await?;
+    let captured = compute::run("finish a capture", move || capture.finish()).await?;
+    let facts = serde_json::to_value(&captured.facts)
+        .map_err(|error| Error::new(ErrorKind::Bug, "encode", "the facts of a database", error.to_string()))?;
+    let committed = writer.commit(moment_us, facts).await?;
+    env.progress.finish();
+    let mut notes = committed.notes;
+    notes.extend(captured.warnings);
+    Ok(Report {
+        backup: committed.backup,
+        stats: committed.stats,
+        facts: captured.facts,
+        took: env.clock.monotonic().saturating_sub(began),
+        stall: captured.stall,
+        notes,
+    })
+}

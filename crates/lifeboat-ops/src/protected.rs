@@ -1,0 +1,157 @@
+//! A component as the verbs see it: what it is, where its backups rest, who may write and read them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_engine::sqlite;
+use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_repo::{Backup, ComponentName, Encryption, Instance, Listing, Repository, Trust};
+use lifeboat_store::BlobStore;
+
+/// Where a component's data lives.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A SQLite database.
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        /// How long to wait for a lock.
+        busy_timeout: Duration,
+        /// How long writers may be kept waiting (rollback-journal mode).
+        max_stall: Duration,
+    },
+}
+
+impl Source {
+    /// The word for its kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+        }
+    }
+
+    /// Where it is, for people.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Sqlite { path, .. } => path,
+        }
+    }
+
+    pub(crate) fn capture_options(&self) -> sqlite::CaptureOptions {
+        match self {
+            Self::Sqlite { path, busy_timeout, max_stall } => {
+                sqlite::CaptureOptions { path: path.clone(), busy_timeout: *busy_timeout, max_stall: *max_stall }
+            }
+        }
+    }
+}
+
+/// One protected component with everything the verbs need.
+#[derive(Debug, Clone)]
+pub struct Protected {
+    /// Its name.
+    pub component: ComponentName,
+    /// Where its data lives.
+    pub source: Source,
+    /// Where its backups rest.
+    pub store: Arc<dyn BlobStore>,
+    /// The store's folder, where it is one: for space and neighbourhood checks.
+    pub store_path: Option<PathBuf>,
+    /// For whom backups are encrypted.
+    pub encryption: Encryption,
+    /// Whose backups count.
+    pub trust: Trust,
+    /// Local state of this installation.
+    pub state_dir: PathBuf,
+    /// Promised recovery point objective.
+    pub rpo: Option<Duration>,
+    /// Promised recovery time objective.
+    pub rto: Option<Duration>,
+}
+
+impl Protected {
+    /// Opens its repository.
+    pub async fn repository(&self) -> Result<Repository> {
+        Repository::open(Arc::clone(&self.store)).await
+    }
+
+    /// Its backups.
+    pub async fn listing(&self, repository: &Repository) -> Result<Listing> {
+        repository.backups(&self.component, &self.trust).await
+    }
+
+    /// The file where this installation keeps its signing key.
+    #[must_use]
+    pub fn instance_key(state_dir: &Path) -> PathBuf {
+        state_dir.join("instance.key")
+    }
+
+    /// The signing key of this installation; it must be one that the configuration names.
+    pub fn instance(&self, name: &str) -> Result<Arc<Instance>> {
+        let path = Self::instance_key(&self.state_dir);
+        let instance = Instance::load(name, &path).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                error.with_kind(ErrorKind::ConfigInvalid).with_hint("this installation has no signing key yet: `lifeboat init` makes one and writes its public half into lifeboat.yaml")
+            } else {
+                error
+            }
+        })?;
+        if self.trust.name_of(&instance.public_key()).is_none() {
+            return Err(Error::new(ErrorKind::ConfigInvalid, "use the instance key", path.display(), format!("its public key {} is not under `instances:` in the configuration", instance.public_key()))
+                .with_hint("add it there: backups of an unknown instance would not count"));
+        }
+        Ok(Arc::new(instance))
+    }
+}
+
+/// Finds the backup that a person asked for: by name, at a moment, before a moment, or the newest.
+pub fn choose<'a>(listing: &'a Listing, choice: &Choice, component: &ComponentName) -> Result<&'a Backup> {
+    match choice {
+        Choice::Latest => listing.latest().ok_or_else(|| no_backup(listing, component)),
+        Choice::Named(text) => listing.find(text),
+        Choice::At(at) => at_moment(listing, *at, component, true),
+        Choice::Before(at) => at_moment(listing, *at, component, false),
+    }
+}
+
+/// Which backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// The newest complete one.
+    Latest,
+    /// By number or name.
+    Named(String),
+    /// Exactly at this moment (microseconds since 1970), to the second.
+    At(i64),
+    /// The newest one at or before this moment.
+    Before(i64),
+}
+
+fn no_backup(listing: &Listing, component: &ComponentName) -> Error {
+    let rejected = listing.rejected.len();
+    let detail = if rejected == 0 { "there is no backup yet".to_owned() } else { format!("{rejected} are stored, but none of them counts") };
+    Error::new(ErrorKind::NoSuchPoint, "find a backup of", component, detail)
+        .with_hint(if rejected == 0 { "`lifeboat backup` makes one" } else { "`lifeboat verify --level list` says what is wrong with each" })
+}
+
+fn at_moment<'a>(listing: &'a Listing, at_us: i64, component: &ComponentName, exact: bool) -> Result<&'a Backup> {
+    let usable = || listing.backups.iter().filter(|backup| !backup.header.extract && !backup.header.incomplete);
+    let earlier = usable().filter(|backup| backup.header.moment_us <= at_us).max_by_key(|backup| (backup.header.moment_us, backup.id));
+    let later = usable().filter(|backup| backup.header.moment_us > at_us).min_by_key(|backup| (backup.header.moment_us, backup.id));
+    let same_second = |backup: &&Backup| backup.header.moment_us.div_euclid(1_000_000) == at_us.div_euclid(1_000_000);
+    let found = if exact { earlier.filter(same_second).or_else(|| later.filter(same_second)) } else { earlier };
+    found.ok_or_else(|| {
+        let name = |backup: &Backup| format!("{} ({})", lifeboat_repo::format_utc(backup.header.moment_us), backup.id.short());
+        let nearest = match (earlier, later) {
+            (Some(earlier), Some(later)) => format!("the nearest are {} before and {} after", name(earlier), name(later)),
+            (Some(earlier), None) => format!("the nearest is {} before", name(earlier)),
+            (None, Some(later)) => format!("the first is {}", name(later)),
+            (None, None) => "there is no backup".to_owned(),
+        };
+        Error::new(ErrorKind::NoSuchPoint, "find a point of", component, format!("no backup was taken at {}; {nearest}", lifeboat_repo::format_utc(at_us)))
+            .with_hint("`--before TIME` takes the newest one at or before that time; `lifeboat points` shows all")
+    })
+}

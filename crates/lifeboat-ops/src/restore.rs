@@ -1,0 +1,352 @@
+//! The verb `restore`: plan → preflight → fetch → check → quarantine → publish last.
+//!
+//! INV-12: restored data gets its name last, after it was checked on the disk. Until then it lies in a staging folder beside the destination.
+//! In place, the old files are moved into an undo folder first, step by step in a journal, so that a killed run is finished or taken
+//! back by the next one ([`quarantine`]).
+
+pub mod quarantine;
+mod staging;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_engine::sqlite::{self, Facts};
+use lifeboat_io::compute;
+use lifeboat_io::durable;
+use lifeboat_io::flow::{FileSink, PageSink};
+use lifeboat_model::estimate::{Estimate, Run, estimate};
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_repo::{Backup, Fetched, FileRecord, Identities, ReadPlan, Reader, Repository};
+
+use crate::proof::{self, Level, Proof};
+use crate::protected::Protected;
+use staging::Staging;
+
+/// The steps, in order; the same words in progress, plans and tests.
+pub const STEPS: [&str; 6] = ["preflight", "fetch", "check", "quarantine", "publish", "fresh backup"];
+
+/// Where restored data goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A name that is free; nothing existing is touched.
+    Beside {
+        /// The new file.
+        path: PathBuf,
+        /// Give it the captured owner (needs privileges); without, it belongs to whoever restores.
+        keep_owner: bool,
+    },
+    /// An existing database, which is moved into an undo folder.
+    InPlace {
+        /// The database.
+        path: PathBuf,
+    },
+}
+
+impl Destination {
+    /// The file that will exist afterwards.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Beside { path, .. } | Self::InPlace { path } => path,
+        }
+    }
+}
+
+/// What a restore would do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// From which backup.
+    pub backup: Backup,
+    /// To where.
+    pub destination: Destination,
+    /// What reading takes.
+    pub read: ReadPlan,
+    /// How long it will take, and on what that guess rests.
+    pub estimate: Estimate,
+    /// Free bytes where it goes.
+    pub free_bytes: u64,
+    /// What will be done, in order.
+    pub steps: Vec<String>,
+}
+
+/// What the checks of a restored database found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Lines of `integrity_check` other than `ok`.
+    pub integrity: Vec<String>,
+    /// Rows that point to nothing: they did so in the source, too.
+    pub foreign_keys: Vec<String>,
+    /// Where counts, schema or pages differ from what was captured.
+    pub differences: Vec<String>,
+    /// Rows counted in the restored copy.
+    pub rows: u64,
+    /// Tables counted.
+    pub tables: u64,
+}
+
+/// What came of a restore.
+#[derive(Debug)]
+#[must_use]
+pub struct Report {
+    /// Names it for `restore undo`.
+    pub id: String,
+    /// From which backup.
+    pub backup: Backup,
+    /// Where the data is now.
+    pub path: PathBuf,
+    /// Bytes fetched and written.
+    pub fetched: Fetched,
+    /// What the checks found.
+    pub findings: Findings,
+    /// Where the old files are kept; only in place.
+    pub undo_folder: Option<PathBuf>,
+    /// How long it took up to the publishing.
+    pub took: Duration,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// A restored and checked file that has not got its name yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Staged {
+    staging: Staging,
+    file: PathBuf,
+    /// What the checks found.
+    pub findings: Findings,
+    fetched: Fetched,
+    notes: Vec<String>,
+}
+
+/// Looks at everything that can be known before a byte is fetched.
+pub async fn plan(env: &Env, protected: &Protected, repository: &Repository, backup: &Backup, identities: &Identities, destination: Destination) -> Result<Plan> {
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    plan_with(protected, &reader, backup, destination).await
+}
+
+async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, destination: Destination) -> Result<Plan> {
+    let read = reader.plan(database(reader)?).await?;
+    let free_bytes = preflight(&destination, read.size_bytes)?;
+    let past: Vec<Run> = proof::load(&protected.state_dir, &protected.component)
+        .iter()
+        .filter(|proof| proof.level == Level::Restore && proof.took_s.is_finite() && proof.took_s > 0.0)
+        .map(|proof| Run { bytes: proof.bytes, elapsed: Duration::from_secs_f64(proof.took_s) })
+        .collect();
+    let path = destination.path().display();
+    let mut steps = vec![
+        format!("preflight: {path} may be written, {} are free", lifeboat_model::time::human_bytes(free_bytes)),
+        format!("fetch: {} from {} packs, every byte verified", lifeboat_model::time::human_bytes(read.fetch_bytes), read.packs),
+        "check: integrity, foreign keys, row counts, schema and page root against what was captured".to_owned(),
+    ];
+    if matches!(destination, Destination::InPlace { .. }) {
+        steps.push("quarantine: the old database and its -wal, -shm and -journal move into an undo folder beside it".to_owned());
+    }
+    steps.push(format!("publish: the restored database gets its name, {path}, last"));
+    if matches!(destination, Destination::InPlace { .. }) {
+        steps.push("fresh backup: so that the restored state is protected at once".to_owned());
+    }
+    let estimate = estimate(read.size_bytes, &past);
+    Ok(Plan { backup: backup.clone(), destination, read, estimate, free_bytes, steps })
+}
+
+/// Restores a backup of `protected` to `destination`. With `accept_findings`, a database whose integrity check complains is published
+/// all the same, if its pages are exactly those that were captured.
+pub async fn run(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    destination: Destination,
+    accept_findings: bool,
+) -> Result<Report> {
+    let began = env.clock.monotonic();
+    let id = draw_id(env)?;
+    if let Destination::InPlace { path } = &destination {
+        quarantine::settle_interrupted(path)?;
+    }
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    plan_with(protected, &reader, backup, destination.clone()).await?;
+    let staged = fetch_and_check(env, &reader, &destination, &id, accept_findings).await?;
+    let (file, path) = (staged.file.clone(), destination.path().to_path_buf());
+    let undo_folder = match &destination {
+        Destination::Beside { .. } => {
+            refuse_taken(&path)?;
+            durable::rename_new(&file, &path).map_err(|error| {
+                if error.kind() == ErrorKind::AlreadyExists { taken(&path) } else { error }
+            })?;
+            None
+        }
+        Destination::InPlace { .. } => {
+            let record = quarantine::Intent {
+                id: id.clone(),
+                component: protected.component.to_string(),
+                backup: backup.id.to_string(),
+                at_us: env.clock.wall_us(),
+            };
+            let (old, new) = (path.clone(), file.clone());
+            Some(compute::run("replace", move || quarantine::replace(&record, &old, &new)).await?)
+        }
+    };
+    staged.staging.remove()?;
+    let took = env.clock.monotonic().saturating_sub(began);
+    let record = Proof {
+        backup: backup.id.to_string(),
+        level: Level::Restore,
+        at_us: env.clock.wall_us(),
+        took_s: took.as_secs_f64(),
+        bytes: backup.header.size_bytes,
+    };
+    let mut notes = staged.notes;
+    // The data is back: that its proof cannot be written down is worth a word, not a failure.
+    if let Err(error) = proof::record(&protected.state_dir, &protected.component, record) {
+        notes.push(format!("the run could not be recorded: {error}"));
+    }
+    Ok(Report { id, backup: backup.clone(), path, fetched: staged.fetched, findings: staged.findings, undo_folder, took, notes })
+}
+
+/// Fetches into a staging folder beside the destination and checks everything there. On an error the staging folder is removed.
+pub async fn fetch_and_check(env: &Env, reader: &Reader, destination: &Destination, id: &str, accept_findings: bool) -> Result<Staged> {
+    let path = destination.path();
+    let staging = Staging::create(path, id)?;
+    let result = fetch_into(env, reader, destination, &staging, accept_findings).await;
+    match result {
+        Ok((file, findings, fetched, notes)) => Ok(Staged { staging, file, findings, fetched, notes }),
+        Err(error) => {
+            staging.remove()?;
+            Err(error)
+        }
+    }
+}
+
+async fn fetch_into(
+    env: &Env,
+    reader: &Reader,
+    destination: &Destination,
+    staging: &Staging,
+    accept_findings: bool,
+) -> Result<(PathBuf, Findings, Fetched, Vec<String>)> {
+    let record = database(reader)?.clone();
+    let facts: Facts = serde_json::from_value(reader.facts().clone())
+        .map_err(|error| Error::new(ErrorKind::Corrupt, "read", "the facts of the backup", "they are not those of a SQLite database").with_source(error))?;
+    let file = staging.file();
+    let sink: Arc<dyn PageSink> = Arc::new(FileSink::new(create(&file)?, file.display().to_string()));
+    env.progress.step("fetch", Some(record.size_bytes));
+    let fetched = reader.restore(&record, Arc::clone(&sink), false).await?;
+    env.progress.step("check", None);
+    let (inspected, expected) = (file.clone(), facts);
+    let inspection = compute::run("check", move || sqlite::inspect(&inspected, Some(&expected))).await?;
+    // After SQLite had the file open: what is published is what was captured, to the byte.
+    reader.check_root(&record, sink).await?;
+    let findings = judge(&inspection, accept_findings)?;
+    let notes = staging::dress(&file, &record, destination)?;
+    Ok((file, findings, fetched, notes))
+}
+
+fn judge(inspection: &sqlite::Inspection, accept_findings: bool) -> Result<Findings> {
+    let integrity: Vec<String> = inspection.integrity.iter().filter(|line| line.as_str() != "ok").cloned().collect();
+    let findings = Findings {
+        integrity,
+        foreign_keys: inspection.foreign_keys.clone(),
+        differences: inspection.differences.clone(),
+        rows: inspection.facts.tables.values().sum(),
+        tables: inspection.facts.tables.len() as u64,
+    };
+    let bad = |detail: String| Error::new(ErrorKind::Corrupt, "accept", "the restored database", detail);
+    if let Some(first) = findings.differences.first() {
+        return Err(bad(format!("it differs from what was captured: {first}")).with_hint("nothing was published; restore another backup (`lifeboat list`)"));
+    }
+    if let Some(first) = findings.integrity.first()
+        && !accept_findings
+    {
+        return Err(bad(format!("SQLite's integrity check finds {} problems, for example: {first}", findings.integrity.len())).with_hint(
+            "its pages are exactly those that were captured: the source was damaged then. Restore an older backup, or take this one as it is with --accept-findings",
+        ));
+    }
+    Ok(findings)
+}
+
+/// Space, free name, no users. Returns the free bytes where it goes.
+fn preflight(destination: &Destination, size_bytes: u64) -> Result<u64> {
+    let path = destination.path();
+    let folder = durable::parent_of(path);
+    match destination {
+        Destination::Beside { .. } => refuse_taken(path)?,
+        Destination::InPlace { .. } => {
+            if path.try_exists().map_err(|error| Error::io("look at", path.display(), error))? {
+                sqlite::prove_unused(path)?;
+            }
+        }
+    }
+    let existing = nearest_folder(&folder)?;
+    let stat = rustix::fs::statvfs(&existing).map_err(|error| Error::io("ask for the free space of", existing.display(), error.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < size_bytes {
+        return Err(Error::new(
+            ErrorKind::NoSpace,
+            "restore to",
+            path.display(),
+            format!("it needs {}, and {} are free", lifeboat_model::time::human_bytes(size_bytes), lifeboat_model::time::human_bytes(free)),
+        )
+        .with_hint("free space there, or choose another place with --to"));
+    }
+    Ok(free)
+}
+
+fn nearest_folder(folder: &Path) -> Result<PathBuf> {
+    for ancestor in folder.ancestors() {
+        let candidate = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        match candidate.metadata() {
+            Ok(meta) if meta.is_dir() => return Ok(candidate.to_path_buf()),
+            Ok(_) => return Err(Error::new(ErrorKind::Usage, "restore into", candidate.display(), "it is a file, not a folder")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("look at", candidate.display(), error)),
+        }
+    }
+    Ok(PathBuf::from("/"))
+}
+
+fn taken(path: &Path) -> Error {
+    Error::new(ErrorKind::Refused, "restore to", path.display(), "something is there already; a restore never writes onto it")
+        .with_hint("choose another name with --to, or replace it with --in-place (the old files are kept for `lifeboat restore undo`)")
+}
+
+/// The name and the names that SQLite would read along with it must be free: a stale -wal would be replayed into the restored database.
+fn refuse_taken(path: &Path) -> Result<()> {
+    let mut names = vec![path.to_path_buf()];
+    names.extend(sqlite::companions(path));
+    for name in names {
+        match name.symlink_metadata() {
+            Ok(_) => return Err(taken(&name)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("look at", name.display(), error)),
+        }
+    }
+    Ok(())
+}
+
+fn database(reader: &Reader) -> Result<&FileRecord> {
+    match reader.files() {
+        [file] if file.page_size != 0 => Ok(file),
+        _ => Err(Error::new(ErrorKind::Corrupt, "read", "the file table", "a SQLite backup holds exactly one database")),
+    }
+}
+
+fn create(path: &Path) -> Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(durable::FILE_MODE)
+        .open(path)
+        .map_err(|error| Error::io("create", path.display(), error))
+}
+
+fn draw_id(env: &Env) -> Result<String> {
+    let mut random = [0; 3];
+    env.entropy.fill(&mut random)?;
+    let stamp: String = lifeboat_repo::format_utc(env.clock.wall_us()).chars().take(19).filter(|c| !matches!(c, '-' | ':')).collect();
+    Ok(format!("{stamp}-{}", hex::encode(random)))
+}

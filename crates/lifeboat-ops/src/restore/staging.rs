@@ -1,0 +1,92 @@
+//! The staging folder: where a restored file lies until it gets its name.
+//!
+//! It lies in the folder of the destination, so that publishing is one rename. A lock inside tells the leftovers of a dead run from a
+//! run that is under way; leftovers are removed by the next restore to the same folder.
+
+use std::fs::File;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use lifeboat_engine::sqlite;
+use lifeboat_io::durable;
+use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_repo::FileRecord;
+
+use super::Destination;
+
+const PREFIX: &str = ".lifeboat-restore-";
+
+#[derive(Debug)]
+pub(super) struct Staging {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Staging {
+    /// Makes the staging folder for a restore to `destination`; missing parents are created, dead runs' leftovers removed.
+    pub(super) fn create(destination: &Path, id: &str) -> Result<Self> {
+        let parent = durable::parent_of(destination);
+        durable::create_folder(&parent)?;
+        sweep(&parent)?;
+        let folder = parent.join(format!("{PREFIX}{id}"));
+        durable::create_folder(&folder)?;
+        let lock = lock_file(&folder)?;
+        lock.try_lock().map_err(|error| Error::new(ErrorKind::Locked, "restore to", destination.display(), error.to_string()))?;
+        Ok(Self { folder, _lock: lock })
+    }
+
+    pub(super) fn file(&self) -> PathBuf {
+        self.folder.join("database")
+    }
+
+    pub(super) fn remove(&self) -> Result<()> {
+        durable::remove_folder(&self.folder)
+    }
+}
+
+fn lock_file(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| Error::io("open", path.display(), error))
+}
+
+fn sweep(parent: &Path) -> Result<()> {
+    let failed = |error| Error::io("list", parent.display(), error);
+    for entry in std::fs::read_dir(parent).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.file_type().map_err(failed)?.is_dir();
+        if ours && lock_file(&entry.path())?.try_lock().is_ok() {
+            durable::remove_folder(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the checked file its mode and owner and removes what SQLite left beside it. In place, the old file's mode and owner are kept.
+pub(super) fn dress(file: &Path, record: &FileRecord, destination: &Destination) -> Result<Vec<String>> {
+    use std::os::unix::fs::MetadataExt;
+    for companion in sqlite::companions(file) {
+        durable::remove_file(&companion)?;
+    }
+    let mut notes = Vec::new();
+    let (mode, owner) = match destination {
+        Destination::InPlace { path } => match path.metadata() {
+            Ok(meta) => (meta.mode() & 0o7777, Some((meta.uid(), meta.gid()))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (record.meta.mode, Some((record.meta.uid, record.meta.gid))),
+            Err(error) => return Err(Error::io("look at", path.display(), error)),
+        },
+        Destination::Beside { keep_owner: true, .. } => (record.meta.mode, Some((record.meta.uid, record.meta.gid))),
+        Destination::Beside { keep_owner: false, .. } => (record.meta.mode, None),
+    };
+    if let Some((uid, gid)) = owner {
+        let meta = file.metadata().map_err(|error| Error::io("look at", file.display(), error))?;
+        if (meta.uid(), meta.gid()) != (uid, gid)
+            && let Err(error) = chown(file, Some(uid), Some(gid))
+        {
+            notes.push(format!("the owner {uid}:{gid} could not be given to the restored file ({error}); it belongs to the user who restored it"));
+        }
+    }
+    std::fs::set_permissions(file, PermissionsExt::from_mode(mode & 0o7777)).map_err(|error| Error::io("set the mode of", file.display(), error))?;
+    File::open(file).and_then(|opened| opened.sync_all()).map_err(|error| Error::io("make durable", file.display(), error))?;
+    durable::sync_folder(&durable::parent_of(file))?;
+    Ok(notes)
+}

@@ -1,0 +1,114 @@
+//! The verb `verify`: how much of a backup can be proven, level by level.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lifeboat_io::durable;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_repo::{Backup, Identities, Listing, Reader, Repository, scrub};
+
+pub use crate::proof::Level;
+use crate::proof::{self, Proof};
+use crate::protected::Protected;
+use crate::restore::{self, Destination, Findings};
+
+/// What was proven of one backup.
+#[derive(Debug)]
+#[must_use]
+pub struct Report {
+    /// Which backup.
+    pub backup: Backup,
+    /// How far.
+    pub level: Level,
+    /// Stored files hashed, or blobs opened; 0 where the level does not count them.
+    pub checked: u64,
+    /// Bytes read from the store, or restored.
+    pub bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// What the checks of a restored copy found.
+    pub findings: Option<Findings>,
+}
+
+/// What does not count is an error of kind `Corrupt`: `verify` never passes over it.
+pub fn check_listing(protected: &Protected, listing: &Listing) -> Result<()> {
+    match listing.rejected.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Error::new(ErrorKind::Corrupt, "verify", &protected.component, format!("1 stored backup does not count: {}", one.reason))
+            .with_hint(one.reason.hint().unwrap_or("run `lifeboat backup`: a new one is made and what is missing is stored again").to_owned())),
+        many => Err(Error::new(
+            ErrorKind::Corrupt,
+            "verify",
+            &protected.component,
+            format!("{} stored backups do not count, for example {}: {}", many.len(), many[0].name, many[0].reason),
+        )
+        .with_hint("run `lifeboat backup`: a new one is made and what is missing is stored again")),
+    }
+}
+
+/// Proves one backup. `scratch` is where level `restore` restores to; it is removed afterwards, also after a failure.
+pub async fn run(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    level: Level,
+    identities: &Identities,
+    scratch: PathBuf,
+) -> Result<Report> {
+    let began = env.clock.monotonic();
+    let (mut checked, mut bytes, mut findings) = (0, 0, None);
+    match level {
+        Level::List => checked = backup.closure.files(&protected.component)?.len() as u64,
+        Level::Hash => {
+            let verified = scrub(env, repository, backup).await?;
+            (checked, bytes) = (verified.blobs, verified.bytes);
+        }
+        Level::Decrypt => {
+            env.progress.step("decrypt", Some(backup.header.size_bytes));
+            let verified = Reader::open(env, repository, backup, identities).await?.verify().await?;
+            (checked, bytes) = (verified.blobs, verified.bytes);
+        }
+        Level::Restore => {
+            let found = restore_to_scratch(env, protected, repository, backup, identities, scratch).await?;
+            bytes = backup.header.size_bytes;
+            findings = Some(found);
+        }
+    }
+    env.progress.finish();
+    let took = env.clock.monotonic().saturating_sub(began);
+    let proof = Proof { backup: backup.id.to_string(), level, at_us: env.clock.wall_us(), took_s: took.as_secs_f64(), bytes };
+    proof::record(&protected.state_dir, &protected.component, proof)?;
+    Ok(Report { backup: backup.clone(), level, checked, bytes, took, findings })
+}
+
+async fn restore_to_scratch(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    scratch: PathBuf,
+) -> Result<Findings> {
+    durable::create_folder(&scratch)?;
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    let destination = Destination::Beside { path: scratch.join("database"), keep_owner: false };
+    let restored = restore::fetch_and_check(env, &reader, &destination, "verify", false).await;
+    durable::remove_folder(&scratch)?;
+    restored.map(|staged| staged.findings).map_err(|error| {
+        if error.kind() == ErrorKind::Corrupt { error.with_hint(format!("{} cannot be trusted: `lifeboat list {}` shows the others, `lifeboat backup` makes a new one", backup.id.short(), protected.component)) } else { error }
+    })
+}
+
+/// A scratch folder of its own name under `state_dir`.
+pub fn scratch_folder(env: &Env, protected: &Protected) -> Result<PathBuf> {
+    let mut random = [0; 8];
+    env.entropy.fill(&mut random)?;
+    Ok(protected.state_dir.join("scratch").join(hex::encode(random)))
+}
+
+/// Removes scratch folders that killed runs left. Called while the component's verbs are not running.
+pub fn sweep_scratch(protected: &Protected) -> Result<()> {
+    durable::remove_folder(&protected.state_dir.join("scratch"))
+}
+
