@@ -199,9 +199,11 @@ impl FromStr for BackupId {
             return Err(bad());
         }
         let seq = u64::from_str_radix(seq, 16).map_err(|error| bad().with_source(error))?;
-        Ok(Self {
+        let id = Self {
             seq,
             hash: hex_array(hash, "a backup name")?,
-        })
+        };
+        // One backup has one name: no upper case, no sign.
+        if id.to_string() == text { Ok(id) } else { Err(bad()) }
     }
 }

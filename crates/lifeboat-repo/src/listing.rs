@@ -117,12 +117,20 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
     for entry in entries.iter().filter(|entry| entry.key.is_under(&backups_folder)) {
         match read_backup(repository, component, trust, entry, &listing.files).await {
             Ok(backup) => listing.backups.push(backup),
-            // A store that cannot be read now says nothing about the backup: the whole listing fails (INV-13).
-            Err(error) if error.kind().is_retryable() => return Err(error),
-            Err(reason) => listing.rejected.push(Rejected {
-                name: entry.key.file_name().to_owned(),
-                reason,
-            }),
+            // Only what was read and judged is rejected. A store that does not answer says nothing about the backup: then the whole
+            // listing fails (INV-13).
+            Err(reason)
+                if matches!(
+                    reason.kind(),
+                    ErrorKind::Corrupt | ErrorKind::Incompatible | ErrorKind::NotFound
+                ) =>
+            {
+                listing.rejected.push(Rejected {
+                    name: entry.key.file_name().to_owned(),
+                    reason,
+                });
+            }
+            Err(error) => return Err(error),
         }
     }
     listing.backups.sort_by_key(|backup| backup.id);

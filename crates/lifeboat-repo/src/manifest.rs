@@ -1,14 +1,17 @@
 //! The manifest: the sealed part of a backup (format 8.4).
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lifeboat_io::flow::EXTENT_BYTES;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use ring::aead::{Aad, Nonce};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Fields, hex_array, len_u32};
 use crate::key::{Scope, Secret, draw_secret, file_key};
-use crate::map::{ROW_BYTES, Row};
+use crate::map::{ROW_BYTES, ROWS_PER_PAGE, Row};
 use crate::pack::{Compressor, Form, TAG_BYTES, aead_key};
 use crate::time::{format_utc, parse_utc};
 
@@ -89,11 +92,35 @@ pub(crate) fn encode_table(files: &[FileRecord]) -> Result<Vec<u8>> {
 
 /// Reads a file table; a path that could climb out of the destination is refused.
 pub(crate) fn decode_table(bytes: &[u8]) -> Result<Vec<FileRecord>> {
+    let mut paths = HashSet::new();
     bytes
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
-        .map(decode_line)
+        .map(|line| {
+            let record = decode_line(line)?;
+            if paths.insert(record.meta.path.clone()) {
+                Ok(record)
+            } else {
+                Err(Error::new(
+                    ErrorKind::Corrupt,
+                    "read",
+                    "the file table",
+                    format!("{:?} is in it twice", record.meta.path),
+                ))
+            }
+        })
         .collect()
+}
+
+/// Ranges whose numbers a reader can add and multiply without care, and which fit the size of a page file.
+fn check_ranges(json: &FileJson) -> bool {
+    const LIMIT: u64 = 1 << 40;
+    let mut total = 0_u64;
+    let sound = json.ranges.iter().all(|(first, count)| {
+        total = total.saturating_add(*count);
+        *count > 0 && *first < LIMIT && *count < LIMIT && first.is_multiple_of(ROWS_PER_PAGE)
+    });
+    sound && total < LIMIT && (json.page_size == 0 || total == json.size_bytes.div_ceil(EXTENT_BYTES as u64))
 }
 
 fn decode_line(line: &[u8]) -> Result<FileRecord> {
@@ -108,6 +135,9 @@ fn decode_line(line: &[u8]) -> Result<FileRecord> {
     };
     if !pages {
         return Err(damaged(format!("{:?} has an impossible type or page size", json.path)));
+    }
+    if !check_ranges(&json) {
+        return Err(damaged(format!("{:?} has impossible rows", json.path)));
     }
     Ok(FileRecord {
         meta: FileMeta {
@@ -195,6 +225,8 @@ struct ManifestJson {
 }
 
 const SEALED_PREFIX_BYTES: usize = 40;
+/// A manifest's JSON is at most this long: what a reader makes room for.
+const RAW_LIMIT_BYTES: usize = 256 << 20;
 
 fn associated(clear: &[u8]) -> Aad<Vec<u8>> {
     let mut data = b"LBv1 manifest".to_vec();
@@ -224,6 +256,14 @@ impl Manifest {
             serde_json::to_vec(&json).map_err(|error| Error::new(ErrorKind::Bug, "encode", "a manifest", error.to_string()))?;
         let mut compressor = Compressor::new()?;
         let (form, body) = compressor.shrink(&raw)?;
+        if raw.len() > RAW_LIMIT_BYTES {
+            return Err(Error::new(
+                ErrorKind::Failed,
+                "write",
+                "the manifest",
+                "it is longer than the format allows (256 MiB): the source is too large for one backup",
+            ));
+        }
         Ok(Unsealed {
             raw_bytes: len_u32(raw.len(), "a manifest")?,
             form,
@@ -237,6 +277,9 @@ impl Manifest {
         let mut fields = Fields::new(sealed, "a manifest");
         let salt: [u8; 32] = fields.array()?;
         let raw_bytes = fields.u32()? as usize;
+        if raw_bytes > RAW_LIMIT_BYTES {
+            return Err(damaged("it says that it is longer than the format allows"));
+        }
         let form = Form::from_byte(fields.u8()?)?;
         fields.take(3)?;
         let mut body = sealed.get(SEALED_PREFIX_BYTES..).unwrap_or_default().to_vec();

@@ -6,7 +6,7 @@ mod fetch;
 mod plan;
 mod space;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use lifeboat_io::compute;
@@ -271,13 +271,15 @@ impl Reader {
             size_bytes: file.size_bytes,
             ..ReadPlan::default()
         };
-        let mut packs = std::collections::BTreeSet::new();
+        let mut packs = BTreeSet::new();
         let mut walk = self.walk(file);
         while let Some(window) = walk.next().await? {
-            for job in window.bases.iter().chain(&window.groups) {
-                total.fetch_bytes += u64::from(job.place.stored_bytes);
+            // A stream may hold one chunk many times; a window reads it once.
+            let places: BTreeSet<_> = window.bases.iter().chain(&window.groups).map(|job| job.place).collect();
+            for place in places {
+                total.fetch_bytes += u64::from(place.stored_bytes);
                 total.blobs += 1;
-                packs.insert(job.place.pack);
+                packs.insert(place.pack);
             }
         }
         total.packs = packs.len() as u64;
@@ -366,6 +368,23 @@ impl Reader {
             self.check_root_value(&root, file)?;
         }
         Ok(verified)
+    }
+
+    /// Numbers of all packs that this backup reaches, found out from its maps: the rows of its files, their overlay slots, the spaces' own
+    /// rows and the file table (INV-06: exactly the packs of its closure).
+    pub async fn reached(&self) -> Result<BTreeSet<u32>> {
+        let manifest = &self.inner.manifest;
+        let mut reached = BTreeSet::new();
+        for inline in [&manifest.row_space, &manifest.overlay_space, &manifest.file_table] {
+            reached.extend(inline.rows.iter().filter_map(Row::pack));
+        }
+        for file in &self.inner.files {
+            let mut walk = self.walk(file);
+            while let Some(window) = walk.next().await? {
+                reached.extend(window.packs);
+            }
+        }
+        Ok(reached)
     }
 
     fn walk<'a>(&'a self, file: &'a FileRecord) -> plan::Walk<'a> {

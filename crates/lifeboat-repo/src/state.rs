@@ -120,8 +120,12 @@ impl StateFolder {
     pub(crate) fn load(&self, stands: impl Fn(&BackupId) -> bool) -> std::result::Result<State, String> {
         let pending = self.read("pending.json").ok().filter(|state| stands(&state.backup));
         if let Some(state) = pending {
-            // The run before died between the put of its backup file and the publishing of its state.
-            return Ok(state);
+            // The run before died between the put of its backup file and the publishing of its state: this is published now, before
+            // another run writes its own pending state in this one's place.
+            return self
+                .promote()
+                .map(|()| state)
+                .map_err(|error| format!("the local state of the newest backup cannot be published ({error})"));
         }
         self.read("state.json")
     }
@@ -174,8 +178,20 @@ impl StateFolder {
 
     /// Makes the pending state current and removes every other generation.
     pub(crate) fn publish(&self, generation: u64) -> Result<()> {
-        durable::rename(&self.path.join("pending.json"), &self.path.join("state.json"))?;
+        self.promote()?;
         self.sweep(Some(generation))
+    }
+
+    fn promote(&self) -> Result<()> {
+        durable::rename(&self.path.join("pending.json"), &self.path.join("state.json"))
+    }
+
+    /// Which generation `state.json` names, without looking whether it is whole; `None` where it does not say.
+    pub(crate) fn current_generation(&self) -> Option<u64> {
+        let text = Zeroizing::new(std::fs::read(self.path.join("state.json")).ok()?);
+        let checked: Checked = serde_json::from_slice(&text).ok()?;
+        let state: StateJson = serde_json::from_str(&checked.state).ok()?;
+        Some(state.generation)
     }
 
     /// Removes generations other than `keep`, and temporary files of runs that died.

@@ -7,6 +7,7 @@ mod begin;
 mod commit;
 mod overlay;
 mod pages;
+mod place;
 mod shared;
 mod slots;
 mod space;
@@ -31,11 +32,12 @@ use crate::key::instance::{Instance, Trust};
 use crate::key::{ID_BYTES, Secret};
 use crate::listing::Backup;
 use crate::manifest::{FileMeta, FileRecord, check_path};
-use crate::map::{ROW_BYTES, ROWS_PER_PAGE, Row};
+use crate::map::{ROW_BYTES, Row};
 use crate::pack::PackClass;
 use crate::repository::Repository;
 use crate::state::{FileState, State, StateFolder};
 use pages::{PageJob, ParentFile, Ranges, Worker, state_io};
+use place::FreeRows;
 use shared::Shared;
 pub use shared::Stats;
 use slots::Slots;
@@ -103,7 +105,9 @@ pub struct Writer {
     shared: Arc<Shared>,
     uploader: JoinSet<Result<Vec<Pack>>>,
     files: Vec<FileState>,
-    next_row: u64,
+    free_rows: FreeRows,
+    /// The file whose put began and has not succeeded: no backup may be made of this session any more (INV-03).
+    unfinished: Option<String>,
     next_hash: u64,
 }
 
@@ -154,7 +158,7 @@ impl Writer {
 
     /// Stores a page file. Any error means that no backup may be committed (INV-03).
     pub async fn put_pages(&mut self, meta: FileMeta, source: Arc<dyn PageSource>) -> Result<FileRecord> {
-        check_path(&meta.path)?;
+        self.start_file(&meta.path)?;
         let page_size = source.page_size();
         if !(512..=65536).contains(&page_size) || !page_size.is_power_of_two() {
             return Err(Error::new(
@@ -166,10 +170,7 @@ impl Writer {
         }
         let size_bytes = source.size_bytes();
         let parent = self.parent_file(&meta.path, page_size);
-        let ranges = self.place_rows(
-            parent.as_ref().map(|file| &file.ranges),
-            size_bytes.div_ceil(EXTENT_BYTES as u64),
-        );
+        let ranges = self.place_rows(&meta.path, size_bytes.div_ceil(EXTENT_BYTES as u64));
         let hashes_at = self.next_hash;
         self.next_hash += size_bytes.div_ceil(u64::from(page_size)) * ID_BYTES as u64;
         let job = Arc::new(PageJob {
@@ -196,12 +197,13 @@ impl Writer {
             record: record.clone(),
             hashes_at,
         });
+        self.unfinished = None;
         Ok(record)
     }
 
     /// Stores a stream of bytes of unknown length.
     pub async fn put_stream(&mut self, meta: FileMeta, reader: Box<dyn Read + Send>) -> Result<FileRecord> {
-        check_path(&meta.path)?;
+        self.start_file(&meta.path)?;
         let (shared, chunks, name) = (Arc::clone(&self.shared), Arc::clone(&self.chunks), meta.path.clone());
         let stored = compute::run("store a stream", move || {
             stream::store(&shared, PackClass::Data, &chunks, &name, reader)
@@ -211,7 +213,7 @@ impl Writer {
             Ok(stored) => stored,
             Err(error) => return Err(self.first_cause(error).await),
         };
-        let ranges = self.place_rows(None, stored.rows.len() as u64);
+        let ranges = self.place_rows(&meta.path, stored.rows.len() as u64);
         let table = Ranges(ranges.clone());
         for (index, row) in stored.rows.iter().enumerate() {
             let number = table.row(index as u64).unwrap_or_default();
@@ -228,12 +230,39 @@ impl Writer {
             record: record.clone(),
             hashes_at: 0,
         });
+        self.unfinished = None;
         Ok(record)
     }
 
     /// Makes the backup: after this returned, it stands and counts. `moment_us` is the moment of consistency.
     pub async fn commit(self, moment_us: i64, facts: serde_json::Value) -> Result<Committed> {
         commit::commit(self, moment_us, facts).await
+    }
+
+    /// Notes that a file is on its way: whatever ends the put early, an error or a dropped future, then stands in the way of a commit.
+    fn start_file(&mut self, path: &str) -> Result<()> {
+        if let Some(unfinished) = &self.unfinished {
+            return Err(unfinished_file(unfinished));
+        }
+        self.unfinished = Some(path.to_owned());
+        check_path(path)?;
+        if self.files.iter().any(|file| file.record.meta.path == path) {
+            return Err(Error::new(
+                ErrorKind::Bug,
+                "store",
+                path,
+                "it was stored in this backup already",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Rows for a file: where the parent has them, else where it has none.
+    fn place_rows(&mut self, path: &str, rows: u64) -> Vec<(u64, u64)> {
+        let files = self.parent.as_ref().map_or(&[][..], |state| state.files.as_slice());
+        let parent = files.iter().find(|file| file.record.meta.path == path);
+        self.free_rows
+            .place(parent.map_or(&[], |file| file.record.ranges.as_slice()), rows)
     }
 
     async fn run_workers(&mut self, job: &Arc<PageJob>) -> Result<()> {
@@ -293,25 +322,6 @@ impl Writer {
         })
     }
 
-    /// Ranges for `rows` rows: the parent's own, cut or continued behind everything that is in use, so that unchanged rows keep their place.
-    fn place_rows(&mut self, parent: Option<&Ranges>, rows: u64) -> Vec<(u64, u64)> {
-        let mut left = rows;
-        let mut ranges = Vec::new();
-        for (first, count) in parent.map(|ranges| ranges.0.as_slice()).unwrap_or_default() {
-            // A range owns whole pages of the row space: its last page may be filled up.
-            let count = count.next_multiple_of(ROWS_PER_PAGE).min(left);
-            if count > 0 {
-                ranges.push((*first, count));
-                left -= count;
-            }
-        }
-        if left > 0 {
-            ranges.push((self.next_row, left));
-            self.next_row = (self.next_row + left).next_multiple_of(ROWS_PER_PAGE);
-        }
-        ranges
-    }
-
     fn page_root(&self, size_bytes: u64, page_size: u32, ranges: &[(u64, u64)]) -> Result<[u8; 32]> {
         let mut root = self.shared.ids.root(size_bytes, page_size);
         for_each_row(&self.generation.rows, ranges, |row| {
@@ -328,6 +338,16 @@ impl Writer {
         })?;
         Ok(root.finish())
     }
+}
+
+/// INV-03: what the caller gets when it wants a backup although a file of it failed.
+fn unfinished_file(path: &str) -> Error {
+    Error::new(
+        ErrorKind::Bug,
+        "go on with the backup after",
+        path,
+        "it was not stored whole, so there is no backup",
+    )
 }
 
 fn write_row(rows: &File, number: u64, row: &Row) -> Result<()> {

@@ -55,6 +55,14 @@ impl Row {
         }
     }
 
+    /// The pack it lies in, if any.
+    pub(crate) fn pack(&self) -> Option<u32> {
+        match self {
+            Self::Unused | Self::Zero { .. } => None,
+            Self::Blob { place, .. } => Some(place.pack),
+        }
+    }
+
     /// The id; zeros for an unused row.
     pub(crate) fn id(&self) -> Id {
         match self {

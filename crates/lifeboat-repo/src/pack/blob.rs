@@ -19,6 +19,15 @@ pub(crate) enum Class {
 }
 
 impl Class {
+    /// The longest raw length a blob of this class may have, in bytes: what a reader makes room for before it has verified anything.
+    fn limit_bytes(self) -> u32 {
+        match self {
+            Self::Extent | Self::MapExtent => 128 << 10,
+            Self::Group => (512 << 10) - 1,
+            Self::Chunk => 2 << 20,
+        }
+    }
+
     fn byte(self) -> u8 {
         match self {
             Self::Extent => 1,
@@ -150,6 +159,9 @@ impl Opener {
                 detail,
             )
         };
+        if raw_bytes > class.limit_bytes() {
+            return Err(damaged("its row says that it is longer than the format allows"));
+        }
         let plain = key
             .open_in_place(nonce(place.offset, id), associated(class, place.form, raw_bytes, id), sealed)
             .map_err(|_unspecified| {

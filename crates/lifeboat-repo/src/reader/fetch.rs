@@ -53,6 +53,14 @@ struct Batch {
 
 fn batches(mut jobs: Vec<Job>) -> Vec<Batch> {
     jobs.sort_unstable_by_key(|job| job.place);
+    // A blob is decrypted in place, so it can be opened only once, however often a stream holds it.
+    jobs.dedup_by(|job, first| {
+        let same = job.place == first.place && job.id == first.id && job.raw_bytes == first.raw_bytes;
+        if same {
+            first.targets.append(&mut job.targets);
+        }
+        same
+    });
     let mut batches: Vec<Batch> = Vec::new();
     for job in jobs {
         let start = u64::from(job.place.offset);

@@ -1,6 +1,6 @@
 //! From rows to work: which blobs to read for a window of a file, and where their bytes go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_model::{Error, ErrorKind, Result};
 
@@ -32,6 +32,8 @@ pub(super) struct Window {
     pub(super) groups: Vec<Job>,
     /// Extents made of several blobs: offset, length, id.
     pub(super) assembled: Vec<(u64, u32, Id)>,
+    /// Every pack that a row or slot names, also overlays that newer ones cover.
+    pub(super) packs: BTreeSet<u32>,
 }
 
 /// Goes through a file window by window.
@@ -138,6 +140,7 @@ impl<'a> Walk<'a> {
             }
             Row::Blob { place, extra, id } => (*place, *extra, *id),
         };
+        window.packs.insert(place.pack);
         let class = if self.file.page_size == 0 {
             Class::Chunk
         } else {
@@ -145,7 +148,7 @@ impl<'a> Walk<'a> {
         };
         let mut base_id = id;
         if class == Class::Extent && extra != 0 {
-            base_id = self.plan_overlays(extra, groups).await?;
+            base_id = self.plan_overlays(extra, length, window, groups).await?;
             window.assembled.push((offset, length, id));
         }
         window.bases.push(Job {
@@ -159,7 +162,17 @@ impl<'a> Walk<'a> {
     }
 
     /// Adds the overlays of one extent, each with the pages that no newer one replaces; returns the id of the base.
-    async fn plan_overlays(&mut self, head: u32, groups: &mut BTreeMap<Placement, Job>) -> Result<Id> {
+    async fn plan_overlays(
+        &mut self,
+        head: u32,
+        length: u32,
+        window: &mut Window,
+        groups: &mut BTreeMap<Placement, Job>,
+    ) -> Result<Id> {
+        let pages = length / self.file.page_size;
+        if pages > 128 || length % self.file.page_size != 0 {
+            return Err(self.damaged("an extent has overlays that the format does not allow there"));
+        }
         let mut covered = 0_u128;
         let mut next = head;
         for _ in 0..MAX_OVERLAYS {
@@ -168,6 +181,11 @@ impl<'a> Walk<'a> {
                 .read(u64::from(next) * SLOT_BYTES as u64, SLOT_BYTES as u64, &mut bytes)
                 .await?;
             let slot = Slot::decode(&bytes)?.ok_or_else(|| self.damaged("an overlay slot is empty"))?;
+            // A page beyond the extent would be written over its neighbour.
+            if slot.pages.checked_shr(pages).unwrap_or(0) != 0 {
+                return Err(self.damaged("an overlay names pages beyond its extent"));
+            }
+            window.packs.insert(slot.place.pack);
             let wanted = slot.pages & !covered;
             covered |= slot.pages;
             if wanted != 0 {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::place::FreeRows;
 use super::shared::{Shared, SharedParts};
 use super::slots::Slots;
 use super::stream::KnownChunks;
@@ -23,7 +24,7 @@ use crate::id::{BackupId, ComponentName, Lineage, SessionId};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::{IdKeys, Scope, draw_secret};
 use crate::listing::Listing;
-use crate::map::{ROWS_PER_PAGE, Row};
+use crate::map::Row;
 use crate::repository::Repository;
 use crate::signed::{self, Kind};
 use crate::state::{GENERATION_FILES, State, StateFolder};
@@ -58,7 +59,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         || Ok(HashSet::new()),
         |state| lost_packs(state, &listing, &plan.component, &mut notes),
     )?;
-    let seq = next_seq(&standing, &listing)?;
+    let seq = next_seq(&standing, parent.as_ref(), &listing)?;
 
     let (lineage, id_key) = match &parent {
         Some(state) => (state.lineage, state.id_key.clone()),
@@ -89,7 +90,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
     }));
     let mut uploader = JoinSet::new();
     uploader.spawn(upload::run(Arc::clone(repository.store()), Arc::clone(&shared), receiver));
-    let next_row = parent.as_ref().map_or(0, first_free_row);
+    let free_rows = FreeRows::beside(parent.as_ref().map_or(&[], |state| state.files.as_slice()));
     Ok(Writer {
         env: env.clone(),
         repository: repository.clone(),
@@ -109,7 +110,8 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         shared,
         uploader,
         files: Vec::new(),
-        next_row,
+        free_rows,
+        unfinished: None,
         next_hash: 0,
     })
 }
@@ -209,16 +211,17 @@ fn lost_packs(state: &State, listing: &Listing, component: &ComponentName, notes
         .filter(|key| key.is_under(&bad))
         .map(Key::file_name)
         .collect();
-    let there =
-        |key: &Key, size_bytes: u32| listing.files.get(key) == Some(&u64::from(size_bytes)) && !bad.contains(key.file_name());
+    let there = |key: &Key, size_bytes: u32, hash: &[u8; 32]| {
+        listing.files.get(key) == Some(&u64::from(size_bytes)) && !bad.contains(hex::encode(hash).as_str())
+    };
     let mut keys = Vec::new();
     for key in &state.closure.keys {
-        keys.push(there(&key.key(component)?, key.size_bytes));
+        keys.push(there(&key.key(component)?, key.size_bytes, &key.hash));
     }
     let mut lost = HashSet::new();
     for pack in &state.closure.packs {
         let readable = keys.get(pack.key as usize).copied().unwrap_or(false);
-        if !readable || !there(&state.closure.pack_key(pack, component)?, pack.size_bytes) {
+        if !readable || !there(&state.closure.pack_key(pack, component)?, pack.size_bytes, &pack.hash) {
             lost.insert(pack.number);
         }
     }
@@ -231,13 +234,17 @@ fn lost_packs(state: &State, listing: &Listing, component: &ComponentName, notes
     Ok(lost)
 }
 
-fn next_seq(standing: &HashSet<BackupId>, listing: &Listing) -> Result<u64> {
-    let highest = standing
+/// One more than the highest number that counts. Names of backups that do not count are honoured while they are near, because a damaged
+/// backup may be mended; a name far off is somebody's nonsense and must not use the numbers up.
+fn next_seq(standing: &HashSet<BackupId>, parent: Option<&State>, listing: &Listing) -> Result<u64> {
+    const NEAR: u64 = 1 << 20;
+    let counted = listing.backups.iter().map(|backup| backup.id.seq);
+    let counted = counted.chain(parent.map(|state| state.backup.seq)).max().unwrap_or(0);
+    let near = standing
         .iter()
-        .chain(listing.backups.iter().map(|backup| &backup.id))
         .map(|id| id.seq)
-        .max()
-        .unwrap_or(0);
+        .filter(|seq| seq.saturating_sub(counted) <= NEAR);
+    let highest = near.max().unwrap_or(0).max(counted);
     highest.checked_add(1).ok_or_else(|| {
         Error::new(
             ErrorKind::Corrupt,
@@ -266,8 +273,10 @@ async fn put_key(repository: &Repository, plan: &BackupPlan, keys: &SessionKeys)
 }
 
 fn open_generation(folder: &StateFolder, parent: Option<&State>) -> Result<Generation> {
-    folder.sweep(parent.map(|state| state.generation))?;
-    let number = parent.map_or(1, |state| state.generation + 1);
+    // The current generation stays until another one is published, also when this backup does not build on it (INV-07).
+    let current = folder.current_generation();
+    folder.sweep(current)?;
+    let number = current.map_or(Some(1), |number| number.checked_add(1)).unwrap_or(1);
     let path = folder.generation(number);
     durable::create_folder(&path)?;
     let parent_path = parent.map(|state| folder.generation(state.generation));
@@ -291,6 +300,7 @@ fn open_generation(folder: &StateFolder, parent: Option<&State>) -> Result<Gener
             })
         }
     };
+    durable::sync_folder(&path)?;
     Ok(Generation {
         number,
         rows: Arc::new(rows?),
@@ -334,13 +344,4 @@ fn known_chunks(generation: &Generation, parent: Option<&State>, lost: &HashSet<
         take(*row)?;
     }
     Ok(chunks)
-}
-
-fn first_free_row(state: &State) -> u64 {
-    let ends = state
-        .files
-        .iter()
-        .flat_map(|file| &file.record.ranges)
-        .map(|(first, count)| first + count);
-    ends.max().unwrap_or(0).next_multiple_of(ROWS_PER_PAGE)
 }

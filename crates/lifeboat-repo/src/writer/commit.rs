@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_io::compute;
@@ -31,6 +32,9 @@ struct Maps {
 }
 
 pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json::Value) -> Result<Committed> {
+    if let Some(path) = &writer.unfinished {
+        return Err(super::unfinished_file(path));
+    }
     let maps = match store_maps(&writer).await {
         Ok(maps) => maps,
         Err(error) => return Err(writer.first_cause(error).await),
@@ -247,7 +251,13 @@ fn sync_generation(generation: &Generation) -> Result<()> {
 }
 
 async fn put_backup(writer: &Writer, id: &BackupId, bytes: Vec<u8>) -> Result<()> {
-    let age = writer.env.clock.monotonic().saturating_sub(writer.began);
+    // A machine that was suspended may have stopped its monotonic clock; the wall clock went on. Whichever says more counts.
+    let clock = &writer.env.clock;
+    let wall_us = u64::try_from(clock.wall_us().saturating_sub(writer.began_us)).unwrap_or(0);
+    let age = clock
+        .monotonic()
+        .saturating_sub(writer.began)
+        .max(Duration::from_micros(wall_us));
     if age >= SESSION_DEADLINE {
         return Err(Error::new(
             ErrorKind::TimedOut,

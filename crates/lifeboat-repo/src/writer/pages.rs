@@ -113,21 +113,12 @@ impl<'a> Worker<'a> {
             parent_hashes: Vec::new(),
         };
         let mut segment = Vec::with_capacity(SEGMENT_BYTES);
-        let mut expected_end = 0;
         while let Some(offset) = job.source.next_segment(&mut segment)? {
             job.shared.check_cancelled()?;
+            check_segment(offset, segment.len() as u64, job.size_bytes)?;
             worker.segment(offset, &segment)?;
-            expected_end = expected_end.max(offset + segment.len() as u64);
             job.shared.read_bytes.fetch_add(segment.len() as u64, Ordering::Relaxed);
             job.shared.env.progress.advance(segment.len() as u64);
-        }
-        if expected_end > job.size_bytes {
-            return Err(Error::new(
-                ErrorKind::Bug,
-                "read",
-                "the source",
-                "it gave more bytes than it announced",
-            ));
         }
         worker.flush_group()?;
         job.shared.give_back(worker.pack);
@@ -281,6 +272,23 @@ impl<'a> Worker<'a> {
         let id = self.job.shared.ids.group(group.bytes());
         let place = self.store(Class::Group, group.bytes(), &id)?;
         group.place(self.job, place, id)
+    }
+}
+
+/// Holds a source to its contract: whole extents, and an end exactly where it was announced.
+fn check_segment(offset: u64, length: u64, size_bytes: u64) -> Result<()> {
+    let extent = EXTENT_BYTES as u64;
+    let end = offset.checked_add(length).filter(|end| *end <= size_bytes);
+    let whole = end.is_some_and(|end| end == size_bytes || end.is_multiple_of(extent));
+    if length > 0 && offset.is_multiple_of(extent) && whole {
+        Ok(())
+    } else {
+        Err(Error::new(
+            ErrorKind::Unreachable,
+            "read",
+            "the source",
+            format!("it gave {length} bytes at {offset}, which does not fit the {size_bytes} bytes it announced"),
+        ))
     }
 }
 

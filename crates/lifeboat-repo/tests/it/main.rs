@@ -1,0 +1,15 @@
+//! The repository against everything that may happen to it: sources that change, stores that fail, machines that die, people and
+//! attackers that damage files. Long matrices take a share by `LIFEBOAT_TEST_SEED`, and the whole under `LIFEBOAT_SOAK=1`.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+mod round_trip;
+mod torture;
+mod world;
