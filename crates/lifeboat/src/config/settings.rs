@@ -1,0 +1,231 @@
+//! The validated configuration, as the rest of the program sees it.
+//!
+//! Nothing here knows YAML or serde: whatever reaches these types has been checked by `lower`. Secrets are references
+//! that are read when they are needed; a value in the clear is never printed, not even by `Debug`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lifeboat_io::process::Process;
+use lifeboat_model::{Error, ErrorKind, Result};
+use zeroize::Zeroizing;
+
+/// How long a command that prints a secret may take.
+const SECRET_COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// How large a file that holds a secret may be; more is a wrong path, not a key.
+const SECRET_FILE_LIMIT_BYTES: u64 = 1 << 20;
+
+/// Everything `lifeboat.yaml` says, with all defaults filled in and all references checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The file that was read.
+    pub(crate) path: PathBuf,
+    /// Name of this installation.
+    pub(crate) instance_name: String,
+    /// Where this installation keeps its own state.
+    pub(crate) state_dir: PathBuf,
+    /// Public keys (`ed25519:…`) of the installations whose backups are trusted, by name.
+    pub(crate) instances: BTreeMap<String, String>,
+    /// Keys that backups can be encrypted with.
+    pub(crate) keys: BTreeMap<String, KeySettings>,
+    /// Places that hold backups.
+    pub(crate) stores: BTreeMap<String, StoreSettings>,
+    /// What is backed up, in the order in which it is recovered.
+    pub(crate) components: Vec<ComponentSettings>,
+    /// What is deliberately not backed up: system, name, reason.
+    pub(crate) not_backed_up: Vec<(String, String, String)>,
+    /// Sentences about what works but deserves a second look.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A key: who can read, and where the secret half is, if this machine has it.
+#[derive(Debug, Clone)]
+pub(crate) struct KeySettings {
+    /// Its name in the configuration.
+    pub(crate) name: String,
+    /// Public age recipients (`age1…`).
+    pub(crate) recipients: Vec<String>,
+    /// The secret half; absent on a machine that only writes backups.
+    pub(crate) identity: Option<SecretRef>,
+}
+
+/// Where a secret is.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum SecretRef {
+    /// The content of a file.
+    File(PathBuf),
+    /// The value of an environment variable.
+    Env(String),
+    /// What a program prints: the program and its arguments.
+    Command(Vec<String>),
+    /// The secret itself, written into the configuration.
+    Inline(String),
+}
+
+/// A place that holds backups; in this version always a folder.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreSettings {
+    /// Its name in the configuration.
+    pub(crate) name: String,
+    /// The folder.
+    pub(crate) path: PathBuf,
+    /// How much must stay free on its file system.
+    pub(crate) min_free: Option<MinFree>,
+}
+
+/// How much of a file system must stay free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MinFree {
+    /// A part of the whole, 0 to 99 percent.
+    Percent(u8),
+    /// An amount in bytes.
+    Bytes(u64),
+}
+
+/// Whether backups of a component are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Encrypt {
+    /// With the key of this name.
+    Key(String),
+    /// Not at all; only ever because the configuration says so in full.
+    None,
+}
+
+/// One component: a database, its promises and where its backups go.
+#[derive(Debug, Clone)]
+pub(crate) struct ComponentSettings {
+    /// `system/component`.
+    pub(crate) name: String,
+    /// The SQLite database file.
+    pub(crate) sqlite_path: PathBuf,
+    /// How long to wait for a lock of the application.
+    pub(crate) busy_timeout: Duration,
+    /// How long the application may be held up at most.
+    pub(crate) max_stall: Duration,
+    /// How much work may be lost.
+    pub(crate) rpo: Option<Duration>,
+    /// How long a recovery may take.
+    pub(crate) rto: Option<Duration>,
+    /// Name of the store.
+    pub(crate) store: String,
+    /// The key, or a written-out none.
+    pub(crate) encrypt: Encrypt,
+    /// Lower is recovered earlier.
+    pub(crate) priority: u32,
+    /// Components (`system/component`) that are recovered before this one.
+    pub(crate) depends_on: Vec<String>,
+}
+
+impl Settings {
+    /// The component of that full name.
+    pub(crate) fn component(&self, name: &str) -> Option<&ComponentSettings> {
+        self.components.iter().find(|component| component.name == name)
+    }
+}
+
+impl SecretRef {
+    /// Reads the secret, without its last line break. Fails with `ConfigInvalid` if the reference leads nowhere, and as
+    /// the operating system does if the file cannot be read or the command cannot be run. No message holds the secret.
+    pub(crate) async fn read(&self) -> Result<Zeroizing<String>> {
+        let mut bytes = match self {
+            Self::Inline(secret) => return Ok(Zeroizing::new(secret.clone())),
+            Self::Env(name) => return self.read_env(name),
+            Self::File(path) => self.read_file(path.clone()).await?,
+            Self::Command(argv) => self.read_command(argv).await?,
+        };
+        while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            bytes.pop();
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|source| self.invalid("it is not UTF-8 text").with_source(source))?;
+        if text.trim().is_empty() {
+            return Err(self.invalid("it is empty"));
+        }
+        Ok(Zeroizing::new(text.to_owned()))
+    }
+
+    fn read_env(&self, name: &str) -> Result<Zeroizing<String>> {
+        match std::env::var(name) {
+            Ok(value) if !value.trim().is_empty() => Ok(Zeroizing::new(value)),
+            Ok(_) => Err(self.invalid("the variable is empty")),
+            Err(source) => {
+                // The source of "not UTF-8" would carry the value: only the fact goes on.
+                let detail = match source {
+                    std::env::VarError::NotPresent => "the variable is not set",
+                    std::env::VarError::NotUnicode(_) => "the variable is not UTF-8 text",
+                };
+                Err(self.invalid(detail))
+            }
+        }
+    }
+
+    async fn read_file(&self, path: PathBuf) -> Result<Zeroizing<Vec<u8>>> {
+        let shown = self.to_string();
+        lifeboat_io::compute::run(move || {
+            use std::io::Read as _;
+            let fail = |source| Error::io("read secret", &shown, source);
+            let mut bytes = Zeroizing::new(Vec::new());
+            let file = std::fs::File::open(&path).map_err(fail)?;
+            file.take(SECRET_FILE_LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+            if bytes.len() as u64 > SECRET_FILE_LIMIT_BYTES {
+                let detail = format!("the file is larger than {SECRET_FILE_LIMIT_BYTES} bytes and cannot be a key");
+                return Err(Error::new(ErrorKind::ConfigInvalid, "read secret", &shown, detail));
+            }
+            Ok(bytes)
+        })
+        .await
+    }
+
+    async fn read_command(&self, argv: &[String]) -> Result<Zeroizing<Vec<u8>>> {
+        let Some((program, args)) = argv.split_first() else {
+            return Err(self.invalid("the command is empty"));
+        };
+        let process = args
+            .iter()
+            .fold(Process::new(program, SECRET_COMMAND_LIMIT), |process, arg| process.arg(arg));
+        Ok(Zeroizing::new(process.run().await?.stdout))
+    }
+
+    fn invalid(&self, detail: &str) -> Error {
+        Error::new(ErrorKind::ConfigInvalid, "read secret", self, detail)
+            .with_hint("correct the reference in lifeboat.yaml, then run `lifeboat config check`")
+    }
+}
+
+/// Says where the secret is, never what it is. Of a command only the program: arguments can hold what is secret.
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "‹file:{}›", path.display()),
+            Self::Env(name) => write!(f, "‹env:{name}›"),
+            Self::Command(argv) => write!(f, "‹command:{}›", argv.first().map_or("", String::as_str)),
+            Self::Inline(_) => f.write_str("‹inline›"),
+        }
+    }
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for MinFree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Bytes(bytes) => write!(f, "{bytes}B"),
+        }
+    }
+}
+
+impl fmt::Display for Encrypt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(name) => f.write_str(name),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
