@@ -67,8 +67,14 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
     let file = capture.file();
     let meta = FileMeta { path: file.file_name.clone(), mode: file.mode, uid: file.uid, gid: file.gid, modified_us: file.modified_us };
     let moment_us = capture.moment_us();
-    writer.put_pages(meta, pages).await?;
-    let captured = compute::run("finish a capture", move || capture.finish()).await?;
+    let put = writer.put_pages(meta, pages).await;
+    let captured = compute::run("finish a capture", move || capture.finish()).await;
+    let captured = match (put, captured) {
+        (Ok(_), captured) => captured?,
+        // The pages stopped coming because the capture failed: its own words say why.
+        (Err(put), Err(cause)) if put.kind() == ErrorKind::Interrupted => return Err(cause),
+        (Err(put), _) => return Err(put),
+    };
     let facts = serde_json::to_value(&captured.facts)
         .map_err(|error| Error::new(ErrorKind::Bug, "encode", "the facts of a database", error.to_string()))?;
     let committed = writer.commit(moment_us, facts).await?;

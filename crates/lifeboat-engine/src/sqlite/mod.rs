@@ -14,6 +14,7 @@ mod facts;
 mod filesystem;
 mod locks;
 mod probe;
+mod queue;
 
 use std::path::{Path, PathBuf};
 

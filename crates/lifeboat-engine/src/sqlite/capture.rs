@@ -1,0 +1,396 @@
+//! A consistent, page-exact image of a database while others write to it.
+//!
+//! One thread per capture owns the connection. It opens a read transaction, reads page after page through `sqlite_dbpage` (which sees the
+//! database and its WAL as one), counts rows and hashes the schema in the same transaction, and lets go.
+//!
+//! - **WAL mode**: readers and writers do not block each other. SQLite keeps what our transaction reads where it is: it neither backfills
+//!   beyond our mark nor resets the WAL under a mark in use; a reader with mark 0 keeps the WAL from being backfilled at all.
+//! - **Rollback-journal mode**: a reader's lock keeps writers from committing. It is held for `max_stall` at most, then let go and taken
+//!   again; the capture goes on if nobody wrote in between (`PRAGMA data_version`), and fails otherwise. It is never held while the queue
+//!   is full for longer than that either.
+//!
+//! If we die, our locks go with the process; nothing was written.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lifeboat_io::flow::{PageSource, SEGMENT_BYTES};
+use lifeboat_model::{Clock, Error, ErrorKind, Result};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Statement};
+
+use super::companions;
+use super::error::sqlite;
+use super::facts::{Facts, count};
+use super::filesystem::network_filesystem;
+use super::queue::{Pushed, Queue};
+
+/// What to capture, and how patiently.
+#[derive(Debug, Clone)]
+pub struct CaptureOptions {
+    /// The database file.
+    pub path: PathBuf,
+    /// How long to wait for a lock that another process holds.
+    pub busy_timeout: Duration,
+    /// How long writers may be kept waiting in rollback-journal mode.
+    pub max_stall: Duration,
+}
+
+/// The database file as the file system describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Its name without folders.
+    pub file_name: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last change, microseconds since 1970.
+    pub modified_us: i64,
+}
+
+/// What a finished capture knows.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// Counted in the same transaction as the pages were read.
+    pub facts: Facts,
+    /// How long writers were kept waiting at most; zero in WAL mode.
+    pub stall: Duration,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// A capture under way. Dropping it lets the database go.
+#[derive(Debug)]
+pub struct Capture {
+    path: PathBuf,
+    file: SourceFile,
+    moment_us: i64,
+    pages: Arc<Pages>,
+    thread: Option<JoinHandle<Result<Captured>>>,
+}
+
+#[derive(Debug)]
+struct Pages {
+    page_size: u32,
+    size_bytes: u64,
+    queue: Arc<Queue>,
+}
+
+impl PageSource for Pages {
+    fn page_size(&self) -> u32 {
+        self.page_size
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn next_segment(&self, buffer: &mut Vec<u8>) -> Result<Option<u64>> {
+        self.queue.take(buffer)
+    }
+}
+
+/// What the thread tells when its transaction stands.
+struct Opened {
+    page_size: u32,
+    size_bytes: u64,
+    moment_us: i64,
+}
+
+/// Opens the database and its read transaction.
+pub fn begin(options: &CaptureOptions, clock: Arc<dyn Clock>) -> Result<Capture> {
+    let path = std::path::absolute(&options.path).map_err(|error| Error::io("resolve", options.path.display(), error))?;
+    let file = look_at(&path)?;
+    if let Some(kind) = network_filesystem(&path)?
+        && in_wal_mode(&path)?
+    {
+        return Err(Error::new(ErrorKind::Refused, "back up", path.display(), format!("it is in WAL mode on a network file system ({kind}), where WAL does not work: its writers can corrupt it"))
+            .with_hint("move the database to a local disk, or switch it to a rollback journal (PRAGMA journal_mode=DELETE)"));
+    }
+    let queue = Arc::new(Queue::default());
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let reading = Reading { options: CaptureOptions { path: path.clone(), ..options.clone() }, clock, queue: Arc::clone(&queue), inode: inode(&path)? };
+    let thread = std::thread::Builder::new()
+        .name("sqlite capture".into())
+        .spawn(move || {
+            let queue = Arc::clone(&reading.queue);
+            let result = reading.run(&sender);
+            queue.finish(result.is_err());
+            result
+        })
+        .map_err(|error| Error::io("start a thread for", path.display(), error))?;
+    let Ok(opened) = receiver.recv() else {
+        // The thread ended before its transaction stood: its result says why.
+        return Err(match join(thread, &path) {
+            Err(error) => error,
+            Ok(_) => Error::new(ErrorKind::Bug, "back up", path.display(), "its capture ended before it began"),
+        });
+    };
+    let pages = Arc::new(Pages { page_size: opened.page_size, size_bytes: opened.size_bytes, queue });
+    Ok(Capture { path, file, moment_us: opened.moment_us, pages, thread: Some(thread) })
+}
+
+impl Capture {
+    /// The pages, in ascending order.
+    #[must_use]
+    pub fn pages(&self) -> Arc<dyn PageSource> {
+        Arc::clone(&self.pages) as Arc<dyn PageSource>
+    }
+
+    /// The database file.
+    #[must_use]
+    pub fn file(&self) -> &SourceFile {
+        &self.file
+    }
+
+    /// What must be the same for a later backup to be compared with this one.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        format!("sqlite:{}", self.path.display())
+    }
+
+    /// Every commit that was complete at this moment is in the image; microseconds since 1970.
+    #[must_use]
+    pub fn moment_us(&self) -> i64 {
+        self.moment_us
+    }
+
+    /// Ends the capture after its pages were taken. Any error means that what was taken is not a consistent image.
+    pub fn finish(mut self) -> Result<Captured> {
+        // Where pages are left because the taker failed, the thread must not wait for room for ever.
+        self.pages.queue.abandon();
+        match self.thread.take() {
+            Some(thread) => join(thread, &self.path),
+            None => Err(Error::new(ErrorKind::Bug, "finish the capture of", self.path.display(), "it was finished before")),
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.pages.queue.abandon();
+        if let Some(thread) = self.thread.take() {
+            // Its result is of no interest: nobody will commit what was read.
+            drop(thread.join());
+        }
+    }
+}
+
+fn join(thread: JoinHandle<Result<Captured>>, path: &Path) -> Result<Captured> {
+    thread.join().unwrap_or_else(|_panic| Err(Error::new(ErrorKind::Bug, "back up", path.display(), "the capture's thread panicked")))
+}
+
+fn look_at(path: &Path) -> Result<SourceFile> {
+    let meta = path.metadata().map_err(|error| {
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let result = Error::io("back up", path.display(), error).with_kind(ErrorKind::Unreachable);
+        if missing { result.with_hint("check the path in lifeboat.yaml, and that its disk is mounted") } else { result.with_hint("run as a user who may read it") }
+    })?;
+    let refuse = |detail: &str| Error::new(ErrorKind::Corrupt, "back up", path.display(), detail);
+    if !meta.is_file() {
+        return Err(refuse("it is not a file").with_kind(ErrorKind::ConfigInvalid));
+    }
+    if meta.len() == 0 {
+        return Err(refuse("it is empty: an empty file is not a database, although SQLite's integrity check would call it ok")
+            .with_hint("check the path; restore the last good backup if the application lost its data (`lifeboat list`)"));
+    }
+    Ok(SourceFile {
+        file_name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        modified_us: meta.mtime().saturating_mul(1_000_000).saturating_add(meta.mtime_nsec() / 1000),
+    })
+}
+
+fn inode(path: &Path) -> Result<(u64, u64)> {
+    let meta = path.metadata().map_err(|error| Error::io("look at", path.display(), error).with_kind(ErrorKind::Unreachable))?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+/// Reads the journal mode from the file itself. Only on network file systems, and only before a connection is opened: see the module rules.
+fn in_wal_mode(path: &Path) -> Result<bool> {
+    use std::io::Read;
+    let mut header = [0; 20];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Ok(()) => Ok(header[18] == 2 || header[19] == 2),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(Error::io("read", path.display(), error).with_kind(ErrorKind::Unreachable)),
+    }
+}
+
+/// The thread's side.
+struct Reading {
+    options: CaptureOptions,
+    clock: Arc<dyn Clock>,
+    queue: Arc<Queue>,
+    inode: (u64, u64),
+}
+
+/// A read transaction and since when it keeps writers waiting.
+struct Transaction<'a> {
+    connection: &'a Connection,
+    path: &'a Path,
+    since: Duration,
+    data_version: i64,
+}
+
+impl Reading {
+    fn run(self, opened: &mpsc::SyncSender<Opened>) -> Result<Captured> {
+        let path = self.options.path.as_path();
+        let failed = |error| sqlite("back up", path, error);
+        let connection = self.open()?;
+        let moment_us = self.clock.wall_us();
+        let mut transaction = self.transaction(&connection)?;
+        let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).map_err(failed);
+        let page_size = u32::try_from(number("page_size")?).unwrap_or(0);
+        let page_count = number("page_count")?.unsigned_abs();
+        let journal: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(failed)?;
+        let wal = journal == "wal";
+        let size_bytes = page_count * u64::from(page_size);
+        self.check_size(size_bytes, wal)?;
+        if opened.send(Opened { page_size, size_bytes, moment_us }).is_err() {
+            return Err(abandoned(path));
+        }
+        let mut stall = Duration::ZERO;
+        self.read_pages(&mut transaction, page_size, page_count, wal, &mut stall)?;
+        // The workers need not wait for the counting; its errors come out of `finish`, before anything is committed.
+        self.queue.finish(false);
+        let mut warnings = Vec::new();
+        let facts = count(&connection, path, &mut warnings)?;
+        connection.execute_batch("COMMIT").map_err(failed)?;
+        stall = stall.max(self.clock.monotonic().saturating_sub(transaction.since));
+        if inode(path).ok() != Some(self.inode) {
+            return Err(Error::new(ErrorKind::Unreachable, "back up", path.display(), "it was removed or replaced while it was read")
+                .with_hint("run the backup again; if a restore or a deployment was going on, wait for its end"));
+        }
+        if facts.page_count != page_count {
+            return Err(Error::new(ErrorKind::Bug, "back up", path.display(), "its size changed within one transaction"));
+        }
+        Ok(Captured { facts, stall: if wal { Duration::ZERO } else { stall }, warnings })
+    }
+
+    /// Read-write where permitted, so that SQLite can roll back a hot journal and use the WAL's index; nothing is ever written by us.
+    fn open(&self) -> Result<Connection> {
+        let path = self.options.path.as_path();
+        let failed = |error| sqlite("open", path, error);
+        let [wal, _, _] = companions(path);
+        let leftover_wal = wal.metadata().is_ok_and(|meta| meta.len() > 0);
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+        connection.busy_timeout(self.options.busy_timeout).map_err(failed)?;
+        // A WAL that an application left stays as it is. One that only we made may go with us, under SQLite's own lock.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, leftover_wal).map_err(failed)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
+        connection.execute_batch("PRAGMA query_only = ON; PRAGMA mmap_size = 0").map_err(failed)?;
+        Ok(connection)
+    }
+
+    fn transaction<'a>(&'a self, connection: &'a Connection) -> Result<Transaction<'a>> {
+        let path = self.options.path.as_path();
+        let failed = |error| sqlite("read", path, error);
+        connection.execute_batch("BEGIN").map_err(failed)?;
+        // Since the first read, not since BEGIN, which locks nothing.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(failed)?;
+        let since = self.clock.monotonic();
+        let data_version = connection.query_row("PRAGMA data_version", [], |row| row.get(0)).map_err(failed)?;
+        Ok(Transaction { connection, path, since, data_version })
+    }
+
+    fn check_size(&self, size_bytes: u64, wal: bool) -> Result<()> {
+        let path = self.options.path.as_path();
+        let on_disk = path.metadata().map_err(|error| Error::io("look at", path.display(), error).with_kind(ErrorKind::Unreachable))?.len();
+        if size_bytes == 0 {
+            return Err(Error::new(ErrorKind::Corrupt, "back up", path.display(), "it holds no page"));
+        }
+        // In WAL mode the newest pages may be in the WAL alone.
+        if !wal && on_disk < size_bytes {
+            return Err(Error::new(ErrorKind::Corrupt, "back up", path.display(), format!("it is truncated: its header speaks of {size_bytes} bytes, the file has {on_disk}"))
+                .with_hint("restore the last good backup (`lifeboat list`)"));
+        }
+        Ok(())
+    }
+
+    fn read_pages(&self, transaction: &mut Transaction<'_>, page_size: u32, page_count: u64, wal: bool, stall: &mut Duration) -> Result<()> {
+        let connection = transaction.connection;
+        let failed = |error| sqlite("read", transaction.path, error);
+        let mut statement = connection.prepare("SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1").map_err(failed)?;
+        let pages_per_segment = SEGMENT_BYTES as u64 / u64::from(page_size);
+        let mut next = 1;
+        while next <= page_count {
+            let last = (next + pages_per_segment - 1).min(page_count);
+            let mut buffer = self.queue.buffer();
+            buffer.clear();
+            for page in next..=last {
+                read_page(&mut statement, page, page_size, &mut buffer).map_err(failed)??;
+            }
+            let offset = (next - 1) * u64::from(page_size);
+            self.push(transaction, (offset, buffer), wal, stall)?;
+            next = last + 1;
+        }
+        Ok(())
+    }
+
+    /// Queues a segment. In rollback mode the lock is let go when `max_stall` is used up, waiting for room included.
+    fn push(&self, transaction: &mut Transaction<'_>, segment: (u64, Vec<u8>), wal: bool, stall: &mut Duration) -> Result<()> {
+        let held = self.clock.monotonic().saturating_sub(transaction.since);
+        let patience = (!wal).then(|| self.options.max_stall.saturating_sub(held));
+        match self.queue.push(segment, patience) {
+            Pushed::Abandoned => Err(abandoned(transaction.path)),
+            Pushed::Queued if patience.is_none_or(|left| !left.is_zero()) => Ok(()),
+            Pushed::Queued => self.renew(transaction, None, stall),
+            Pushed::Full(segment) => self.renew(transaction, Some(segment), stall),
+        }
+    }
+
+    /// Lets the lock go and takes it again. Goes on only if nobody wrote meanwhile.
+    fn renew(&self, transaction: &mut Transaction<'_>, segment: Option<(u64, Vec<u8>)>, stall: &mut Duration) -> Result<()> {
+        let failed = |error| sqlite("read", &self.options.path, error);
+        transaction.connection.execute_batch("COMMIT").map_err(failed)?;
+        *stall = (*stall).max(self.clock.monotonic().saturating_sub(transaction.since));
+        if let Some(segment) = segment
+            && !matches!(self.queue.push(segment, None), Pushed::Queued)
+        {
+            return Err(abandoned(transaction.path));
+        }
+        let again = self.transaction(transaction.connection)?;
+        let unchanged = again.data_version == transaction.data_version;
+        transaction.since = again.since;
+        if unchanged {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::TimedOut,
+            "back up",
+            self.options.path.display(),
+            format!("it was written to before it was read whole within {:?}, the longest that writers may be kept waiting in rollback-journal mode", self.options.max_stall),
+        )
+        .with_hint("raise `max_stall` for this component, switch the database to WAL (PRAGMA journal_mode=WAL), or back it up in a quiet hour"))
+    }
+}
+
+/// Appends one page. The outer error is SQLite's, the inner one ours.
+fn read_page(statement: &mut Statement<'_>, page: u64, page_size: u32, buffer: &mut Vec<u8>) -> rusqlite::Result<Result<()>> {
+    let mut rows = statement.query([i64::try_from(page).unwrap_or(i64::MAX)])?;
+    let row = rows.next()?;
+    let bytes = match row {
+        Some(row) => row.get_ref(0)?.as_blob().unwrap_or_default(),
+        None => &[],
+    };
+    if bytes.len() != page_size as usize {
+        return Ok(Err(Error::new(ErrorKind::Corrupt, "read", format!("page {page}"), "it is not there, although the header counts it")));
+    }
+    buffer.extend_from_slice(bytes);
+    Ok(Ok(()))
+}
+
+fn abandoned(path: &Path) -> Error {
+    Error::new(ErrorKind::Interrupted, "back up", path.display(), "the backup was given up")
+}

@@ -1,0 +1,219 @@
+//! The verb `doctor`: checks of the set-up in plain sentences, each with its fix.
+
+use std::path::{Path, PathBuf};
+
+use lifeboat_engine::sqlite;
+use lifeboat_io::compute;
+use lifeboat_model::time::human_bytes;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_repo::{Encryption, Identities, Reader};
+
+use crate::protected::Protected;
+use crate::restore::quarantine;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// As it should be.
+    Good,
+    /// Works, but is worth a change.
+    Warning,
+    /// Will not work in an emergency.
+    Bad,
+}
+
+/// One check.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// What was looked at, as a sentence.
+    pub says: String,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// What to do about it.
+    pub fix: Option<String>,
+}
+
+impl Check {
+    fn good(says: impl Into<String>) -> Self {
+        Self { says: says.into(), outcome: Outcome::Good, fix: None }
+    }
+
+    fn warning(says: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { says: says.into(), outcome: Outcome::Warning, fix: Some(fix.into()) }
+    }
+
+    fn bad(says: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { says: says.into(), outcome: Outcome::Bad, fix: Some(fix.into()) }
+    }
+
+    fn failed(error: &Error) -> Self {
+        Self { says: error.to_string(), outcome: Outcome::Bad, fix: error.hint().map(str::to_owned) }
+    }
+}
+
+/// Where the private key is, as far as this installation knows.
+#[derive(Debug)]
+pub struct KeyAtHand {
+    /// The opened private keys; an error says why they could not be read.
+    pub identities: Result<Identities>,
+    /// The file they come from, where it is one.
+    pub file: Option<PathBuf>,
+}
+
+/// Looks at everything that a backup or a restore of `protected` will need.
+pub async fn run(env: &Env, protected: &Protected, instance_name: &str, key: Option<KeyAtHand>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    checks.push(source(protected).await);
+    match protected.instance(instance_name) {
+        Ok(instance) => checks.push(Check::good(format!("this installation signs as {instance_name} ({}), which the configuration trusts", instance.public_key()))),
+        Err(error) => checks.push(Check::failed(&error)),
+    }
+    private_folder(&protected.state_dir, "the state folder", &mut checks);
+    encryption(protected, key.as_ref(), &mut checks);
+    space(protected, &mut checks);
+    store(env, protected, key, &mut checks).await;
+    interrupted(protected, &mut checks);
+    checks
+}
+
+/// Opens the source and lets it go at once.
+async fn source(protected: &Protected) -> Check {
+    let options = protected.source.capture_options();
+    let path = options.path.clone();
+    let clock: std::sync::Arc<dyn lifeboat_model::Clock> = std::sync::Arc::new(Still);
+    match compute::run("open the source", move || sqlite::begin(&options, clock).map(|capture| capture.pages().size_bytes())).await {
+        Ok(size_bytes) => Check::good(format!("the database {} can be read ({})", path.display(), human_bytes(size_bytes))),
+        Err(error) => Check::failed(&error),
+    }
+}
+
+/// A clock that stands: the capture is dropped before any deadline could matter.
+#[derive(Debug)]
+struct Still;
+
+impl lifeboat_model::Clock for Still {
+    fn wall_us(&self) -> i64 {
+        0
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+fn private_folder(path: &Path, what: &str, checks: &mut Vec<Check>) {
+    use std::os::unix::fs::MetadataExt;
+    match path.metadata() {
+        Ok(meta) if meta.mode() & 0o077 == 0 => checks.push(Check::good(format!("{what} {} is private", path.display()))),
+        Ok(meta) => checks.push(Check::warning(
+            format!("{what} {} can be entered by others (mode {:o}): it holds the signing key and page identities", path.display(), meta.mode() & 0o777),
+            format!("chmod 700 {}", path.display()),
+        )),
+        Err(error) => checks.push(Check::bad(format!("{what} {} cannot be looked at ({error})", path.display()), "run `lifeboat init`, or correct `state_dir`")),
+    }
+}
+
+fn encryption(protected: &Protected, key: Option<&KeyAtHand>, checks: &mut Vec<Check>) {
+    match &protected.encryption {
+        Encryption::Clear => checks.push(Check::warning(
+            "backups are not encrypted: whoever can read the store can read the data",
+            "make a key with `lifeboat key new`, name it under `keys:`, and write `encrypt: NAME`",
+        )),
+        Encryption::Age(recipients) => checks.push(Check::good(format!("backups are encrypted to {} public key(s)", recipients.len()))),
+    }
+    let inside = key.and_then(|key| key.file.as_deref()).zip(protected.store_path.as_deref()).filter(|(file, store)| file.starts_with(store));
+    if let Some((file, _)) = inside {
+        checks.push(Check::bad(
+            format!("the private key {} lies inside the store: whoever takes the store has the key, and who loses the store loses both", file.display()),
+            "move the key to another place, and keep a copy off this machine",
+        ));
+    }
+}
+
+fn space(protected: &Protected, checks: &mut Vec<Check>) {
+    let Some(path) = &protected.store_path else { return };
+    let Ok(stat) = rustix::fs::statvfs(path) else { return };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let size = protected.source.path().metadata().map_or(0, |meta| meta.len());
+    if free < size {
+        checks.push(Check::warning(
+            format!("the store has {} free, less than one full backup may need ({})", human_bytes(free), human_bytes(size)),
+            "free space, or use a larger disk",
+        ));
+    } else {
+        checks.push(Check::good(format!("the store has {} free", human_bytes(free))));
+    }
+    let same_disk = same_device(path, protected.source.path());
+    if same_disk {
+        checks.push(Check::warning(
+            "the store is on the same file system as the database: one broken disk takes both",
+            "point the store at another disk; more than one store follows in a later version",
+        ));
+    }
+}
+
+fn same_device(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (a.metadata(), b.metadata()) {
+        (Ok(a), Ok(b)) => a.dev() == b.dev(),
+        _ => false,
+    }
+}
+
+async fn store(env: &Env, protected: &Protected, key: Option<KeyAtHand>, checks: &mut Vec<Check>) {
+    let listing = match protected.repository().await {
+        Ok(repository) => protected.listing(&repository).await.map(|listing| (repository, listing)),
+        Err(error) => Err(error),
+    };
+    let (repository, listing) = match listing {
+        Ok(found) => found,
+        Err(error) => return checks.push(Check::failed(&error)),
+    };
+    checks.push(Check::good(format!("the store {} can be listed: {} backups", protected.store.name(), listing.backups.len())));
+    for rejected in &listing.rejected {
+        checks.push(Check::bad(format!("backup {} does not count: {}", rejected.name, rejected.reason), rejected.reason.hint().unwrap_or("run `lifeboat backup`")));
+    }
+    let Some(latest) = listing.latest() else {
+        return checks.push(Check::bad("there is no backup yet", "run `lifeboat backup`"));
+    };
+    let encrypted = protected.encryption != Encryption::Clear;
+    let identities = match key {
+        None if encrypted => {
+            return checks.push(Check::warning(
+                "no private key is at hand here: backups work, but nothing can be verified or restored from this machine",
+                "that is how a backup host should be; keep the key where you will restore, and try it there with `lifeboat key check`",
+            ));
+        }
+        None => Identities::none(),
+        Some(key) => match key.identities {
+            Ok(identities) => identities,
+            Err(error) => return checks.push(Check::failed(&error)),
+        },
+    };
+    match Reader::open(env, &repository, latest, &identities).await {
+        Ok(_) => checks.push(Check::good(format!("the key opens the newest backup ({})", latest.id.short()))),
+        Err(error) => checks.push(Check::failed(&error)),
+    }
+}
+
+fn interrupted(protected: &Protected, checks: &mut Vec<Check>) {
+    match quarantine::records(protected.source.path()) {
+        Ok(records) => {
+            for (folder, record) in records {
+                if record.is_interrupted() {
+                    checks.push(Check::bad(
+                        format!("restore {} stopped in the middle; the old files are in {}", record.id, folder.display()),
+                        format!("run the restore again, or `lifeboat restore undo {}`", record.id),
+                    ));
+                } else if record.can_undo() {
+                    checks.push(Check::warning(
+                        format!("the files that restore {} replaced are still kept in {}", record.id, folder.display()),
+                        "remove that folder when you are sure that you will not undo the restore",
+                    ));
+                }
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => checks.push(Check::failed(&error)),
+    }
+}

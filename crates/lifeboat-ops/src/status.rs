@@ -1,0 +1,173 @@
+//! The verb `status`: can I recover, to which moment, losing how much, how long will it take, proven when.
+//!
+//! Unknown is never green: what could not be found out is a reason of its own.
+
+use std::time::Duration;
+
+use lifeboat_model::estimate::{Estimate, Run, estimate};
+use lifeboat_model::time::human_duration;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_repo::Backup;
+
+use crate::proof::{self, Level, Proof};
+use crate::protected::Protected;
+use crate::restore::quarantine;
+
+/// How a component stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// A restore was proven, and the objectives hold.
+    Ready,
+    /// It can probably be recovered, but something is not as promised or not proven.
+    AtRisk,
+    /// It cannot be recovered, or nobody knows.
+    NotReady,
+}
+
+impl Standing {
+    /// The words people see.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::AtRisk => "at risk",
+            Self::NotReady => "not ready",
+        }
+    }
+}
+
+/// The five answers for one component.
+#[derive(Debug)]
+pub struct Status {
+    /// Of what.
+    pub component: String,
+    /// The verdict.
+    pub standing: Standing,
+    /// Why it is not ready; empty when it is.
+    pub reasons: Vec<String>,
+    /// The newest backup that counts.
+    pub latest: Option<Backup>,
+    /// Moment of the oldest backup that counts.
+    pub oldest_us: Option<i64>,
+    /// Backups that count.
+    pub backups: usize,
+    /// Stored backups that do not count.
+    pub rejected: usize,
+    /// What would be lost now: the age of the newest backup.
+    pub loss: Option<Duration>,
+    /// How long a restore will take.
+    pub restore: Option<Estimate>,
+    /// The newest proof by a restore.
+    pub proven: Option<Proof>,
+    /// Restores that can be undone, or were interrupted: id and whether it was interrupted.
+    pub undo: Vec<(String, bool)>,
+}
+
+/// Asks store, state and source. A store that cannot be reached is an answer, not a failure.
+pub async fn run(env: &Env, protected: &Protected) -> Status {
+    let mut status = Status {
+        component: protected.component.to_string(),
+        standing: Standing::Ready,
+        reasons: Vec::new(),
+        latest: None,
+        oldest_us: None,
+        backups: 0,
+        rejected: 0,
+        loss: None,
+        restore: None,
+        proven: None,
+        undo: Vec::new(),
+    };
+    if let Err(error) = fill(env, protected, &mut status).await {
+        status.worsen(Standing::NotReady, error.to_string());
+    }
+    status
+}
+
+impl Status {
+    fn worsen(&mut self, standing: Standing, reason: String) {
+        self.standing = self.standing.max(standing);
+        self.reasons.push(reason);
+    }
+
+    /// The kind of error that a script should see: none when ready.
+    #[must_use]
+    pub fn failure(&self) -> Option<ErrorKind> {
+        match self.standing {
+            Standing::Ready => None,
+            Standing::AtRisk => Some(ErrorKind::ObjectiveMissed),
+            Standing::NotReady => Some(ErrorKind::Failed),
+        }
+    }
+}
+
+async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<()> {
+    for (_, record) in quarantine::records(protected.source.path())? {
+        if record.is_interrupted() {
+            status.worsen(Standing::AtRisk, format!("restore {} was interrupted in the middle: run it again, or `lifeboat restore undo {}`", record.id, record.id));
+        }
+        if record.can_undo() || record.is_interrupted() {
+            status.undo.push((record.id.clone(), record.is_interrupted()));
+        }
+    }
+    let repository = protected.repository().await?;
+    let listing = protected.listing(&repository).await?;
+    status.backups = listing.backups.len();
+    status.rejected = listing.rejected.len();
+    status.oldest_us = listing.backups.iter().map(|backup| backup.header.moment_us).min();
+    if let Some(first) = listing.rejected.first() {
+        status.worsen(Standing::AtRisk, format!("{} stored backups do not count, for example: {}", listing.rejected.len(), first.reason));
+    }
+    let Some(latest) = listing.latest() else {
+        return Err(Error::new(ErrorKind::NoSuchPoint, "recover", &protected.component, "there is no backup"));
+    };
+    judge_age(env, protected, latest, status);
+    judge_proof(env, protected, latest, status);
+    status.latest = Some(latest.clone());
+    Ok(())
+}
+
+fn judge_age(env: &Env, protected: &Protected, latest: &Backup, status: &mut Status) {
+    let age_us = env.clock.wall_us() - latest.header.moment_us;
+    let Ok(age_us) = u64::try_from(age_us) else {
+        status.worsen(Standing::AtRisk, "the newest backup is from the future: the clock of this machine or of the writer is wrong, so nobody knows how old it is".into());
+        return;
+    };
+    let age = Duration::from_micros(age_us);
+    status.loss = Some(age);
+    match protected.rpo {
+        Some(rpo) if age > rpo => {
+            status.worsen(Standing::AtRisk, format!("the newest backup is {} old, promised is a loss of {} at most", human_duration(age), human_duration(rpo)));
+        }
+        Some(_) => {}
+        None => status.worsen(Standing::AtRisk, "no objective is configured (`objectives: { rpo: …, rto: … }`)".into()),
+    }
+}
+
+fn judge_proof(env: &Env, protected: &Protected, latest: &Backup, status: &mut Status) {
+    let proofs = proof::load(&protected.state_dir, &protected.component);
+    let restores: Vec<&Proof> = proofs.iter().filter(|proof| proof.level == Level::Restore).collect();
+    let runs: Vec<Run> = restores
+        .iter()
+        .filter(|proof| proof.took_s.is_finite() && proof.took_s > 0.0)
+        .map(|proof| Run { bytes: proof.bytes, elapsed: Duration::from_secs_f64(proof.took_s) })
+        .collect();
+    let estimate = estimate(latest.header.size_bytes, &runs);
+    if let Some(rto) = protected.rto
+        && estimate.expected > rto
+    {
+        status.worsen(Standing::AtRisk, format!("a restore takes about {}, promised are {}", human_duration(estimate.expected), human_duration(rto)));
+    }
+    status.restore = Some(estimate);
+    status.proven = restores.last().map(|proof| (*proof).clone());
+    match &status.proven {
+        None => status.worsen(Standing::AtRisk, "no restore of it was ever proven from here (`lifeboat verify` does it)".into()),
+        Some(proof) if proof.backup != latest.id.to_string() => {
+            let at = Duration::from_micros(u64::try_from(env.clock.wall_us() - proof.at_us).unwrap_or(0));
+            if at > Duration::from_secs(31 * 24 * 3600) {
+                status.worsen(Standing::AtRisk, format!("the last proven restore is {} ago", human_duration(at)));
+            }
+        }
+        Some(_) => {}
+    }
+}
