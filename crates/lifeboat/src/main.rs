@@ -1,1 +1,56 @@
-fn main() {}
+//! Lifeboat: back up, restore, and prove that restoring works.
+//!
+//! The binary parses the command line, prints results and ends with a documented exit code. It holds no logic of its own:
+//! the verbs live in `lifeboat_ops`, the format in `lifeboat_repo`.
+
+mod cli;
+mod config;
+mod env;
+mod exit;
+mod render;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use exit::Exit;
+use lifeboat_model::{Error, ErrorKind};
+
+/// How long work that cannot be cancelled may go on after the command has ended.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    let out = render::Out { json: cli.global.json, quiet: cli.global.quiet };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::fail(out, &Error::io("start", "the runtime", error)).into(),
+    };
+    let note = cli::interrupted_note(&cli.command);
+    let exit = runtime.block_on(async {
+        let mut signals = match cli::interrupt::Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return cli::fail(out, &error),
+        };
+        tokio::select! {
+            biased;
+            // Dropping the other future cancels the command.
+            kind = signals.first() => interrupted(out, kind, note),
+            exit = Box::pin(cli::run(cli)) => exit,
+        }
+    });
+    runtime.shutdown_timeout(SHUTDOWN);
+    exit.into()
+}
+
+/// Says what an interruption left behind.
+fn interrupted(out: render::Out, kind: ErrorKind, note: &'static str) -> Exit {
+    let word = if kind == ErrorKind::Terminated { "terminated" } else { "interrupted" };
+    if out.json {
+        return cli::fail(out, &Error::new(kind, "finish", "the command", format!("{word}: {note}")));
+    }
+    render::tell(&format!("{word}: {note}"));
+    Exit::of(kind)
+}

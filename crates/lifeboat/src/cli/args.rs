@@ -1,0 +1,352 @@
+//! The command line: what may be typed, and the examples that `--help` shows.
+//!
+//! Only words and their meaning: nothing here reads a file or does anything.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::examples;
+
+/// Back up, restore, and prove that restoring works.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, about, after_help = examples::TOP, disable_help_subcommand = false, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// The configuration; without it, lifeboat.yaml is searched for.
+    #[arg(long, global = true, value_name = "FILE", env = "LIFEBOAT_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the result, errors included, as JSON on stdout.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How progress is shown on stderr.
+    #[arg(long, global = true, value_name = "HOW", default_value = "auto", env = "LIFEBOAT_PROGRESS")]
+    pub(crate) progress: ProgressMode,
+    /// Print only the result and errors.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A bar on a terminal, lines otherwise.
+    Auto,
+    /// A bar.
+    Bar,
+    /// A line every 30 seconds or 10 percent.
+    Plain,
+    /// Nothing.
+    None,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Find databases here, write lifeboat.yaml, make keys, take the first backup and prove that it restores.
+    #[command(after_help = examples::INIT)]
+    Init(Init),
+    /// The whole story on an embedded example: backup, disaster, restore, proof.
+    #[command(after_help = examples::DEMO)]
+    Demo(Demo),
+    /// Can I recover? To which moment? Losing how much? How long will it take? Proven when?
+    #[command(after_help = examples::STATUS)]
+    Status(Status),
+    /// Look at the whole set-up and say in plain sentences what to fix.
+    #[command(after_help = examples::DOCTOR)]
+    Doctor,
+    /// Take a backup.
+    #[command(after_help = examples::BACKUP)]
+    Backup(Backup),
+    /// List backups.
+    #[command(after_help = examples::LIST)]
+    List(Optional),
+    /// Show everything that is known about one backup.
+    #[command(after_help = examples::SHOW)]
+    Show(Show),
+    /// Show the moments that can be restored.
+    #[command(after_help = examples::POINTS)]
+    Points(Optional),
+    /// Run the checks of a component on a restored copy or on any database; never on the one in use.
+    #[command(after_help = examples::CHECK)]
+    Check(Check),
+    /// Restore: beside the original by default, checked, and given its name last.
+    #[command(after_help = examples::RESTORE, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Restore(Restore),
+    /// Prove that backups are good, up to restoring them into a scratch folder.
+    #[command(after_help = examples::VERIFY)]
+    Verify(Verify),
+    /// Check, show or describe the configuration.
+    #[command(after_help = examples::CONFIG)]
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: Config,
+    },
+    /// Make a key, or prove that the key at hand opens the backups.
+    #[command(after_help = examples::KEY)]
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        command: Key,
+    },
+    /// Print completions for a shell.
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the table of exit codes.
+    #[command(alias = "help-exit-codes", after_help = examples::EXIT_CODES)]
+    ExitCodes,
+    /// Writes to the demo's database until it is killed.
+    #[command(hide = true)]
+    DemoWriter {
+        /// The database.
+        path: PathBuf,
+    },
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// A SQLite database to protect; without it, the current folder is searched. May be given several times.
+    #[arg(long, value_name = "DB")]
+    pub(crate) path: Vec<PathBuf>,
+    /// What to call the system; without it, the name of the current folder.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) system: Option<String>,
+    /// Where backups go; without it, a folder `lifeboat-backups` here.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Where the private key goes; never inside the store.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Where this installation keeps its own state.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// `age` (the default), or `none` for backups that everybody who gets hold of the store can read.
+    #[arg(long, value_name = "HOW", default_value = "age")]
+    pub(crate) encrypt: EncryptChoice,
+    /// Take the proposals without asking.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Stop before the first backup.
+    #[arg(long)]
+    pub(crate) no_backup: bool,
+}
+
+/// Whether `init` sets up encryption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EncryptChoice {
+    /// To a new age key pair.
+    Age,
+    /// Not at all.
+    None,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Work in this new folder and leave everything there to look at.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+}
+
+/// `backup`.
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+    /// Compare with no older backup: read, seal and store everything anew.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Why this backup is made; kept with it.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// A word to find it by; may be given several times.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+}
+
+/// `list`, `points`.
+#[derive(Debug, Args)]
+pub(crate) struct Optional {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Option<String>,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// SYSTEM or SYSTEM/COMPONENT.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: String,
+    /// Which backup: its number, its name (`12-3fa9c1d2`) or `latest`.
+    #[arg(long, value_name = "ID", default_value = "latest")]
+    pub(crate) backup: String,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// SYSTEM or SYSTEM/COMPONENT.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: String,
+    /// Check this database instead of a copy restored from the newest backup.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) on: Option<PathBuf>,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// `restore undo`, `restore export`.
+    #[command(subcommand)]
+    pub(crate) command: Option<RestoreCommand>,
+    /// SYSTEM or SYSTEM/COMPONENT.
+    #[arg(value_name = "WHAT", required = true)]
+    pub(crate) what: Option<String>,
+    /// Which moment.
+    #[command(flatten)]
+    pub(crate) point: Point,
+    /// Another store of the configuration to read from.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) from: Option<String>,
+    /// The new file; without it, a new name beside the original.
+    #[arg(long, value_name = "PATH", conflicts_with = "in_place")]
+    pub(crate) to: Option<PathBuf>,
+    /// Replace the original; its old files are kept for `restore undo`.
+    #[arg(long)]
+    pub(crate) in_place: bool,
+    /// Print the plan, touch nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Why; kept with the backup that follows an in-place restore.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Publish also if SQLite's integrity check finds problems that the original had when it was backed up.
+    #[arg(long)]
+    pub(crate) accept_findings: bool,
+}
+
+/// Which backup to take.
+#[derive(Debug, Clone, Default, Args)]
+#[group(multiple = false)]
+pub(crate) struct Point {
+    /// By number or name (`12-3fa9c1d2`).
+    #[arg(long, value_name = "ID")]
+    pub(crate) backup: Option<String>,
+    /// Taken at exactly this time; with zone: 2026-11-21T02:10:03Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// The newest taken at or before this time; with zone.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) before: Option<String>,
+}
+
+/// What belongs to `restore` besides restoring.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestoreCommand {
+    /// Take an in-place restore back: the old files return to their place.
+    #[command(after_help = examples::UNDO)]
+    Undo {
+        /// The id that the restore printed.
+        id: String,
+    },
+    /// Write a backup as one plain database file, wherever you like.
+    #[command(after_help = examples::EXPORT)]
+    Export {
+        /// SYSTEM or SYSTEM/COMPONENT.
+        #[arg(value_name = "WHAT")]
+        what: String,
+        /// The new file.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Which backup.
+        #[arg(long, value_name = "ID", default_value = "latest")]
+        backup: String,
+    },
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Option<String>,
+    /// Which backup; without it, the newest.
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub(crate) backup: Option<String>,
+    /// Every backup.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// How far: files there, files intact, everything opens, restored and checked.
+    #[arg(long, value_name = "LEVEL", default_value = "restore")]
+    pub(crate) level: LevelChoice,
+}
+
+/// How far `verify` goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LevelChoice {
+    /// Every file is there with its size.
+    List,
+    /// Every stored file is intact; needs no key.
+    Hash,
+    /// Everything opens with the key and is what it claims to be.
+    Decrypt,
+    /// Restored into a scratch folder and checked.
+    Restore,
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say what is wrong, with line and column.
+    #[command(after_help = examples::CONFIG_CHECK)]
+    Check,
+    /// Print the configuration in force, defaults filled in, secrets masked.
+    #[command(after_help = examples::CONFIG_SHOW)]
+    Show,
+    /// Print the JSON Schema of lifeboat.yaml.
+    #[command(after_help = examples::CONFIG_SCHEMA)]
+    Schema,
+}
+
+/// `key`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a key pair; the private key goes into a new file.
+    #[command(after_help = examples::KEY_NEW)]
+    New {
+        /// The new file.
+        path: PathBuf,
+    },
+    /// Prove that the private key opens the newest backup of every component.
+    #[command(after_help = examples::KEY_CHECK)]
+    Check,
+}

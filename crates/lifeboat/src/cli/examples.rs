@@ -1,0 +1,153 @@
+//! The examples under `--help`: text only.
+
+pub(super) const TOP: &str = "\
+Examples:
+  lifeboat demo                        see the whole story in a minute, on a bare machine
+  lifeboat init                        protect the databases in this folder
+  lifeboat status                      can I recover, and to when?
+  lifeboat restore shop                restore the newest backup beside the original
+  lifeboat exit-codes                  what a script can rely on
+
+WHAT is SYSTEM or SYSTEM/COMPONENT, as lifeboat.yaml names them.";
+
+pub(super) const INIT: &str = "\
+Examples:
+  lifeboat init                        search this folder, ask, set everything up
+  lifeboat init --yes                  the same without questions
+  lifeboat init --path data/shop.db --system shop --store /mnt/backup/shop --yes
+  lifeboat init --path shop.db --encrypt none --yes --no-backup";
+
+pub(super) const DEMO: &str = "\
+Examples:
+  lifeboat demo                        in a temporary folder, removed afterwards
+  lifeboat demo --keep /tmp/story      leave everything there to look at
+  lifeboat demo --json";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  lifeboat status
+  lifeboat status shop
+  lifeboat status --json               exit code 4 when an objective is missed";
+
+pub(super) const DOCTOR: &str = "\
+Examples:
+  lifeboat doctor
+  lifeboat doctor --json
+  lifeboat --config /etc/lifeboat.yaml doctor";
+
+pub(super) const BACKUP: &str = "\
+Examples:
+  lifeboat backup                      every component, in the order of recovery
+  lifeboat backup shop/db
+  lifeboat backup shop --reason 'before the upgrade' --tag upgrade
+  lifeboat backup shop --full          compare with nothing, store everything anew
+  lifeboat backup --quiet --json       for scripts";
+
+pub(super) const LIST: &str = "\
+Examples:
+  lifeboat list
+  lifeboat list shop/db
+  lifeboat list shop --json";
+
+pub(super) const SHOW: &str = "\
+Examples:
+  lifeboat show shop
+  lifeboat show shop/db --backup 12
+  lifeboat show shop/db --backup 12-3fa9c1d2 --json";
+
+pub(super) const POINTS: &str = "\
+Examples:
+  lifeboat points
+  lifeboat points shop/db
+  lifeboat points shop --json";
+
+pub(super) const CHECK: &str = "\
+Examples:
+  lifeboat check shop                  on a copy, restored from the newest backup and removed afterwards
+  lifeboat check shop/db --on /tmp/restored.db
+  lifeboat check shop --json";
+
+pub(super) const RESTORE: &str = "\
+Examples:
+  lifeboat restore shop                the newest backup, beside the original
+  lifeboat restore shop --dry-run      only the plan
+  lifeboat restore shop/db --before 2026-11-21T02:00:00Z --to /tmp/shop.db
+  lifeboat restore shop/db --backup 12 --in-place
+  lifeboat restore undo 20261121T021003-9f3a2c
+
+Subcommands:
+  lifeboat restore undo ID
+  lifeboat restore export WHAT --to FILE [--backup ID]";
+
+pub(super) const UNDO: &str = "\
+Examples:
+  lifeboat restore undo 20261121T021003-9f3a2c
+  lifeboat restore undo 20261121T021003-9f3a2c --json
+  lifeboat --config /etc/lifeboat.yaml restore undo 20261121T021003-9f3a2c";
+
+pub(super) const EXPORT: &str = "\
+Examples:
+  lifeboat restore export shop --to /tmp/shop.db
+  lifeboat restore export shop/db --to /tmp/shop-12.db --backup 12
+  lifeboat restore export shop/db --to shop.db --json";
+
+pub(super) const VERIFY: &str = "\
+Examples:
+  lifeboat verify                      restore the newest backup of everything into a scratch folder and check it
+  lifeboat verify shop --all --level hash
+  lifeboat verify shop/db --backup 12 --level decrypt
+  lifeboat verify --level list         the quickest look";
+
+pub(super) const CONFIG: &str = "\
+Examples:
+  lifeboat config check
+  lifeboat config show
+  lifeboat config schema > lifeboat.schema.json";
+
+pub(super) const CONFIG_CHECK: &str = "\
+Examples:
+  lifeboat config check
+  lifeboat --config /etc/lifeboat.yaml config check
+  lifeboat config check --json";
+
+pub(super) const CONFIG_SHOW: &str = "\
+Examples:
+  lifeboat config show
+  lifeboat config show --json
+  lifeboat --config /etc/lifeboat.yaml config show";
+
+pub(super) const CONFIG_SCHEMA: &str = "\
+Examples:
+  lifeboat config schema
+  lifeboat config schema > lifeboat.schema.json
+  lifeboat config schema --json";
+
+pub(super) const KEY: &str = "\
+Examples:
+  lifeboat key new /root/lifeboat-key.txt
+  lifeboat key check
+  lifeboat key check --json";
+
+pub(super) const KEY_NEW: &str = "\
+Examples:
+  lifeboat key new lifeboat-key.txt
+  lifeboat key new /media/usb/lifeboat-key.txt
+  lifeboat key new lifeboat-key.txt --json";
+
+pub(super) const KEY_CHECK: &str = "\
+Examples:
+  lifeboat key check
+  lifeboat key check --json
+  lifeboat --config /etc/lifeboat.yaml key check";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  lifeboat completions bash > /etc/bash_completion.d/lifeboat
+  lifeboat completions zsh > ~/.zfunc/_lifeboat
+  lifeboat completions fish > ~/.config/fish/completions/lifeboat.fish";
+
+pub(super) const EXIT_CODES: &str = "\
+Examples:
+  lifeboat exit-codes
+  lifeboat exit-codes --json
+  lifeboat backup; echo $?";

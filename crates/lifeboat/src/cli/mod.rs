@@ -1,0 +1,131 @@
+//! The commands: parse → one function of `lifeboat_ops` → render. No command decides about data itself.
+
+pub(crate) mod args;
+mod backup;
+mod check;
+mod completions;
+mod config;
+mod context;
+mod doctor;
+mod examples;
+mod exit_codes;
+mod init;
+pub(crate) mod interrupt;
+mod key;
+mod list;
+mod points;
+mod restore;
+mod show;
+mod status;
+mod time;
+mod undo;
+mod verify;
+
+use std::path::PathBuf;
+
+use args::{Cli, Command, RestoreCommand};
+use clap::Parser as _;
+use clap::error::ErrorKind as ClapKind;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+
+use crate::exit::Exit;
+use crate::render::{self, Out, json};
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct Cx {
+    /// Time, randomness, progress.
+    pub(crate) env: Env,
+    /// Where words go.
+    pub(crate) out: Out,
+    /// `--config`.
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Reads the command line. Help and version are printed and end well; anything else that is no command ends with 2.
+pub(crate) fn parse() -> Result<Cli, Exit> {
+    Cli::try_parse().map_err(|error| {
+        let text = error.render();
+        match error.kind() {
+            ClapKind::DisplayHelp | ClapKind::DisplayVersion => {
+                render::print(&text.ansi().to_string()).map_or_else(|error| Exit::of(error.kind()), |()| Exit::OK)
+            }
+            _ if std::env::args_os().any(|arg| arg == "--json") => {
+                let plain = text.to_string();
+                let detail = plain.trim().trim_start_matches("error: ").lines().next().unwrap_or_default().to_owned();
+                let error = Error::new(ErrorKind::Usage, "understand", "the command line", detail);
+                fail(Out { json: true, quiet: false }, &error.with_hint("`lifeboat help` lists the commands, `lifeboat help COMMAND` its arguments"))
+            }
+            _ => {
+                render::tell(&text.ansi().to_string());
+                Exit::of(ErrorKind::Usage)
+            }
+        }
+    })
+}
+
+/// Prints an error where it belongs and says how to end.
+pub(crate) fn fail(out: Out, error: &Error) -> Exit {
+    if out.json {
+        // The code of the first error is what counts, whether it could be printed or not.
+        if let Err(unprinted) = render::print(&json::document("error", json::error(error))) {
+            render::tell(&render::error::for_people(&unprinted));
+        }
+    } else {
+        render::tell(&render::error::for_people(error));
+    }
+    Exit::of(error.kind())
+}
+
+/// What holds after an interruption of this command.
+pub(crate) fn interrupted_note(command: &Command) -> &'static str {
+    match command {
+        Command::Restore(restore) if restore.in_place || restore.command.is_some() => {
+            "run the same command again: what was begun is finished or taken back"
+        }
+        Command::Init(_) => "run the same command again: it goes on where it stopped",
+        _ => "nothing was published; run the same command again",
+    }
+}
+
+/// Runs one command to its end and prints what came of it.
+pub(crate) async fn run(cli: Cli) -> Exit {
+    let out = Out { json: cli.global.json, quiet: cli.global.quiet };
+    let env = crate::env::real(|clock| render::progress::choose(cli.global.progress, cli.global.quiet, clock));
+    let cx = Cx { env, out, config: cli.global.config };
+    let outcome = Box::pin(dispatch(&cx, cli.command)).await;
+    // Whatever bar is left is taken away before anything else is said.
+    cx.env.progress.finish();
+    outcome.unwrap_or_else(|error| fail(out, &error))
+}
+
+async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
+    match command {
+        Command::Init(args) => init::run(cx, args).await,
+        Command::Demo(_) => unavailable("demo"),
+        Command::Status(args) => status::run(cx, &args.what).await,
+        Command::Doctor => doctor::run(cx).await,
+        Command::Backup(args) => backup::run(cx, args).await,
+        Command::List(args) => list::run(cx, args.what.as_slice()).await,
+        Command::Show(args) => show::run(cx, &args).await,
+        Command::Points(args) => points::run(cx, args.what.as_slice()).await,
+        Command::Check(args) => check::run(cx, args).await,
+        Command::Restore(mut args) => match args.command.take() {
+            None => restore::run(cx, args).await,
+            Some(RestoreCommand::Undo { id }) => undo::run(cx, id).await,
+            Some(RestoreCommand::Export { what, to, backup }) => restore::export(cx, what, to, backup).await,
+        },
+        Command::Verify(args) => verify::run(cx, args).await,
+        Command::Config { command } => config::run(cx, &command).await,
+        Command::Key { command: args::Key::New { path } } => key::new(cx, &path),
+        Command::Key { command: args::Key::Check } => key::check(cx).await,
+        Command::Completions { shell } => completions::run(shell),
+        Command::ExitCodes => exit_codes::run(cx),
+        // The demo's own line: see cli/demo.rs.
+        Command::DemoWriter { .. } => unavailable("demo"),
+    }
+}
+
+fn unavailable(what: &str) -> Result<Exit> {
+    Err(Error::new(ErrorKind::Usage, "run", what, "this build does not have it yet"))
+}

@@ -1,0 +1,87 @@
+//! JSON for programs: `{"schema":"lifeboat/v1/<kind>", …}` (`docs/json-output.md`). Keys are only ever added.
+
+use lifeboat_model::{Error, ErrorKind};
+use lifeboat_repo::{Backup, format_utc};
+use serde_json::{Map, Value, json};
+
+use crate::exit::Exit;
+
+/// A whole document: `body` (an object) behind its schema, pretty, with a line break at the end.
+#[must_use]
+pub(crate) fn document(kind: &str, body: Value) -> String {
+    let mut document = Map::new();
+    document.insert("schema".to_owned(), Value::String(format!("lifeboat/v1/{kind}")));
+    match body {
+        Value::Object(fields) => document.extend(fields),
+        other => {
+            document.insert("value".to_owned(), other);
+        }
+    }
+    // A `Value` with string keys always encodes.
+    format!("{:#}\n", Value::Object(document))
+}
+
+/// An error, without its schema: also a part of documents about several components.
+#[must_use]
+pub(crate) fn error(error: &Error) -> Value {
+    json!({
+        "kind": kind_word(error.kind()),
+        "exit_code": Exit::of(error.kind()).code(),
+        "message": error.to_string(),
+        "detail": error.detail(),
+        "hint": error.hint(),
+        "causes": super::error::causes(error),
+    })
+}
+
+/// The word for a kind of failure.
+#[must_use]
+pub(crate) const fn kind_word(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Failed => "failed",
+        ErrorKind::Usage => "usage",
+        ErrorKind::Incomplete => "incomplete",
+        ErrorKind::ObjectiveMissed => "objective_missed",
+        ErrorKind::Corrupt => "corrupt",
+        ErrorKind::Refused => "refused",
+        ErrorKind::ConfigInvalid => "config_invalid",
+        ErrorKind::TimedOut => "timed_out",
+        ErrorKind::NoSuchPoint => "no_such_point",
+        ErrorKind::NoRepository => "no_repository",
+        ErrorKind::Locked => "locked",
+        ErrorKind::WrongKey => "wrong_key",
+        ErrorKind::Unreachable => "unreachable",
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::AlreadyExists => "already_exists",
+        ErrorKind::NoSpace => "no_space",
+        ErrorKind::Incompatible => "incompatible",
+        ErrorKind::Interrupted => "interrupted",
+        ErrorKind::Terminated => "terminated",
+        ErrorKind::Bug => "bug",
+    }
+}
+
+/// A backup, as every document names it.
+#[must_use]
+pub(crate) fn backup(backup: &Backup) -> Value {
+    let header = &backup.header;
+    json!({
+        "id": backup.id.short(),
+        "name": backup.id.to_string(),
+        "seq": backup.id.seq,
+        "component": header.component.as_str(),
+        "kind": header.kind,
+        "method": header.method,
+        "moment": format_utc(header.moment_us),
+        "began_at": format_utc(header.began_us),
+        "size_bytes": header.size_bytes,
+        "stored_bytes": header.stored_bytes,
+        "files": header.files,
+        "instance": header.instance,
+        "parent": header.parent,
+        "extract": header.extract,
+        "incomplete": header.incomplete,
+        "tags": header.tags,
+        "reason": header.reason,
+    })
+}

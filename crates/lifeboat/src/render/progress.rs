@@ -1,0 +1,154 @@
+//! Progress on stderr: a bar on a terminal, otherwise a plain line every 30 seconds or 10 percent.
+//!
+//! Called from several threads for every block of data: the common path is one atomic addition and one comparison.
+
+use std::io::{IsTerminal as _, Write as _, stderr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lifeboat_model::env::Silent;
+use lifeboat_model::time::{human_bytes, human_duration};
+use lifeboat_model::{Clock, Progress};
+
+use super::text;
+use crate::cli::args::ProgressMode;
+
+/// A plain line comes at least this often while something moves.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+/// And whenever another part of this size is done.
+const LINE_PARTS: u64 = 10;
+
+/// Chooses how progress is shown.
+#[must_use]
+pub(crate) fn choose(mode: ProgressMode, quiet: bool, clock: &Arc<dyn Clock>) -> Arc<dyn Progress> {
+    match mode {
+        _ if quiet => Arc::new(Silent),
+        ProgressMode::None => Arc::new(Silent),
+        ProgressMode::Bar => Arc::new(Bar::default()),
+        ProgressMode::Auto if stderr().is_terminal() => Arc::new(Bar::default()),
+        ProgressMode::Auto | ProgressMode::Plain => Arc::new(Plain::new(Arc::clone(clock))),
+    }
+}
+
+/// One bar at a time, redrawn in place.
+#[derive(Debug, Default)]
+struct Bar(Mutex<Option<ProgressBar>>);
+
+impl Bar {
+    fn current(&self) -> MutexGuard<'_, Option<ProgressBar>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Bar {
+    fn step(&self, name: &str, total_bytes: Option<u64>) {
+        let bar = ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr());
+        let template = if total_bytes.is_some() {
+            "{msg:12} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left"
+        } else {
+            "{msg:12} {spinner} {bytes} in {elapsed}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar.set_message(name.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        if let Some(old) = self.current().replace(bar) {
+            old.finish_and_clear();
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(bar) = self.current().as_ref() {
+            bar.inc(bytes);
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = self.current().take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Lines for logs.
+#[derive(Debug)]
+struct Plain {
+    clock: Arc<dyn Clock>,
+    done: AtomicU64,
+    step: Mutex<Option<Step>>,
+}
+
+#[derive(Debug)]
+struct Step {
+    name: String,
+    total_bytes: Option<u64>,
+    began: Duration,
+    last_line: Duration,
+    last_part: u64,
+}
+
+impl Plain {
+    fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, done: AtomicU64::new(0), step: Mutex::new(None) }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Step>> {
+        self.step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Plain {
+    fn step(&self, name: &str, total_bytes: Option<u64>) {
+        let now = self.clock.monotonic();
+        self.done.store(0, Ordering::Relaxed);
+        *self.current() = Some(Step { name: name.to_owned(), total_bytes, began: now, last_line: now, last_part: 0 });
+    }
+
+    fn advance(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        // Somebody else is looking already: the next block will do.
+        let Ok(mut current) = self.step.try_lock() else { return };
+        let Some(step) = current.as_mut() else { return };
+        let now = self.clock.monotonic();
+        let part = step.total_bytes.and_then(|total| done.saturating_mul(LINE_PARTS).checked_div(total)).unwrap_or(0);
+        if part > step.last_part || now.saturating_sub(step.last_line) >= LINE_EVERY {
+            step.last_part = part;
+            step.last_line = now;
+            say(&line(step, done, now));
+        }
+    }
+
+    fn finish(&self) {
+        *self.current() = None;
+    }
+}
+
+/// `back up: 40 % (16 MB of 40 MB), 210 MB/s, 1.2s left`.
+fn line(step: &Step, done: u64, now: Duration) -> String {
+    let took = now.saturating_sub(step.began);
+    let rate = text::rate(done, took);
+    match step.total_bytes {
+        Some(total) if total > 0 => {
+            let done = done.min(total);
+            let percent = u128::from(done) * 100 / u128::from(total);
+            let left_ms = took.as_millis() * u128::from(total - done) / u128::from(done.max(1));
+            let left = human_duration(Duration::from_millis(u64::try_from(left_ms).unwrap_or(u64::MAX)));
+            format!("{}: {percent} % ({} of {}), {rate}, {left} left", step.name, human_bytes(done), human_bytes(total))
+        }
+        _ => format!("{}: {}, {rate}, {} so far", step.name, human_bytes(done), human_duration(took)),
+    }
+}
+
+fn say(line: &str) {
+    // A closed stderr must not stop a backup.
+    if writeln!(stderr().lock(), "{line}").is_err() {}
+}

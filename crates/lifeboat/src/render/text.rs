@@ -1,0 +1,88 @@
+//! Plain text: aligned tables, times, sizes. Colours come from the caller and are removed by the stream where they do not belong.
+
+use std::time::Duration;
+
+use lifeboat_model::time::human_duration;
+use lifeboat_repo::format_utc;
+use owo_colors::OwoColorize as _;
+
+/// A table whose columns are as wide as their widest cell; the last one is not padded.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+    right: Vec<usize>,
+}
+
+impl Table {
+    /// A table with this head. Columns in `right` (from 0) are aligned to the right.
+    pub(crate) fn new(head: &[&str], right: &[usize]) -> Self {
+        Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()], right: right.to_vec() }
+    }
+
+    /// Adds a row; missing cells are empty.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    /// The table as text, its head bold.
+    pub(crate) fn render(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max().unwrap_or(0))
+            .collect();
+        let mut text = String::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let padding = " ".repeat(widths.get(column).copied().unwrap_or(0).saturating_sub(width(cell)));
+                let (before, after) = if self.right.contains(&column) { (padding.as_str(), "") } else { ("", padding.as_str()) };
+                line.push_str(&format!("{}{before}{cell}{after}", if column == 0 { "" } else { "  " }));
+            }
+            let line = line.trim_end();
+            if index == 0 {
+                text.push_str(&format!("{}\n", line.bold()));
+            } else {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+/// Columns on the screen; our texts hold no wide characters.
+fn width(cell: &str) -> usize {
+    cell.chars().count()
+}
+
+/// A moment: `2026-11-21 02:10:03Z`.
+#[must_use]
+pub(crate) fn time(us: i64) -> String {
+    let text = format_utc(us);
+    let (date, clock) = text.split_once('T').unwrap_or((text.as_str(), ""));
+    let whole: String = clock.chars().take(8).collect();
+    format!("{date} {whole}Z")
+}
+
+/// How long ago, or `in the future` for a clock that stepped back.
+#[must_use]
+pub(crate) fn ago(now_us: i64, us: i64) -> String {
+    match u64::try_from(now_us.saturating_sub(us)) {
+        Ok(us) => format!("{} ago", human_duration(Duration::from_secs(us / 1_000_000))),
+        Err(_) => "in the future".to_owned(),
+    }
+}
+
+/// Bytes per second, where anything was measured.
+#[must_use]
+pub(crate) fn rate(bytes: u64, took: Duration) -> String {
+    let ms = took.as_millis().max(1);
+    let per_s = u64::try_from(u128::from(bytes) * 1_000 / ms).unwrap_or(u64::MAX);
+    format!("{}/s", lifeboat_model::time::human_bytes(per_s))
+}
+
+/// `1 backup`, `2 backups`.
+#[must_use]
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
