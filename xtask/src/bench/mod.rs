@@ -32,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) folder: PathBuf,
     /// The product.
     pub(crate) lifeboat: PathBuf,
+    /// Drives the repository alone (an example of its crate, not shipped).
+    pub(crate) repo_bench: PathBuf,
     /// This program, optimised: it holds the raw pipeline.
     pub(crate) xtask: PathBuf,
 }
@@ -71,14 +73,24 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         bail!("--rounds needs at least 1");
     }
     let target = sh::target_folder()?;
-    // Two builds, because building both at once would unify their features and measure another product than ours.
+    // Separate builds, because building all at once would unify their features and measure another product than ours.
     sh::run(sh::cargo()?.args(["build", "--release", "--locked"]))?;
     sh::run(sh::cargo()?.args(["build", "--release", "--locked", "--package", "xtask"]))?;
+    sh::run(sh::cargo()?.args([
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "lifeboat-repo",
+        "--example",
+        "repo_bench",
+    ]))?;
     let options = Options {
         quick,
         rounds,
         folder: target.join("bench"),
         lifeboat: target.join("release").join("lifeboat"),
+        repo_bench: target.join("release").join("examples").join("repo_bench"),
         xtask: target.join("release").join("xtask"),
     };
     std::fs::create_dir_all(&options.folder)?;

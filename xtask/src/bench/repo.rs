@@ -134,9 +134,9 @@ impl Room<'_> {
     }
 
     fn next_backup(&self) -> Result<f64> {
-        let mut command = Command::new(&self.options.lifeboat);
+        let mut command = Command::new(&self.options.repo_bench);
         command
-            .args(["bench-repo", "backup", "--page-size", "8192", "--source"])
+            .args(["backup", "--page-size", "8192", "--source"])
             .arg(&self.source.folder);
         command.arg("--store").arg(self.store()).arg("--state").arg(self.state());
         let run = self.ours(&mut command, &self.store())?;
@@ -144,7 +144,7 @@ impl Room<'_> {
         let read = report
             .get("read_bytes")
             .and_then(Value::as_u64)
-            .context("no read_bytes in what bench-repo printed")?;
+            .context("no read_bytes in what the driver printed")?;
         if read != self.source.size_bytes {
             bail!("{read} bytes were read of {}", self.source.size_bytes);
         }
@@ -155,8 +155,8 @@ impl Room<'_> {
         let to = self.folder.join("restored");
         self.empty(&to)?;
         let to = to.join("files");
-        let mut command = Command::new(&self.options.lifeboat);
-        command.args(["bench-repo", "restore", "--to"]).arg(&to);
+        let mut command = Command::new(&self.options.repo_bench);
+        command.args(["restore", "--to"]).arg(&to);
         command.arg("--store").arg(self.store()).arg("--state").arg(self.state());
         let run = self.ours(&mut command, &self.folder)?;
         data::compare(&self.source.folder, &to)?;

@@ -39,9 +39,10 @@ pub(crate) struct FinishedPack {
 }
 
 impl PackBuilder {
-    /// Begins pack `number` of `session` with a fresh salt.
+    /// Begins pack `number` of `session` with a fresh salt, in the empty buffer `bytes`.
     pub(crate) fn begin(
         env: &Env,
+        mut bytes: Vec<u8>,
         number: u32,
         class: PackClass,
         session: SessionId,
@@ -51,10 +52,6 @@ impl PackBuilder {
         let mut salt = [0; 32];
         env.entropy.fill(&mut salt)?;
         let key = aead_key(&file_key(data_key, &salt, scope))?;
-        let mut bytes = Vec::with_capacity(match class {
-            PackClass::Data => PACK_TARGET_BYTES + (1 << 18),
-            PackClass::Map => 1 << 20,
-        });
         bytes.extend_from_slice(class.magic());
         bytes.extend_from_slice(session.as_bytes());
         bytes.extend_from_slice(&salt);

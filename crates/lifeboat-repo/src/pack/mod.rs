@@ -2,12 +2,14 @@
 
 mod blob;
 mod builder;
+mod pool;
 
 use lifeboat_model::{Error, ErrorKind, Result};
 
 pub(crate) use blob::{Class, Form, Opener, Placement};
 pub(crate) use blob::{TAG_BYTES, aead_key, read_pack_header};
 pub(crate) use builder::{Compressor, FinishedPack, PackBuilder};
+pub(crate) use pool::Pool;
 
 /// A pack is closed when it holds this much or more.
 pub(crate) const PACK_TARGET_BYTES: usize = 16 << 20;

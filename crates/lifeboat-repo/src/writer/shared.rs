@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::id::{ComponentName, SessionId};
 use crate::key::{IdKeys, Scope, Secret};
-use crate::pack::{FinishedPack, PackBuilder, PackClass};
+use crate::pack::{FinishedPack, PACK_TARGET_BYTES, PackBuilder, PackClass, Pool};
 use crate::sync::lock;
 
 /// What a backup did, in bytes.
@@ -44,7 +44,12 @@ pub(crate) struct Shared {
     /// Data packs that are not full yet, kept from file to file.
     open: Mutex<Vec<PackBuilder>>,
     uploads: Mutex<Option<mpsc::Sender<FinishedPack>>>,
+    /// Buffers of packs that were stored.
+    pub(crate) pool: Pool,
 }
+
+/// A full pack and the longest blob that may overshoot it.
+const PACK_BUFFER_BYTES: usize = PACK_TARGET_BYTES + (1 << 18);
 
 #[derive(Debug)]
 pub(crate) struct SharedParts {
@@ -76,6 +81,7 @@ impl Shared {
             changed_bytes: AtomicU64::new(0),
             open: Mutex::default(),
             uploads: Mutex::new(Some(parts.uploads)),
+            pool: Pool::default(),
         }
     }
 
@@ -90,7 +96,11 @@ impl Shared {
                 "the lineage has used up its pack numbers; run `lifeboat backup --full`",
             )
         })?;
-        PackBuilder::begin(&self.env, number, class, self.session, &self.data_key, &self.scope)
+        let bytes = self.pool.take(match class {
+            PackClass::Data => PACK_BUFFER_BYTES,
+            PackClass::Map => 1 << 20,
+        });
+        PackBuilder::begin(&self.env, bytes, number, class, self.session, &self.data_key, &self.scope)
     }
 
     pub(crate) fn last_pack(&self) -> u32 {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_store::{BlobStore, Put};
 use tokio::sync::mpsc;
@@ -52,7 +51,7 @@ async fn collect(uploads: &mut JoinSet<Result<Pack>>, stored: &mut Vec<Pack>) ->
 async fn put(store: Arc<dyn BlobStore>, shared: Arc<Shared>, pack: FinishedPack) -> Result<Pack> {
     let key = pack_name(&shared.component, pack.class, shared.session, &pack.hash)?;
     let size_bytes = len_u32(pack.bytes.len(), "a pack")?;
-    match store.put(&key, Bytes::from(pack.bytes)).await? {
+    match store.put(&key, shared.pool.lend(pack.bytes)).await? {
         Put::Created | Put::AlreadyThere => {}
     }
     Ok(Pack {
