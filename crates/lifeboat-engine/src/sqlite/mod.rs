@@ -19,7 +19,7 @@ mod queue;
 use std::path::{Path, PathBuf};
 
 pub use capture::{Capture, CaptureOptions, Captured, SourceFile, begin};
-pub use discover::{Found, discover};
+pub use discover::{Discovery, Found, discover};
 pub use facts::Facts;
 pub use filesystem::network_filesystem;
 pub use locks::{Holder, Holders, holders, prove_unused};
