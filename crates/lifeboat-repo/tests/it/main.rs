@@ -10,6 +10,10 @@
     reason = "tests"
 )]
 
+mod bad_input;
+mod crash;
+mod poisoned;
 mod round_trip;
+mod state;
 mod torture;
 mod world;

@@ -1,0 +1,273 @@
+//! The machine dies, the wire lies, the source fails, or somebody lets go of the future: at every operation of a first and of an
+//! incremental backup. Afterwards each listed backup restores byte for byte, and the next run works.
+
+use std::sync::Arc;
+
+use lifeboat_model::{ErrorKind, Result};
+use lifeboat_repo::{Committed, Repository, Writer};
+use lifeboat_store::memory::MemoryStore;
+use lifeboat_testkit::env::START_WALL_US;
+use lifeboat_testkit::faulty::{Fault, FaultyStore, Plan, is_crash};
+use lifeboat_testkit::pages::{MemoryPages, change_pages, table_pages};
+
+use crate::world::{Content, Files, World, failed, meta, pages, seed, write};
+
+fn source(generation: u64) -> Files {
+    let mut bytes = table_pages(1, 4096, 3 * 32 + 5);
+    for round in 0..generation {
+        change_pages(&mut bytes, 4096, round, 3);
+    }
+    let mut files = pages("db", bytes, 4096);
+    files.insert("log".into(), Content::Stream(vec![generation as u8; 5000]));
+    files
+}
+
+/// A repository with `before` backups.
+async fn prepared(before: u64) -> World {
+    let mut world = World::new(seed()).await;
+    // One worker, so that each run does the same number of operations.
+    world.env.threads = 1;
+    for generation in 0..before {
+        world.backup(&source(generation)).await;
+    }
+    world
+}
+
+async fn attempt(world: &World, files: &Files, plan: Plan) -> (Arc<FaultyStore<MemoryStore>>, Result<Committed>) {
+    let store = Arc::new(FaultyStore::new(world.memory.clone(), plan));
+    let repository = match Repository::open(Arc::<FaultyStore<MemoryStore>>::clone(&store)).await {
+        Ok(repository) => repository,
+        Err(error) => return (store, Err(error)),
+    };
+    let outcome = write(&world.env, &repository, world.plan(), files).await;
+    (store, outcome)
+}
+
+/// Every listed backup holds its source; the next run works, and its successor is incremental.
+async fn check_afterwards(world: &World, before: u64, outcome: Option<&Committed>, what: &str) {
+    let listing = world.listing().await;
+    assert!(listing.rejected.is_empty(), "{what}: {:?}", listing.rejected);
+    let count = listing.backups.len() as u64;
+    assert!(count == before || count == before + 1, "{what}: {count} backups");
+    for (generation, backup) in listing.backups.iter().enumerate() {
+        world.assert_holds(backup, &source(generation as u64)).await;
+    }
+    if let Some(committed) = outcome {
+        assert_eq!(listing.latest().unwrap().id, committed.backup.id, "{what}");
+    }
+    let next = world.backup(&source(count)).await;
+    world.assert_holds(&next.backup, &source(count)).await;
+    // INV-07: whatever stood before is built upon: the backup that just made it, or the one before.
+    let parent = listing.latest().map(|backup| backup.id.to_string());
+    assert_eq!(next.backup.header.parent, parent, "{what}: {:?}", next.notes);
+    let after = world.backup(&source(count)).await;
+    assert_eq!(after.stats.changed_bytes, 0, "{what}");
+}
+
+async fn operations(before: u64) -> u64 {
+    let world = prepared(before).await;
+    let (store, outcome) = attempt(&world, &source(before), Plan::calm()).await;
+    outcome.unwrap();
+    store.operations()
+}
+
+#[tokio::test]
+async fn inv_07_a_crash_at_every_operation() {
+    for before in [0, 1, 3] {
+        for number in 0..operations(before).await {
+            for plan in [Plan::calm().crash_at(number), Plan::calm().crash_after(number)] {
+                let what = format!("{before} before, {plan:?}");
+                let world = prepared(before).await;
+                let (store, outcome) = attempt(&world, &source(before), plan).await;
+                assert!(store.crashed(), "{what}");
+                let error = failed(outcome, &what);
+                assert!(is_crash(&error), "{what}: {error}");
+                check_afterwards(&world, before, None, &what).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_lie_of_the_wire() {
+    let faults = [
+        Fault::Delay(5),
+        Fault::Refused(ErrorKind::Unreachable),
+        Fault::Refused(ErrorKind::NoSpace),
+        Fault::ReplyLost,
+        Fault::Twice,
+        Fault::Late(1),
+        Fault::Late(1000),
+    ];
+    for before in [0, 2] {
+        for number in 0..operations(before).await {
+            for fault in faults {
+                let what = format!("{before} before, operation {number} {fault:?}");
+                let world = prepared(before).await;
+                let (store, outcome) = attempt(&world, &source(before), Plan::calm().fault(number, fault)).await;
+                assert!(!store.faulted().is_empty(), "{what}");
+                let harmless = matches!(fault, Fault::Delay(_) | Fault::Twice);
+                assert_eq!(outcome.is_ok(), harmless, "{what}: {:?}", outcome.err());
+                // What was on its way arrives after all.
+                drop(store.land().await);
+                check_afterwards(&world, before, outcome.as_ref().ok(), &what).await;
+            }
+        }
+    }
+}
+
+/// A backup file that lands only after the next backup stands: both count, both restore.
+#[tokio::test]
+async fn a_late_backup_file_does_no_harm() {
+    let world = prepared(2).await;
+    let last_put = {
+        let probe = prepared(2).await;
+        let (store, _) = attempt(&probe, &source(2), Plan::calm()).await;
+        let log = store.log();
+        log.iter()
+            .rfind(|record| record.key.as_str().contains("/backups/"))
+            .unwrap()
+            .number
+    };
+    let (store, outcome) = attempt(&world, &source(2), Plan::calm().fault(last_put, Fault::Late(1000))).await;
+    assert!(outcome.is_err());
+    let next = world.backup(&source(3)).await;
+    drop(store.land().await);
+    let listing = world.listing().await;
+    assert_eq!((listing.backups.len(), listing.rejected.len()), (4, 0));
+    for backup in &listing.backups[2..] {
+        let files = if backup.id == next.backup.id { source(3) } else { source(2) };
+        world.assert_holds(backup, &files).await;
+    }
+    let after = world.backup(&source(4)).await;
+    assert_eq!(
+        after.backup.header.parent,
+        Some(next.backup.id.to_string()),
+        "{:?}",
+        after.notes
+    );
+    world.assert_holds(&after.backup, &source(4)).await;
+}
+
+/// Somebody lets go of the future after any number of turns: nothing half counts, the lock is free, the next run works.
+#[tokio::test]
+async fn a_dropped_future_leaves_nothing_that_counts() {
+    for before in [0, 2] {
+        let total = operations(before).await;
+        for number in 0..total {
+            let world = prepared(before).await;
+            // The store stops answering at this operation; the run is dropped while it waits there.
+            let plan = Plan::calm().fault(number, Fault::Delay(u32::MAX));
+            let store = Arc::new(FaultyStore::new(world.memory.clone(), plan));
+            let probe = Arc::<FaultyStore<MemoryStore>>::clone(&store);
+            let files = source(before);
+            let run = async {
+                let repository = Repository::open(store).await?;
+                write(&world.env, &repository, world.plan(), &files).await
+            };
+            tokio::select! {
+                biased;
+                outcome = run => panic!("operation {number} of {total}: {:?}", outcome.map(|committed| committed.backup.id)),
+                () = async { while probe.operations() <= number { tokio::task::yield_now().await; } } => {}
+            }
+            let what = format!("{before} before, dropped at {number}");
+            let listing = world.listing().await;
+            assert!(listing.rejected.is_empty(), "{what}");
+            check_afterwards(&world, before, None, &what).await;
+        }
+    }
+}
+
+/// INV-03: whichever segment fails, there is no backup file, also when the caller goes on as if nothing had happened.
+#[tokio::test]
+async fn inv_03_an_error_of_the_source_ends_in_no_backup_file() {
+    let Some(Content::Pages(bytes, _)) = source(0).remove("db") else {
+        panic!("pages")
+    };
+    let segments = MemoryPages::new(bytes.clone(), 4096).with_segments_of(131_072).segments();
+    for before in [0, 1] {
+        for segment in 0..=segments {
+            let world = prepared(before).await;
+            let mut writer = Writer::begin(&world.env, &world.repository, world.plan()).await.unwrap();
+            let failing = MemoryPages::new(bytes.clone(), 4096)
+                .with_segments_of(131_072)
+                .failing_at(segment);
+            let error = writer.put_pages(meta("db"), Arc::new(failing)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unreachable, "segment {segment}: {error}");
+            let again = Box::new(std::io::Cursor::new(vec![1]));
+            assert!(writer.put_stream(meta("other"), again).await.is_err());
+            let error = failed(
+                writer.commit(START_WALL_US, serde_json::Value::Null).await,
+                "a commit after a failure",
+            );
+            assert_eq!(error.kind(), ErrorKind::Bug);
+            assert_eq!(world.stored("backups").await.len() as u64, before);
+            check_afterwards(&world, before, None, &format!("segment {segment}")).await;
+        }
+    }
+}
+
+/// INV-03, for streams, for sources that break their word about their size, and for a put that nobody waited for.
+#[tokio::test]
+async fn no_source_that_breaks_its_word_becomes_a_backup() {
+    use lifeboat_io::flow::PageSource;
+
+    #[derive(Debug)]
+    struct Liar(MemoryPages, i64);
+
+    impl PageSource for Liar {
+        fn page_size(&self) -> u32 {
+            self.0.page_size()
+        }
+        fn size_bytes(&self) -> u64 {
+            self.0.size_bytes().saturating_add_signed(self.1)
+        }
+        fn next_segment(&self, buffer: &mut Vec<u8>) -> Result<Option<u64>> {
+            self.0.next_segment(buffer)
+        }
+    }
+
+    struct Broken(usize);
+
+    impl std::io::Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            if self.0 == 0 {
+                return Err(std::io::Error::other("the disk is gone"));
+            }
+            let count = buffer.len().min(self.0);
+            buffer[..count].fill(7);
+            self.0 -= count;
+            Ok(count)
+        }
+    }
+
+    let world = prepared(1).await;
+    for off in [-131_072, -4096, -1, 1, 4096, 131_072, 10_000_000] {
+        let mut writer = Writer::begin(&world.env, &world.repository, world.plan()).await.unwrap();
+        let source = Liar(MemoryPages::new(table_pages(1, 4096, 70), 4096), off);
+        let error = writer.put_pages(meta("db"), Arc::new(source)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{off}: {error}");
+        assert!(writer.commit(START_WALL_US, serde_json::Value::Null).await.is_err());
+    }
+    for size in [0, 1, 3 << 20] {
+        let mut writer = Writer::begin(&world.env, &world.repository, world.plan()).await.unwrap();
+        let error = writer.put_stream(meta("log"), Box::new(Broken(size))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{size}: {error}");
+        assert!(writer.commit(START_WALL_US, serde_json::Value::Null).await.is_err());
+    }
+    let mut writer = Writer::begin(&world.env, &world.repository, world.plan()).await.unwrap();
+    let stream = Box::new(std::io::Cursor::new(vec![3; 100_000]));
+    tokio::select! {
+        biased;
+        () = std::future::ready(()) => {}
+        record = writer.put_stream(meta("log"), stream) => panic!("{record:?}"),
+    }
+    // Never polled, it has done nothing; polled once, it stands in the way.
+    {
+        let stream = Box::new(std::io::Cursor::new(vec![3; 100_000]));
+        let mut put = Box::pin(writer.put_stream(meta("log"), stream));
+        tokio::select! { biased; record = &mut put => panic!("{record:?}"), () = std::future::ready(()) => {} }
+    }
+    assert!(writer.commit(START_WALL_US, serde_json::Value::Null).await.is_err());
+    check_afterwards(&world, 1, None, "after all of them").await;
+}
