@@ -29,7 +29,9 @@ struct Real(Instant);
 
 impl Clock for Real {
     fn wall_us(&self) -> i64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
     }
 
@@ -59,9 +61,23 @@ async fn main() -> Result<()> {
     let flag = |name: &str| flags.get(name).with_context(|| format!("{name} is missing"));
     let (store, state) = (PathBuf::from(flag("--store")?), PathBuf::from(flag("--state")?));
     let threads = std::thread::available_parallelism()?.get();
-    let env = Env { clock: Arc::new(Real(Instant::now())), entropy: Arc::new(System), progress: Arc::new(Silent), threads };
+    let env = Env {
+        clock: Arc::new(Real(Instant::now())),
+        entropy: Arc::new(System),
+        progress: Arc::new(Silent),
+        threads,
+    };
     match verb.as_str() {
-        "backup" => backup(&env, Path::new(flag("--source")?), store, state, flag("--page-size")?.parse()?).await,
+        "backup" => {
+            backup(
+                &env,
+                Path::new(flag("--source")?),
+                store,
+                state,
+                flag("--page-size")?.parse()?,
+            )
+            .await
+        }
         "restore" => restore(&env, store, state, Path::new(flag("--to")?)).await,
         other => bail!("{other}: backup or restore?"),
     }
@@ -77,7 +93,11 @@ fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                let name = path.strip_prefix(folder)?.to_str().context("a name that is not UTF-8")?.to_owned();
+                let name = path
+                    .strip_prefix(folder)?
+                    .to_str()
+                    .context("a name that is not UTF-8")?
+                    .to_owned();
                 found.push((name, path));
             }
         }
@@ -126,8 +146,16 @@ async fn backup(env: &Env, source: &Path, store: PathBuf, state: PathBuf, page_s
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
     for (name, path) in files(source)? {
-        let meta = FileMeta { path: name.clone(), mode: 0o600, uid: 0, gid: 0, modified_us: 0 };
-        writer.put_pages(meta, Arc::new(FilePages::new(File::open(path)?, name, page_size)?)).await?;
+        let meta = FileMeta {
+            path: name.clone(),
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            modified_us: 0,
+        };
+        writer
+            .put_pages(meta, Arc::new(FilePages::new(File::open(path)?, name, page_size)?))
+            .await?;
     }
     let committed = writer.commit(env.clock.wall_us(), serde_json::json!({})).await?;
     let stats = committed.stats;
@@ -156,7 +184,9 @@ async fn restore(env: &Env, store: PathBuf, state: PathBuf, to: &Path) -> Result
             std::fs::create_dir_all(parent)?;
         }
         let target = File::options().read(true).write(true).create_new(true).open(&path)?;
-        let fetched = reader.restore(file, Arc::new(FileSink::new(target, file.meta.path.clone())), false).await?;
+        let fetched = reader
+            .restore(file, Arc::new(FileSink::new(target, file.meta.path.clone())), false)
+            .await?;
         fetched_bytes += fetched.fetched_bytes;
         written_bytes += fetched.written_bytes;
     }

@@ -20,6 +20,11 @@ mod sync;
 mod time;
 mod writer;
 
+#[cfg(test)]
+extern crate self as lifeboat_repo;
+#[cfg(test)]
+mod tests;
+
 pub use closure::{Closure, KeyFile, Pack};
 pub use header::Header;
 pub use id::{BackupId, ComponentName, Lineage, RepositoryId, SessionId};

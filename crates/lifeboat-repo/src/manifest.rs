@@ -327,6 +327,8 @@ impl Unsealed {
         hasher.update(&self.body);
         let salt = *hasher.finalize().as_bytes();
         let key = aead_key(&file_key(data_key, &salt, scope))?;
+        #[cfg(test)]
+        crate::tests::sealed::note(&key, &[0; 12], associated(clear).as_ref(), &self.body);
         let tag = key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key([0; 12]), associated(clear), &mut self.body)
             .map_err(|error| Error::new(ErrorKind::Bug, "seal", "a manifest", error.to_string()))?;

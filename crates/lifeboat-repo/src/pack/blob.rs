@@ -113,6 +113,13 @@ pub(crate) fn seal(
     id: &Id,
 ) -> Result<()> {
     let at = offset as usize;
+    #[cfg(test)]
+    crate::tests::sealed::note(
+        key,
+        nonce(offset, id).as_ref(),
+        associated(class, form, raw_bytes, id).as_ref(),
+        &pack[at..],
+    );
     let tag = key
         .seal_in_place_separate_tag(nonce(offset, id), associated(class, form, raw_bytes, id), &mut pack[at..])
         .map_err(|error| Error::new(ErrorKind::Bug, "seal", "a blob", error.to_string()))?;

@@ -50,8 +50,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
     let standing: HashSet<BackupId> = backup_names(repository, &component).await?;
     let mut notes = Vec::new();
     let proposed = propose_parent(&plan, &folder, &standing, &mut notes);
-    let session = SessionId::draw(env)?;
-    announce(env, repository, &plan, session, proposed.as_ref()).await?;
+    let session = announce(env, repository, &plan, proposed.as_ref()).await?;
     // Only now: what was deleted before the announcement is seen missing here, what is deleted after it must respect it.
     let listing = repository.backups(&plan.component, &plan.trust).await?;
     let parent = accept_parent(proposed, &listing, &plan.component, began_us, &mut notes)?;
@@ -149,7 +148,22 @@ fn propose_parent(
     None
 }
 
-async fn announce(
+/// Draws a session and announces it. A number that is taken (a rewound or cloned machine draws it again) is not used twice.
+async fn announce(env: &Env, repository: &Repository, plan: &BackupPlan, parent: Option<&State>) -> Result<SessionId> {
+    const ATTEMPTS: usize = 64;
+    let mut taken = None;
+    for _ in 0..ATTEMPTS {
+        let session = SessionId::draw(env)?;
+        match announce_as(env, repository, plan, session, parent).await {
+            Ok(()) => return Ok(session),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => taken = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(taken.unwrap_or_else(|| Error::new(ErrorKind::Bug, "announce", &plan.component, "no attempt was made")))
+}
+
+async fn announce_as(
     env: &Env,
     repository: &Repository,
     plan: &BackupPlan,
