@@ -107,7 +107,9 @@ fn scan(pid: u32, process: &Path, wanted: &BTreeMap<(u64, u64), PathBuf>, holder
         // Through the link: the file that is open, even if the process sees it under another path.
         match descriptor.and_then(|descriptor| std::fs::metadata(descriptor.path())) {
             Ok(metadata) => {
-                if let Some(file) = wanted.get(&(metadata.dev(), metadata.ino())) {
+                if let Some(file) = wanted.get(&(metadata.dev(), metadata.ino()))
+                    && !is_our_copy(process)
+                {
                     holders.seen.push(Holder {
                         pid,
                         process: name_of(process),
@@ -118,6 +120,25 @@ fn scan(pid: u32, process: &Path, wanted: &BTreeMap<(u64, u64), PathBuf>, holder
             Err(error) => holders.blind |= !has_ended(&error),
         }
     }
+}
+
+/// A child that this process is just starting holds copies of our own descriptors until it runs its program.
+fn is_our_copy(process: &Path) -> bool {
+    let stat = std::fs::read(process.join("stat")).unwrap_or_default();
+    has_not_begun(&String::from_utf8_lossy(&stat), std::process::id())
+}
+
+/// Whether a line of `/proc/PID/stat` is of a child of `parent` that has not begun to run a program yet.
+fn has_not_begun(stat: &str, parent: u32) -> bool {
+    /// `PF_FORKNOEXEC` of the kernel.
+    const FORKED_ONLY: u32 = 0x40;
+    // The name in parentheses may hold anything, spaces and parentheses included.
+    let Some((_, fields)) = stat.rsplit_once(')') else {
+        return false;
+    };
+    let mut fields = fields.split_whitespace().skip(1).map(str::parse::<u32>);
+    let (ppid, flags) = (fields.next(), fields.nth(4));
+    matches!((ppid, flags), (Some(Ok(ppid)), Some(Ok(flags))) if ppid == parent && flags & FORKED_ONLY != 0)
 }
 
 fn has_ended(error: &std::io::Error) -> bool {
@@ -204,4 +225,25 @@ fn names(seen: &[Holder]) -> String {
 
 fn refused(path: &Path, detail: String) -> Error {
     Error::new(ErrorKind::Refused, OP, path.display(), detail).with_hint(STOP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_not_begun;
+
+    #[test]
+    fn only_own_children_before_their_program_are_our_copies() {
+        assert!(has_not_begun("77 (a b) c) R 12 77 77 0 -1 4194368 0 0", 12));
+        assert!(
+            !has_not_begun("77 (a b) c) R 12 77 77 0 -1 4194304 0 0", 12),
+            "runs its program"
+        );
+        assert!(
+            !has_not_begun("77 (a b) c) R 13 77 77 0 -1 4194368 0 0", 12),
+            "the child of another"
+        );
+        assert!(!has_not_begun("", 12));
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(!has_not_begun(&own, std::os::unix::process::parent_id()), "{own}");
+    }
 }

@@ -1,0 +1,16 @@
+//! The SQLite engine against real databases and real other processes: the `sqlite3` shell and Python, which bring their own SQLite.
+//! Another connection of this process would prove nothing, for SQLite's locks belong to processes.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+mod child;
+mod discover;
+mod locks;
+mod other;
+mod probe;
