@@ -3,6 +3,171 @@
 //! Three stages: `file` (what may be written) -> `lower` (what is wrong with it, all of it, with line and column) ->
 //! `settings` (what the program works with). Reads one file; must not open a store, a database or a secret.
 
+mod check;
+mod file;
+mod initial;
+mod lower;
+mod order;
+mod problem;
+mod recipient;
 mod settings;
+mod surroundings;
+#[cfg(test)]
+mod tests;
 
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use lifeboat_model::time::human_duration;
+use lifeboat_model::{Error, ErrorKind, Result};
+use serde_json::{Value as Json, json};
+
+pub(crate) use initial::{Initial, render_initial};
 pub(crate) use settings::{ComponentSettings, Encrypt, KeySettings, MinFree, SecretRef, Settings, StoreSettings};
+
+use file::ConfigFile;
+use problem::Problem;
+use surroundings::Surroundings;
+
+/// Largest file that is read, in bytes; more is a wrong path, not a configuration.
+const LIMIT_BYTES: u64 = 1 << 20;
+
+/// Finds the configuration: `explicit` (`--config`), `$LIFEBOAT_CONFIG`, `./lifeboat.yaml`,
+/// `$XDG_CONFIG_HOME/lifeboat/lifeboat.yaml` (or `~/.config`), `/etc/lifeboat/lifeboat.yaml`; the first that is there.
+/// `ConfigInvalid` if none is, or if a named one is not.
+pub(crate) fn find(explicit: Option<&Path>) -> Result<PathBuf> {
+    Surroundings::real().find(explicit)
+}
+
+/// Reads and checks the configuration at `path`. `ConfigInvalid` with every problem in the detail: message, line, column
+/// and the lines around it.
+pub(crate) fn load(path: &Path) -> Result<Settings> {
+    let fail = |source| {
+        Error::io("read configuration", path.display(), source)
+            .with_kind(ErrorKind::ConfigInvalid)
+            .with_hint("name another file with `--config`, or make one with `lifeboat init`")
+    };
+    let absolute = std::path::absolute(path).map_err(fail)?;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(&absolute).map_err(fail)?;
+    file.take(LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+    parse(&absolute, &bytes, &Surroundings::real())
+}
+
+/// What `load` does with the bytes of the file. `path` is absolute.
+fn parse(path: &Path, bytes: &[u8], surroundings: &Surroundings) -> Result<Settings> {
+    let invalid = |text: &str, problems| {
+        let detail = problem::render(path, text, problems);
+        Error::new(ErrorKind::ConfigInvalid, "use configuration", path.display(), detail)
+            .with_hint("correct the file, then run `lifeboat config check`")
+    };
+    if bytes.len() as u64 > LIMIT_BYTES {
+        let message = format!("the file is larger than {LIMIT_BYTES} bytes and cannot be a configuration");
+        return Err(invalid("", vec![Problem::general(message)]));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let column = String::from_utf8_lossy(before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default())
+            .chars()
+            .count()
+            + 1;
+        let message = format!("the file is not UTF-8 text: line {line}, column {column} holds a byte that no letter has");
+        invalid("", vec![Problem::general(message).help("save the file as UTF-8")])
+    })?;
+    let file = read(text).map_err(|problems| invalid(text, problems))?;
+    lower::lower(&file, path, surroundings.state_dir().as_deref()).map_err(|problems| invalid(text, problems))
+}
+
+/// The first stage: everything that is wrong with the shape of the file.
+fn read(text: &str) -> Result<ConfigFile, Vec<Problem>> {
+    let empty = text
+        .lines()
+        .map(str::trim)
+        .all(|line| line.is_empty() || line.starts_with('#') || line == "---");
+    if empty {
+        return Err(vec![
+            Problem::general("the file is empty").help("`lifeboat init` writes a configuration to begin with"),
+        ]);
+    }
+    serde_saphyr::from_str_with_options::<ConfigFile>(text, options()).map_err(|error| {
+        let problems = check::shape(text, options(), &schema());
+        if problems.is_empty() {
+            vec![check::foreign(&error)]
+        } else {
+            problems
+        }
+    })
+}
+
+/// Strict: nothing that is written is passed over.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        with_snippet: false,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
+        reject_unsupported_tags: true,
+    }
+}
+
+/// The JSON Schema of the file, for editors and for `lifeboat config schema`.
+pub(crate) fn schema() -> Json {
+    file::schema()
+}
+
+/// The configuration as it takes effect, with all defaults; secrets only as where they are.
+pub(crate) fn show(settings: &Settings) -> Json {
+    let keys: serde_json::Map<String, Json> = settings
+        .keys
+        .values()
+        .map(|key| {
+            let identity = key.identity.as_ref().map(ToString::to_string);
+            (
+                key.name.clone(),
+                json!({ "recipients": key.recipients, "identity": identity }),
+            )
+        })
+        .collect();
+    let stores: serde_json::Map<String, Json> = settings
+        .stores
+        .values()
+        .map(|store| {
+            let min_free = store.min_free.as_ref().map(ToString::to_string);
+            (
+                store.name.clone(),
+                json!({ "kind": "fs", "path": store.path, "min_free": min_free }),
+            )
+        })
+        .collect();
+    let components: Vec<Json> = settings.components.iter().map(show_component).collect();
+    let left_out: Vec<Json> = settings
+        .not_backed_up
+        .iter()
+        .map(|(system, name, reason)| json!({ "system": system, "name": name, "reason": reason }))
+        .collect();
+    json!({
+        "path": settings.path,
+        "instance": { "name": settings.instance_name, "state_dir": settings.state_dir },
+        "instances": settings.instances,
+        "keys": keys,
+        "stores": stores,
+        "components": components,
+        "not_backed_up": left_out,
+        "warnings": settings.warnings,
+    })
+}
+
+fn show_component(component: &ComponentSettings) -> Json {
+    json!({
+        "name": component.name,
+        "kind": "sqlite",
+        "path": component.sqlite_path,
+        "busy_timeout": human_duration(component.busy_timeout),
+        "max_stall": human_duration(component.max_stall),
+        "rpo": component.rpo.map(human_duration),
+        "rto": component.rto.map(human_duration),
+        "store": component.store,
+        "encrypt": component.encrypt.to_string(),
+        "priority": component.priority,
+        "depends_on": component.depends_on,
+    })
+}

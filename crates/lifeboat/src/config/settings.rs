@@ -163,7 +163,7 @@ impl SecretRef {
 
     async fn read_file(&self, path: PathBuf) -> Result<Zeroizing<Vec<u8>>> {
         let shown = self.to_string();
-        lifeboat_io::compute::run(move || {
+        lifeboat_io::compute::run("read secret", move || {
             use std::io::Read as _;
             let fail = |source| Error::io("read secret", &shown, source);
             let mut bytes = Zeroizing::new(Vec::new());

@@ -1,0 +1,335 @@
+//! What may be written into `lifeboat.yaml`: the shape of the file, and nothing about whether it makes sense.
+//!
+//! The doc comments of the fields are the reference manual: the JSON Schema and `docs/configuration.md` are made from
+//! them. Every value keeps its place in the file. Kinds are keys (`sqlite: {…}`): tagged, untagged and flattened forms
+//! would lose the place. Must not check references, units or paths; `lower` does.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_saphyr::{Location, Spanned};
+
+/// A value and where it stands. Compares by value only, so that it can be the key of a map.
+#[derive(Debug, Clone)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Location,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<T>::deserialize(deserializer)?;
+        Ok(Self {
+            value: spanned.value,
+            place: spanned.referenced,
+        })
+    }
+}
+
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for At<T> {}
+
+impl<T: Ord> PartialOrd for At<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T: Ord> Ord for At<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.value.cmp(&other.value)
+    }
+}
+
+/// The place is not part of the schema.
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// A map whose keys are names that people choose.
+pub(super) type Named<T> = BTreeMap<At<String>, T>;
+
+/// The configuration of Lifeboat: what is protected, where backups go and who can read them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "lifeboat.yaml")]
+pub(super) struct ConfigFile {
+    /// Version of this file's shape. This Lifeboat reads version 1.
+    #[schemars(with = "u64", range(min = 1, max = 1))]
+    pub(super) version: At<u64>,
+    /// This installation of Lifeboat.
+    pub(super) instance: InstanceFile,
+    /// Public keys of the installations whose backups are trusted, by name. `lifeboat init` writes its own key here; add
+    /// the keys of other hosts that write into the same stores. A backup signed by anybody else is refused.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, InstanceKeyText>>")]
+    pub(super) instances: Option<Named<At<String>>>,
+    /// Keys that backups are encrypted with, by name. The name `none` is reserved.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, KeyFile>>")]
+    pub(super) keys: Option<Named<KeyFile>>,
+    /// Places that hold backups, by name.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, StoreFile>>")]
+    pub(super) stores: Option<Named<StoreFile>>,
+    /// What is protected: one entry for each thing that people name in an emergency.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, SystemFile>>")]
+    pub(super) systems: Option<Named<SystemFile>>,
+}
+
+/// This installation of Lifeboat.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InstanceFile {
+    /// Name of this installation; it stands in every backup that it writes.
+    #[schemars(with = "String", example = &"app-host")]
+    pub(super) name: At<String>,
+    /// Folder for this installation's own state: its signing key, locks and what it has seen. Default:
+    /// `/var/lib/lifeboat` for root, otherwise `$XDG_STATE_HOME/lifeboat` or `~/.local/state/lifeboat`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"/var/lib/lifeboat")]
+    pub(super) state_dir: Option<At<String>>,
+}
+
+/// The public key of an installation: `ed25519:` and 64 hexadecimal digits.
+#[derive(Debug, JsonSchema)]
+#[schemars(extend("pattern" = "^ed25519:[0-9a-f]{64}$"))]
+#[expect(dead_code, reason = "gives the schema its pattern; never made")]
+struct InstanceKeyText(String);
+
+/// A key. Exactly one kind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum KeyFile {
+    /// An age key pair. Whoever writes backups needs the public half only.
+    Age(AgeFile),
+}
+
+/// An age key pair.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgeFile {
+    /// Public keys (`age1…`) that can read the backups, at least one. Add a second one that is kept off-site.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub(super) recipients: At<Vec<At<String>>>,
+    /// Where the secret half is. Leave it out on a host that writes backups and never reads them.
+    #[serde(default)]
+    #[schemars(with = "Option<SecretFile>")]
+    pub(super) identity: Option<At<SecretFile>>,
+}
+
+/// Where a secret is. The secret itself, as text, works too and gives a warning.
+pub(super) enum SecretFile {
+    /// Content of a file.
+    File(At<String>),
+    /// Value of an environment variable.
+    Env(At<String>),
+    /// Output of a command.
+    Command(At<Vec<String>>),
+    /// The secret in the clear.
+    Inline(String),
+}
+
+/// The referenced forms of [`SecretFile`], for the schema.
+#[derive(Debug, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "gives the schema its shape; never made")]
+enum SecretReference {
+    /// A file that holds the secret.
+    File(String),
+    /// Name of an environment variable that holds the secret.
+    Env(String),
+    /// A program and its arguments; it prints the secret. No shell is involved.
+    Command(Vec<String>),
+}
+
+impl fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("‹secret›")
+    }
+}
+
+impl JsonSchema for SecretFile {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = SecretReference::json_schema(generator);
+        let inline = json_schema!({ "type": "string", "description": "The secret in the clear; works, and gives a warning." });
+        if let Some(variants) = schema.get_mut("oneOf").and_then(serde_json::Value::as_array_mut) {
+            variants.push(inline.to_value());
+        }
+        schema.insert("description".into(), "Where a secret is.".into());
+        schema
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretVisitor)
+    }
+}
+
+struct SecretVisitor;
+
+impl<'de> Visitor<'de> for SecretVisitor {
+    type Value = SecretFile;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a reference to a secret: { file: … }, { env: … } or { command: […] }")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, secret: &str) -> Result<SecretFile, E> {
+        Ok(SecretFile::Inline(secret.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretFile, A::Error> {
+        let Some(kind) = map.next_key::<String>()? else {
+            return Err(A::Error::custom("write one of file, env and command"));
+        };
+        let secret = match kind.as_str() {
+            "file" => SecretFile::File(map.next_value()?),
+            "env" => SecretFile::Env(map.next_value()?),
+            "command" => SecretFile::Command(map.next_value()?),
+            other => return Err(A::Error::unknown_field(other, &["file", "env", "command"])),
+        };
+        match map.next_key::<String>()? {
+            None => Ok(secret),
+            Some(_) => Err(A::Error::custom("write only one of file, env and command")),
+        }
+    }
+}
+
+/// A place that holds backups. Exactly one kind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum StoreFile {
+    /// A folder on a local or mounted file system.
+    Fs(FsFile),
+}
+
+/// A folder on a local or mounted file system.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FsFile {
+    /// The folder. A relative path begins at the folder of this file.
+    #[schemars(with = "String", example = &"/var/backups/lifeboat")]
+    pub(super) path: At<String>,
+    /// How much of the file system must stay free: a percentage (`5%`) or a size (`10GiB`). A backup that would leave less
+    /// is refused before it begins.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"5%")]
+    pub(super) min_free: Option<At<String>>,
+}
+
+/// A system: what people name in an emergency.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SystemFile {
+    /// What is deliberately not backed up, and why: `name: reason`. It becomes part of status and reports.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    pub(super) not_backed_up: Option<Named<At<String>>>,
+    /// What is backed up, by name. Everywhere else a component is called `SYSTEM/COMPONENT`.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, ComponentFile>>")]
+    pub(super) components: Option<Named<ComponentFile>>,
+}
+
+/// One protected thing of a system.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ComponentFile {
+    /// An SQLite database.
+    pub(super) sqlite: SqliteFile,
+    /// What was promised to the people who depend on it.
+    #[serde(default)]
+    pub(super) objectives: Option<ObjectivesFile>,
+    /// Order of recovery: a lower number is recovered earlier. Default: 100.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", extend("default" = 100))]
+    pub(super) priority: Option<At<u32>>,
+    /// Components that must be recovered before this one: `COMPONENT` of the same system, or `SYSTEM/COMPONENT`.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(super) depends_on: Option<Vec<At<String>>>,
+    /// Where its backups go.
+    pub(super) backup: BackupFile,
+}
+
+/// An SQLite database.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SqliteFile {
+    /// The database file. A relative path begins at the folder of this file.
+    #[schemars(with = "String", example = &"/data/sortie.db")]
+    pub(super) path: At<String>,
+    /// How long a backup waits for a lock that the application holds. Default: 5s.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "5s"))]
+    pub(super) busy_timeout: Option<At<String>>,
+    /// How long a backup may hold up the application at most. Default: 5s.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "5s"))]
+    pub(super) max_stall: Option<At<String>>,
+}
+
+/// What was promised.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ObjectivesFile {
+    /// How much work may be lost at most (recovery point objective).
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"24h")]
+    pub(super) rpo: Option<At<String>>,
+    /// How long a recovery may take at most (recovery time objective).
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"30m")]
+    pub(super) rto: Option<At<String>>,
+}
+
+/// Where backups go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BackupFile {
+    /// Names of the stores; exactly one in this version.
+    #[schemars(with = "Vec<String>", length(min = 1, max = 1))]
+    pub(super) to: At<Vec<At<String>>>,
+    /// Name of the key that encrypts the backups, or `none`, written out. If there is exactly one key, it is the default.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"main")]
+    pub(super) encrypt: Option<At<String>>,
+}
+
+/// The JSON Schema of the file, every part of it in place: there is nothing recursive to refer to.
+pub(super) fn schema() -> serde_json::Value {
+    let mut settings = schemars::generate::SchemaSettings::draft2020_12();
+    settings.inline_subschemas = true;
+    settings.into_generator().into_root_schema_for::<ConfigFile>().to_value()
+}

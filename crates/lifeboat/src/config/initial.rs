@@ -1,0 +1,161 @@
+//! The configuration that `lifeboat init` writes: complete, with a comment wherever somebody will want to change something.
+//!
+//! Only text; writes nothing. Every value goes through [`quoted`], so that no path or name can become something else.
+
+use std::path::PathBuf;
+
+/// What the first configuration is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Initial {
+    /// Name of this installation.
+    pub(crate) instance_name: String,
+    /// Where it keeps its state.
+    pub(crate) state_dir: PathBuf,
+    /// Its public key (`ed25519:…`).
+    pub(crate) instance_public: String,
+    /// Public key and file of the secret key; `None` writes `encrypt: none`.
+    pub(crate) key: Option<(String, PathBuf)>,
+    /// Folder of the store.
+    pub(crate) store_path: PathBuf,
+    /// What is backed up: `system/component` and its database file.
+    pub(crate) components: Vec<(String, PathBuf)>,
+    /// How much work may be lost, as a duration with a unit.
+    pub(crate) rpo: String,
+    /// How long a recovery may take, as a duration with a unit.
+    pub(crate) rto: String,
+}
+
+/// The text of `lifeboat.yaml`.
+pub(crate) fn render_initial(initial: &Initial) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    line("# Configuration of Lifeboat. `lifeboat config check` tells whether it is right.".into());
+    line("# Editors know every key with the schema: lifeboat config schema > lifeboat.schema.json".into());
+    line("# yaml-language-server: $schema=./lifeboat.schema.json".into());
+    line("version: 1".into());
+    line(String::new());
+    line("instance:".into());
+    line(format!("  name: {}", quoted(&initial.instance_name)));
+    line("  # Signing key, locks and what was seen so far. Keep it on a disk of its own, not in a store.".into());
+    line(format!("  state_dir: {}", quoted(&initial.state_dir.to_string_lossy())));
+    line(String::new());
+    line("# Whose backups are trusted. Add the public keys of other hosts that write into the same store.".into());
+    line("instances:".into());
+    line(format!(
+        "  {}: {}",
+        quoted(&initial.instance_name),
+        quoted(&initial.instance_public)
+    ));
+    line(String::new());
+    if let Some((recipient, identity)) = &initial.key {
+        line("keys:".into());
+        line("  main:".into());
+        line("    age:".into());
+        line("      # Everybody listed here can read the backups. Add the public key of a second, off-site key.".into());
+        line(format!("      recipients: [{}]", quoted(recipient)));
+        line("      # Without this file no backup can be read: keep a copy away from this machine.".into());
+        line(format!("      identity: {{ file: {} }}", quoted(&identity.to_string_lossy())));
+        line(String::new());
+    }
+    line("stores:".into());
+    line("  disk:".into());
+    line("    fs:".into());
+    line(format!("      path: {}", quoted(&initial.store_path.to_string_lossy())));
+    line("      min_free: 5%".into());
+    line(String::new());
+    line(systems(initial));
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
+}
+
+fn systems(initial: &Initial) -> String {
+    let mut out = String::new();
+    let mut add = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    if initial.components.is_empty() {
+        add(
+            "# Nothing is backed up yet. A system is what people name in an emergency; a component is one database of it.".into(),
+        );
+        add("systems: {}".into());
+        add(example(initial));
+        return out;
+    }
+    add("systems:".into());
+    let mut written: Vec<&str> = Vec::new();
+    for (name, _) in &initial.components {
+        let system = name.split('/').next().unwrap_or(name);
+        if written.contains(&system) {
+            continue;
+        }
+        written.push(system);
+        add(format!("  {}:", quoted(system)));
+        add("    # What is deliberately left out, and why; it appears in status and reports.".into());
+        add("    # not_backed_up: { sessions: can be made again }".into());
+        add("    components:".into());
+        for (name, path) in &initial.components {
+            let (of, component) = name.split_once('/').unwrap_or((name, "db"));
+            if of == system {
+                add(block(initial, component, &path.to_string_lossy()));
+            }
+        }
+    }
+    out
+}
+
+/// One component.
+fn block(initial: &Initial, component: &str, path: &str) -> String {
+    let encrypt = if initial.key.is_some() { "main" } else { "none" };
+    let lines = [
+        format!("      {}:", quoted(component)),
+        format!("        sqlite: {{ path: {} }}", quoted(path)),
+        "        # rpo: how much work may be lost; rto: how long a recovery may take.".to_owned(),
+        format!(
+            "        objectives: {{ rpo: {}, rto: {} }}",
+            quoted(&initial.rpo),
+            quoted(&initial.rto)
+        ),
+        format!("        backup: {{ to: [disk], encrypt: {encrypt} }}"),
+    ];
+    lines.join("\n")
+}
+
+/// The same as a comment, for a file without components.
+fn example(initial: &Initial) -> String {
+    let body = block(initial, "db", "/path/to/database.db");
+    let head = ["systems:", "  shop:", "    components:"];
+    let lines: Vec<String> = head
+        .iter()
+        .copied()
+        .chain(body.lines())
+        .map(|line| format!("#   {line}"))
+        .collect();
+    format!("# For example:\n{}", lines.join("\n"))
+}
+
+/// A YAML scalar: as it stands where that is safe, otherwise in double quotes (whose escapes are those of JSON).
+fn quoted(text: &str) -> String {
+    let plain = !text.is_empty()
+        && text
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '.' | '_' | '-'))
+        && text.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '/')
+        && !["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&text.to_ascii_lowercase().as_str());
+    if plain || is_duration(text) {
+        text.to_owned()
+    } else {
+        serde_json::Value::from(text).to_string()
+    }
+}
+
+/// `24h` and the like begin with a digit but are text in every YAML.
+fn is_duration(text: &str) -> bool {
+    text.starts_with(|letter: char| letter.is_ascii_digit())
+        && text.ends_with(['w', 'd', 'h', 'm', 's'])
+        && text.chars().all(|letter| letter.is_ascii_digit() || "wdhms".contains(letter))
+}

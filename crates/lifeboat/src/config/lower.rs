@@ -1,0 +1,598 @@
+//! From what was written to what is meant: checks everything and reports all problems at once.
+//!
+//! Fills in defaults, resolves paths and references, reads units. Must not open anything that the configuration names;
+//! it only asks the file system whether two paths are the same place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use lifeboat_model::time::{parse_duration, parse_size};
+use lifeboat_repo::{ComponentName, PublicKey};
+use serde_saphyr::Location;
+
+use super::check::{list, nearest, unknown_version};
+use super::file::{At, ComponentFile, ConfigFile, KeyFile, Named, SecretFile, StoreFile};
+use super::problem::Problem;
+use super::settings::{ComponentSettings, Encrypt, KeySettings, MinFree, SecretRef, Settings, StoreSettings};
+use super::{order, recipient};
+
+/// Wait and stall unless the file says otherwise.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Place in the order of recovery unless the file says otherwise.
+const DEFAULT_PRIORITY: u32 = 100;
+
+/// The word for backups in the clear.
+const CLEAR: &str = "none";
+
+/// Checks `file`, which was read from `path` (absolute).
+pub(super) fn lower(file: &ConfigFile, path: &Path, default_state_dir: Option<&Path>) -> Result<Settings, Vec<Problem>> {
+    let mut lowering = Lowering {
+        folder: path.parent().unwrap_or(Path::new("/")),
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let settings = lowering.config(file, path, default_state_dir);
+    if lowering.problems.is_empty() {
+        Ok(Settings {
+            warnings: lowering.warnings,
+            ..settings
+        })
+    } else {
+        Err(lowering.problems)
+    }
+}
+
+struct Lowering<'a> {
+    /// Where relative paths begin.
+    folder: &'a Path,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+impl Lowering<'_> {
+    fn config(&mut self, file: &ConfigFile, path: &Path, default_state_dir: Option<&Path>) -> Settings {
+        if file.version.value != 1 {
+            self.problems.push(unknown_version(file.version.place));
+        }
+        self.name(&file.instance.name, "an instance");
+        let state_dir = match (&file.instance.state_dir, default_state_dir) {
+            (Some(text), _) => self.path(text),
+            (None, Some(default)) => default.to_owned(),
+            (None, None) => {
+                self.problems.push(
+                    Problem::at(
+                        file.instance.name.place,
+                        "there is no default for `state_dir`: HOME is not set",
+                    )
+                    .help("write `state_dir` under `instance`"),
+                );
+                PathBuf::new()
+            }
+        };
+        let instances = self.instances(file);
+        let keys = self.keys(file);
+        let stores = self.stores(file);
+        let components = self.components(file);
+        let settings = Settings {
+            path: path.to_owned(),
+            instance_name: file.instance.name.value.clone(),
+            state_dir,
+            instances,
+            keys,
+            stores,
+            components,
+            not_backed_up: self.not_backed_up(file),
+            warnings: Vec::new(),
+        };
+        self.second_looks(&settings);
+        settings
+    }
+
+    fn instances(&mut self, file: &ConfigFile) -> BTreeMap<String, String> {
+        let mut instances = BTreeMap::new();
+        for (name, key) in file.instances.iter().flatten() {
+            self.name(name, "an instance");
+            if PublicKey::from_str(&key.value).is_err() {
+                self.problems.push(
+                    Problem::at(key.place, format!("the public key of `{}` cannot be read", name.value))
+                        .label("not a public key")
+                        .help("a public key is `ed25519:` and 64 hexadecimal digits; `lifeboat init` writes it"),
+                );
+            }
+            instances.insert(name.value.clone(), key.value.clone());
+        }
+        instances
+    }
+
+    fn keys(&mut self, file: &ConfigFile) -> BTreeMap<String, KeySettings> {
+        let mut keys = BTreeMap::new();
+        for (name, key) in file.keys.iter().flatten() {
+            self.name(name, "a key");
+            if name.value == CLEAR {
+                self.problems.push(
+                    Problem::at(
+                        name.place,
+                        "a key cannot be called `none`: `encrypt: none` means no encryption",
+                    )
+                    .label("reserved")
+                    .help("give the key another name"),
+                );
+            }
+            let KeyFile::Age(age) = key;
+            if age.recipients.value.is_empty() {
+                self.problems.push(
+                    Problem::at(age.recipients.place, format!("the key `{}` has no recipient", name.value))
+                        .label("empty")
+                        .help("write at least one public key (`age1…`)"),
+                );
+            }
+            for recipient in &age.recipients.value {
+                if let Err(reason) = recipient::check(&recipient.value) {
+                    self.problems.push(
+                        Problem::at(
+                            recipient.place,
+                            format!("a recipient of the key `{}` cannot be used", name.value),
+                        )
+                        .label(reason)
+                        .help("a recipient is an age public key: `age1` and 58 more letters and digits"),
+                    );
+                }
+            }
+            let identity = age.identity.as_ref().and_then(|secret| self.secret(secret, &name.value));
+            let settings = KeySettings {
+                name: name.value.clone(),
+                recipients: age.recipients.value.iter().map(|recipient| recipient.value.clone()).collect(),
+                identity,
+            };
+            keys.insert(name.value.clone(), settings);
+        }
+        keys
+    }
+
+    fn secret(&mut self, secret: &At<SecretFile>, key: &str) -> Option<SecretRef> {
+        match &secret.value {
+            SecretFile::File(path) => Some(SecretRef::File(self.path(path))),
+            SecretFile::Env(name) => {
+                if name.value.trim().is_empty() || name.value.contains(['=', '\0']) {
+                    self.problems
+                        .push(Problem::at(name.place, "this is not the name of an environment variable"));
+                }
+                Some(SecretRef::Env(name.value.clone()))
+            }
+            SecretFile::Command(argv) => {
+                if argv.value.first().is_none_or(|program| program.trim().is_empty()) {
+                    self.problems.push(
+                        Problem::at(argv.place, "the command is empty")
+                            .help("write the program and its arguments: [program, argument]"),
+                    );
+                }
+                Some(SecretRef::Command(argv.value.clone()))
+            }
+            SecretFile::Inline(text) => {
+                if text.trim().is_empty() {
+                    self.problems.push(
+                        Problem::at(secret.place, "the secret is empty")
+                            .help("write { file: … }, { env: … } or { command: […] }"),
+                    );
+                }
+                let line = secret.place.line();
+                self.warnings.push(format!(
+                    "the identity of the key {key} stands in the clear in line {line}; \
+                     move it into a file that only Lifeboat can read and write `identity: {{ file: … }}`"
+                ));
+                Some(SecretRef::Inline(text.clone()))
+            }
+        }
+    }
+
+    fn stores(&mut self, file: &ConfigFile) -> BTreeMap<String, StoreSettings> {
+        let mut stores = BTreeMap::new();
+        let mut seen: Vec<(PathBuf, String)> = Vec::new();
+        for (name, store) in file.stores.iter().flatten() {
+            self.name(name, "a store");
+            let StoreFile::Fs(fs) = store;
+            let path = self.path(&fs.path);
+            let real = real(&path);
+            if let Some((_, other)) = seen.iter().find(|(place, _)| *place == real) {
+                self.problems.push(
+                    Problem::at(
+                        fs.path.place,
+                        format!("the stores `{other}` and `{}` are the same folder", name.value),
+                    )
+                    .label(format!("also the folder of `{other}`"))
+                    .help("give each store a folder of its own, or remove one of them"),
+                );
+            }
+            seen.push((real, name.value.clone()));
+            let min_free = fs.min_free.as_ref().and_then(|text| self.min_free(text));
+            let settings = StoreSettings {
+                name: name.value.clone(),
+                path,
+                min_free,
+            };
+            stores.insert(name.value.clone(), settings);
+        }
+        stores
+    }
+
+    fn components(&mut self, file: &ConfigFile) -> Vec<ComponentSettings> {
+        let mut components = Vec::new();
+        let mut references = Vec::new();
+        let mut databases: Vec<(PathBuf, String)> = Vec::new();
+        for (system, content) in file.systems.iter().flatten() {
+            self.name(system, "a system");
+            for (name, component) in content.components.iter().flatten() {
+                self.name(name, "a component");
+                let full = format!("{}/{}", system.value, name.value);
+                let settings = self.component(file, &full, component);
+                let path = &component.sqlite.path;
+                let real = real(&settings.sqlite_path);
+                if let Some((_, other)) = databases.iter().find(|(place, _)| *place == real) {
+                    self.problems.push(
+                        Problem::at(path.place, format!("{other} and {full} are the same database"))
+                            .label(format!("also the database of {other}"))
+                            .help("back a database up as one component"),
+                    );
+                }
+                databases.push((real, full));
+                for dependency in component.depends_on.iter().flatten() {
+                    references.push((components.len(), dependency, qualified(&system.value, &dependency.value)));
+                }
+                components.push(settings);
+            }
+        }
+        self.in_order(components, references)
+    }
+
+    fn component(&mut self, file: &ConfigFile, full: &str, component: &ComponentFile) -> ComponentSettings {
+        let sqlite = &component.sqlite;
+        let objectives = component.objectives.as_ref();
+        let rpo = objectives.and_then(|objectives| objectives.rpo.as_ref());
+        let rto = objectives.and_then(|objectives| objectives.rto.as_ref());
+        if rpo.is_none() && rto.is_none() {
+            self.warnings.push(format!(
+                "{full} has no objectives: nobody can tell whether its backups are recent enough; write `objectives: {{ rpo: 24h, rto: 30m }}`"
+            ));
+        }
+        ComponentSettings {
+            name: full.to_owned(),
+            sqlite_path: self.path(&sqlite.path),
+            busy_timeout: sqlite
+                .busy_timeout
+                .as_ref()
+                .map_or(DEFAULT_LIMIT, |text| self.duration(text, "busy_timeout", "5s")),
+            max_stall: sqlite
+                .max_stall
+                .as_ref()
+                .map_or(DEFAULT_LIMIT, |text| self.some_duration(text, "max_stall", "5s")),
+            rpo: rpo.map(|text| self.some_duration(text, "rpo", "24h")),
+            rto: rto.map(|text| self.some_duration(text, "rto", "30m")),
+            store: self.store_of(file, full, component),
+            encrypt: self.encrypt_of(file, full, component),
+            priority: component
+                .priority
+                .as_ref()
+                .map_or(DEFAULT_PRIORITY, |priority| priority.value),
+            depends_on: Vec::new(),
+        }
+    }
+
+    fn store_of(&mut self, file: &ConfigFile, full: &str, component: &ComponentFile) -> String {
+        let to = &component.backup.to;
+        let known = names(file.stores.as_ref());
+        for store in &to.value {
+            if !known.contains(&store.value.as_str()) {
+                self.unknown(store, "store", "stores", &known);
+            }
+        }
+        if to.value.len() != 1 {
+            let problem = match to.value.len() {
+                0 => Problem::at(to.place, format!("the backups of {full} have no store"))
+                    .label("empty")
+                    .help(format!("known stores: {}", list(&known))),
+                count => Problem::at(to.value[1].place, format!("the backups of {full} name {count} stores"))
+                    .label("one too many")
+                    .help("this version writes to exactly one store; several stores follow in a later version"),
+            };
+            self.problems.push(problem);
+        }
+        to.value.first().map(|store| store.value.clone()).unwrap_or_default()
+    }
+
+    fn encrypt_of(&mut self, file: &ConfigFile, full: &str, component: &ComponentFile) -> Encrypt {
+        let known = names(file.keys.as_ref());
+        let Some(encrypt) = &component.backup.encrypt else {
+            if let [only] = known.as_slice() {
+                return Encrypt::Key((*only).to_owned());
+            }
+            let why = if known.is_empty() {
+                "there is no key"
+            } else {
+                "there are several keys"
+            };
+            self.problems.push(
+                Problem::at(
+                    component.backup.to.place,
+                    format!("`encrypt` is missing in the backup of {full}, and {why}"),
+                )
+                .label("`encrypt` belongs beside this")
+                .help(format!(
+                    "write the name of a key (known: {}), or `encrypt: none` for backups that anybody can read",
+                    list(&known)
+                )),
+            );
+            return Encrypt::None;
+        };
+        if encrypt.value == CLEAR {
+            self.warnings.push(format!(
+                "backups of {full} are not encrypted (`encrypt: none`): whoever can read the store can read the data"
+            ));
+            return Encrypt::None;
+        }
+        if !known.contains(&encrypt.value.as_str()) {
+            if ["false", "no", "off", "never"].contains(&encrypt.value.to_lowercase().as_str()) {
+                self.problems.push(
+                    Problem::at(encrypt.place, format!("unknown key `{}`", encrypt.value))
+                        .label("not known under `keys`")
+                        .help("no encryption is written `encrypt: none`"),
+                );
+            } else {
+                self.unknown(encrypt, "key", "keys", &known);
+            }
+        }
+        Encrypt::Key(encrypt.value.clone())
+    }
+
+    /// Checks `depends_on` (index of a component, where it is written, the full name) and sorts.
+    fn in_order(
+        &mut self,
+        mut components: Vec<ComponentSettings>,
+        references: Vec<(usize, &At<String>, String)>,
+    ) -> Vec<ComponentSettings> {
+        let known: Vec<String> = components.iter().map(|component| component.name.clone()).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let mut places: BTreeMap<(String, String), Location> = BTreeMap::new();
+        for (index, written, full) in references {
+            if !known.contains(&full.as_str()) {
+                let full = At {
+                    value: full,
+                    place: written.place,
+                };
+                self.unknown(&full, "component", "components", &known);
+                continue;
+            }
+            let component = &mut components[index];
+            places.insert((component.name.clone(), full.clone()), written.place);
+            if !component.depends_on.contains(&full) {
+                component.depends_on.push(full);
+            }
+        }
+        match order::by_recovery(components) {
+            Ok(sorted) => sorted,
+            Err(circle) => {
+                let step = match circle.as_slice() {
+                    [only] => (only.clone(), only.clone()),
+                    [first, second, ..] => (first.clone(), second.clone()),
+                    [] => return Vec::new(),
+                };
+                let place = places.get(&step).copied().unwrap_or(Location::UNKNOWN);
+                let first = circle.first().cloned().unwrap_or_default();
+                let path = circle
+                    .iter()
+                    .chain(std::iter::once(&first))
+                    .map(String::as_str)
+                    .collect::<Vec<_>>();
+                self.problems.push(
+                    Problem::at(place, format!("the order of recovery is a circle: {}", path.join(" → ")))
+                        .label("part of the circle")
+                        .help("remove one of these `depends_on`"),
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    fn not_backed_up(&mut self, file: &ConfigFile) -> Vec<(String, String, String)> {
+        let mut left_out = Vec::new();
+        for (system, content) in file.systems.iter().flatten() {
+            for (name, reason) in content.not_backed_up.iter().flatten() {
+                if reason.value.trim().is_empty() {
+                    self.problems.push(
+                        Problem::at(reason.place, format!("why is `{}` not backed up?", name.value))
+                            .help("write the reason in a few words: it appears in status and reports"),
+                    );
+                }
+                if let Some((both, _)) = content
+                    .components
+                    .iter()
+                    .flatten()
+                    .find(|(component, _)| component.value == name.value)
+                {
+                    self.problems.push(
+                        Problem::at(name.place, format!("`{}` is both a component and not backed up", name.value))
+                            .label(format!("also a component, in line {}", both.place.line())),
+                    );
+                }
+                left_out.push((system.value.clone(), name.value.clone(), reason.value.clone()));
+            }
+        }
+        left_out
+    }
+
+    /// What works but is probably not meant.
+    fn second_looks(&mut self, settings: &Settings) {
+        if settings.components.is_empty() && self.problems.is_empty() {
+            self.warnings
+                .push("nothing is backed up: there is no component under `systems`".to_owned());
+        }
+        for store in settings.stores.values() {
+            let folder = real(&store.path);
+            if real(&settings.state_dir).starts_with(&folder) {
+                self.warnings.push(format!(
+                    "the state folder {} lies inside the store {}: whoever loses the store loses the signing key too",
+                    settings.state_dir.display(),
+                    store.name
+                ));
+            }
+            for key in settings.keys.values() {
+                if let Some(SecretRef::File(path)) = &key.identity
+                    && real(path).starts_with(&folder)
+                {
+                    self.warnings.push(format!(
+                        "the identity of the key {} lies inside the store {}: whoever can read the store can read the backups; move it elsewhere",
+                        key.name, store.name
+                    ));
+                }
+            }
+            for component in &settings.components {
+                if real(&component.sqlite_path).starts_with(&folder) {
+                    self.warnings.push(format!(
+                        "the database of {} lies inside the store {}: one broken disk takes both",
+                        component.name, store.name
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Single values.
+impl Lowering<'_> {
+    fn name(&mut self, name: &At<String>, what: &str) {
+        // The repository has the last word on names; the other half of the test name is always sound.
+        if ComponentName::new(format!("x/{}", name.value)).is_err() {
+            self.problems.push(
+                Problem::at(name.place, format!("`{}` is not a name for {what}", name.value)).help(
+                    "a name has letters, digits, `-`, `_` and `.`, begins with a letter, digit or `_`, and has at most 64 characters",
+                ),
+            );
+        }
+    }
+
+    fn unknown(&mut self, name: &At<String>, what: &str, section: &str, known: &[&str]) {
+        let problem = Problem::at(name.place, format!("unknown {what} `{}`", name.value));
+        let problem = match nearest(&name.value, known.iter().copied()) {
+            Some(near) => problem.label(format!("did you mean `{near}`?")),
+            None => problem.label(format!("not known under `{section}`")),
+        };
+        self.problems.push(problem.help(format!("known {section}: {}", list(known))));
+    }
+
+    /// An absolute path; a relative one begins at the folder of the configuration.
+    fn path(&mut self, text: &At<String>) -> PathBuf {
+        if text.value.trim().is_empty() || text.value.contains('\0') {
+            self.problems
+                .push(Problem::at(text.place, "this is not a path").label("empty or not allowed"));
+        }
+        if text.value == "~" || text.value.starts_with("~/") || text.value.contains("${") || text.value.starts_with('$') {
+            self.problems.push(
+                Problem::at(text.place, format!("`{}` would not be expanded", text.value))
+                    .label("`~` and `$` are taken as they stand")
+                    .help("write the full path"),
+            );
+        }
+        tidy(&self.folder.join(&text.value))
+    }
+
+    fn duration(&mut self, text: &At<String>, what: &str, example: &str) -> Duration {
+        match parse_duration(&text.value) {
+            Ok(duration) => duration,
+            Err(error) => {
+                let problem = Problem::at(text.place, format!("`{what}` is not a duration")).label(error.detail());
+                let number = text.value.trim();
+                let bare = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+                self.problems.push(if bare {
+                    let unit = example.trim_start_matches(|letter: char| letter.is_ascii_digit());
+                    problem.help(format!("write the unit: `{what}: {number}{unit}` (units: w, d, h, m, s, ms)"))
+                } else {
+                    problem.help(format!("write a whole number and a unit, for example `{what}: {example}`"))
+                });
+                DEFAULT_LIMIT
+            }
+        }
+    }
+
+    /// A duration that must not be zero.
+    fn some_duration(&mut self, text: &At<String>, what: &str, example: &str) -> Duration {
+        let duration = self.duration(text, what, example);
+        if duration.is_zero() {
+            self.problems.push(
+                Problem::at(text.place, format!("`{what}` is zero, which nothing can keep"))
+                    .label("must be longer")
+                    .help(format!("for example `{what}: {example}`")),
+            );
+        }
+        duration
+    }
+
+    fn min_free(&mut self, text: &At<String>) -> Option<MinFree> {
+        let written = text.value.trim();
+        let parsed = match written.strip_suffix('%') {
+            Some(number) => match number.trim().parse::<u8>() {
+                Ok(percent) if percent < 100 => Ok(MinFree::Percent(percent)),
+                _ => Err("a percentage is a whole number from 0% to 99%".to_owned()),
+            },
+            None => parse_size(written)
+                .map(MinFree::Bytes)
+                .map_err(|error| error.detail().to_owned()),
+        };
+        match parsed {
+            Ok(min_free) => Some(min_free),
+            Err(reason) => {
+                self.problems.push(
+                    Problem::at(text.place, "`min_free` is neither a percentage nor a size")
+                        .label(reason)
+                        .help("for example `min_free: 5%` or `min_free: 10GiB`"),
+                );
+                None
+            }
+        }
+    }
+}
+
+/// The names under a section.
+fn names<T>(section: Option<&Named<T>>) -> Vec<&str> {
+    let names: BTreeSet<&str> = section.into_iter().flatten().map(|(name, _)| name.value.as_str()).collect();
+    names.into_iter().collect()
+}
+
+/// `COMPONENT` means the one of the same system.
+fn qualified(system: &str, written: &str) -> String {
+    if written.contains('/') {
+        written.to_owned()
+    } else {
+        format!("{system}/{written}")
+    }
+}
+
+/// Without `.`, and without `..` where that changes nothing but the text: `a/..` may lead elsewhere through a link.
+fn tidy(path: &Path) -> PathBuf {
+    path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
+}
+
+/// The place a path means: links are followed as far as it is there, the rest is taken as text.
+fn real(path: &Path) -> PathBuf {
+    let mut rest: Vec<Component<'_>> = Vec::new();
+    let mut parts = path.components();
+    loop {
+        let known = parts.as_path();
+        if let Ok(found) = known.canonicalize() {
+            return rest.iter().rev().fold(found, |mut joined, part| {
+                match part {
+                    Component::ParentDir => {
+                        joined.pop();
+                    }
+                    other => joined.push(other),
+                }
+                joined
+            });
+        }
+        match parts.next_back() {
+            Some(part) => rest.push(part),
+            None => return path.to_owned(),
+        }
+    }
+}
