@@ -116,7 +116,8 @@ impl Inner {
                 let pack = self.backup.closure.pack(number).ok_or_else(unknown)?;
                 let keys = self.keys.get(pack.key as usize).ok_or_else(unknown)?;
                 let name = self.backup.closure.pack_key(pack, self.component())?;
-                let head = self.repository.store().get_range(&name, 0..PACK_HEADER_BYTES as u64).await?;
+                let head = self.repository.store().get_range(&name, 0..PACK_HEADER_BYTES as u64).await;
+                let head = head.map_err(lost_file)?;
                 let salt = read_pack_header(&head, pack.class.magic(), keys.session.as_bytes(), name.as_str())?;
                 Ok::<_, Error>(Arc::new(aead_key(&file_key(&keys.data_key, &salt, &self.scope))?))
             })
@@ -138,7 +139,13 @@ impl Inner {
         let name = self.backup.closure.pack_key(pack, self.component())?;
         let key = self.pack_key(place.pack).await?;
         let range = u64::from(place.offset)..u64::from(place.offset) + u64::from(place.stored_bytes);
-        let mut sealed = self.repository.store().get_range(&name, range).await?.to_vec();
+        let mut sealed = self
+            .repository
+            .store()
+            .get_range(&name, range)
+            .await
+            .map_err(lost_file)?
+            .to_vec();
         let raw = Opener::new()?
             .open(&key, &mut sealed, &place, class, raw_bytes, &id)?
             .to_vec();
@@ -178,54 +185,13 @@ impl Inner {
 impl Reader {
     /// Opens a backup. `WrongKey`: none of `identities` fits one of the sessions it reaches; `Corrupt`: something is damaged (INV-11).
     pub async fn open(env: &Env, repository: &Repository, backup: &Backup, identities: &Identities) -> Result<Self> {
-        let component = &backup.header.component;
-        let scope = Scope::new(repository.id(), component);
-        let mut keys = Vec::new();
-        for file in &backup.closure.keys {
-            let name = file.key(component)?;
-            let stored = repository.store().get(&name, u64::from(file.size_bytes)).await?;
-            if blake3::hash(&stored).as_bytes() != &file.hash {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    "open the session key",
-                    name,
-                    "its bytes do not hash to its name: it is damaged or was overwritten",
-                ));
-            }
-            keys.push(SessionKeys::unwrap(
-                &stored,
-                file.clear,
-                identities,
-                repository.id(),
-                component,
-                file.session,
-            )?);
-        }
+        let scope = Scope::new(repository.id(), &backup.header.component);
+        let keys = open_keys(repository, backup, identities).await?;
         let own = keys
             .first()
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "open", backup.id.short(), "it names no key file"))?;
-        if keys
-            .iter()
-            .any(|session| session.lineage != backup.header.lineage || session.id_key != own.id_key)
-        {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "open",
-                backup.id.short(),
-                "its sessions belong to different lineages",
-            ));
-        }
         let ids = IdKeys::derive(&own.id_key);
-        let name = component.folder()?.join(&format!("backups/{}", backup.id))?;
-        let stored = repository.store().get(&name, BACKUP_LIMIT_BYTES).await?;
-        if blake3::hash(&stored).as_bytes() != &backup.id.hash {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "open",
-                backup.id.short(),
-                "its bytes do not hash to its name",
-            ));
-        }
+        let stored = read_backup_file(repository, backup).await?;
         let body = stored
             .get(..stored.len().saturating_sub(crate::signed::TRAILER_BYTES))
             .unwrap_or_default();
@@ -475,6 +441,66 @@ fn read_back(inner: &Inner, sink: &dyn PageSink, file: &FileRecord, mut offset: 
         offset += u64::from(*length);
     }
     Ok((ids, offset))
+}
+
+/// What was listed and is not there when it is read: for whoever wants the data that is damage.
+pub(crate) fn lost_file(error: Error) -> Error {
+    if error.kind() == ErrorKind::NotFound {
+        error
+            .with_kind(ErrorKind::Corrupt)
+            .with_hint("the file went missing from the store; `lifeboat list` shows which backups are whole")
+    } else {
+        error
+    }
+}
+
+/// Opens the key file of every session the backup reaches.
+async fn open_keys(repository: &Repository, backup: &Backup, identities: &Identities) -> Result<Vec<SessionKeys>> {
+    let component = &backup.header.component;
+    let mut keys: Vec<SessionKeys> = Vec::new();
+    for file in &backup.closure.keys {
+        let name = file.key(component)?;
+        let stored = repository
+            .store()
+            .get(&name, u64::from(file.size_bytes))
+            .await
+            .map_err(lost_file)?;
+        // INV-11: damage is looked for first, so that it is never taken for a key that does not fit.
+        if blake3::hash(&stored).as_bytes() != &file.hash {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "open the session key",
+                name,
+                "its bytes do not hash to its name: it is damaged or was overwritten",
+            ));
+        }
+        let session = SessionKeys::unwrap(&stored, file.clear, identities, repository.id(), component, file.session)?;
+        if session.lineage != backup.header.lineage || keys.first().is_some_and(|own| own.id_key != session.id_key) {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "open",
+                backup.id.short(),
+                "its sessions belong to different lineages",
+            ));
+        }
+        keys.push(session);
+    }
+    Ok(keys)
+}
+
+async fn read_backup_file(repository: &Repository, backup: &Backup) -> Result<bytes::Bytes> {
+    let name = backup.header.component.folder()?.join(&format!("backups/{}", backup.id))?;
+    let stored = repository.store().get(&name, BACKUP_LIMIT_BYTES).await.map_err(lost_file)?;
+    if blake3::hash(&stored).as_bytes() == &backup.id.hash {
+        Ok(stored)
+    } else {
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            "open",
+            backup.id.short(),
+            "its bytes do not hash to its name",
+        ))
+    }
 }
 
 async fn with_file_table(mut inner: Inner) -> Result<Inner> {

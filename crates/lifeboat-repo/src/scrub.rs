@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::listing::Backup;
 use crate::pack::PACK_LIMIT_BYTES;
-use crate::reader::Verified;
+use crate::reader::{Verified, lost_file};
 use crate::repository::Repository;
 
 /// Reads every key file and pack that a backup needs and compares its hash with its name. The first file that does not fit is the
@@ -23,7 +23,7 @@ pub async fn scrub(env: &Env, repository: &Repository, backup: &Backup) -> Resul
             let Some((key, size_bytes)) = pending.next() else { break };
             let store = std::sync::Arc::clone(repository.store());
             tasks.spawn(async move {
-                let bytes = store.get(&key, PACK_LIMIT_BYTES.max(size_bytes)).await?;
+                let bytes = store.get(&key, PACK_LIMIT_BYTES.max(size_bytes)).await.map_err(lost_file)?;
                 let length = bytes.len() as u64;
                 let hash = compute::run("hash", move || Ok(blake3::hash(&bytes).to_string())).await?;
                 let named = key.file_name().trim_end_matches(".age").trim_end_matches(".clear");

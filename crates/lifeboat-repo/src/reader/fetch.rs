@@ -10,7 +10,7 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use ring::aead::LessSafeKey;
 use tokio::task::JoinSet;
 
-use super::{Fetched, Inner};
+use super::{Fetched, Inner, lost_file};
 use crate::key::Id;
 use crate::pack::{Class, Opener, Placement};
 
@@ -122,7 +122,8 @@ async fn read_batch(inner: Arc<Inner>, batch: Batch, page_size: usize, sink: Opt
     };
     let pack = inner.backup.closure.pack(batch.pack).ok_or_else(unknown)?;
     let name = inner.backup.closure.pack_key(pack, inner.component())?;
-    let bytes = inner.repository.store().get_range(&name, batch.range.clone()).await?;
+    let bytes = inner.repository.store().get_range(&name, batch.range.clone()).await;
+    let bytes = bytes.map_err(lost_file)?;
     let fetched_bytes = bytes.len() as u64;
     let written_bytes = compute::run("open a pack", move || {
         let mut opener = inner.take_opener()?;

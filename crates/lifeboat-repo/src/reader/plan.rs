@@ -170,7 +170,7 @@ impl<'a> Walk<'a> {
         groups: &mut BTreeMap<Placement, Job>,
     ) -> Result<Id> {
         let pages = length / self.file.page_size;
-        if pages > 128 || length % self.file.page_size != 0 {
+        if pages > 128 || !length.is_multiple_of(self.file.page_size) {
             return Err(self.damaged("an extent has overlays that the format does not allow there"));
         }
         let mut covered = 0_u128;

@@ -16,6 +16,9 @@ struct Sealed {
     content: [u8; 32],
 }
 
+/// What each key and nonce, or part of a nonce, sealed.
+type Contents<const N: usize> = HashMap<([u8; 16], [u8; N]), HashSet<[u8; 32]>>;
+
 static ALL: Mutex<Vec<Sealed>> = Mutex::new(Vec::new());
 
 pub(crate) fn note(key: &LessSafeKey, nonce: &[u8], associated: &[u8], plain: &[u8]) {
@@ -45,8 +48,8 @@ pub(super) struct Judged {
 
 pub(super) fn judge() -> Judged {
     let all = lock(&ALL).clone();
-    let mut by_nonce: HashMap<([u8; 16], [u8; 12]), HashSet<[u8; 32]>> = HashMap::new();
-    let mut by_offset: HashMap<([u8; 16], [u8; 4]), HashSet<[u8; 32]>> = HashMap::new();
+    let mut by_nonce: Contents<12> = HashMap::new();
+    let mut by_offset: Contents<4> = HashMap::new();
     for sealed in &all {
         by_nonce.entry((sealed.key, sealed.nonce)).or_default().insert(sealed.content);
         let offset = [sealed.nonce[0], sealed.nonce[1], sealed.nonce[2], sealed.nonce[3]];

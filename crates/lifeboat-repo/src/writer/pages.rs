@@ -218,7 +218,7 @@ impl<'a> Worker<'a> {
             return Ok(Known::Same { row, chain });
         }
         // Groups hold whole pages only.
-        if length % job.page_size != 0 {
+        if !length.is_multiple_of(job.page_size) {
             return Ok(Known::Nothing);
         }
         Ok(self.overlay(place, head, &id, chain, hashes))

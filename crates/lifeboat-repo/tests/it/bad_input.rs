@@ -205,7 +205,7 @@ async fn a_backup_replayed_elsewhere_counts_nowhere() {
     let (oldest, _) = &history[0];
     let key = from.join(&format!("backups/{}", oldest.id)).unwrap();
     for name in [
-        format!("{:016x}-{}", 99, &oldest.id.to_string()[17..]),
+        format!("{:016x}-{}", 99, oldest.id.to_string().split_once('-').unwrap().1),
         oldest.id.to_string().to_uppercase(),
         "notes.txt".into(),
     ] {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use lifeboat_model::{ErrorKind, Result};
 use lifeboat_repo::{Committed, Repository, Writer};
+use lifeboat_store::BlobStore;
 use lifeboat_store::memory::MemoryStore;
 use lifeboat_testkit::env::START_WALL_US;
-use lifeboat_testkit::faulty::{Fault, FaultyStore, Plan, is_crash};
+use lifeboat_testkit::faulty::{Fault, FaultyStore, Op, Plan, is_crash};
 use lifeboat_testkit::pages::{MemoryPages, change_pages, table_pages};
 
 use crate::world::{Content, Files, World, failed, meta, pages, seed, write};
@@ -18,7 +19,7 @@ fn source(generation: u64) -> Files {
         change_pages(&mut bytes, 4096, round, 3);
     }
     let mut files = pages("db", bytes, 4096);
-    files.insert("log".into(), Content::Stream(vec![generation as u8; 5000]));
+    files.insert("log".into(), Content::Stream(generation.to_le_bytes().repeat(700)));
     files
 }
 
@@ -270,4 +271,61 @@ async fn no_source_that_breaks_its_word_becomes_a_backup() {
     }
     assert!(writer.commit(START_WALL_US, serde_json::Value::Null).await.is_err());
     check_afterwards(&world, 1, None, "after all of them").await;
+}
+
+/// INV-02, INV-01: announcement, key, packs and maps, then once the backup file, then a look at all of it. Names are the hashes of what
+/// they name.
+#[tokio::test]
+async fn inv_02_everything_stands_before_the_backup_file() {
+    for before in [0, 2] {
+        let world = prepared(before).await;
+        let (store, outcome) = attempt(&world, &source(before), Plan::calm()).await;
+        let committed = outcome.unwrap();
+        let log = store.log();
+        let puts: Vec<&str> = log
+            .iter()
+            .filter(|record| record.op == Op::Put)
+            .map(|record| record.key.as_str().split('/').nth(2).unwrap())
+            .collect();
+        assert_eq!((puts[0], puts[1]), ("sessions", "keys"), "{puts:?}");
+        assert_eq!(
+            puts.iter().position(|folder| *folder == "backups"),
+            Some(puts.len() - 1),
+            "{puts:?}"
+        );
+        assert!(
+            puts[2..puts.len() - 1]
+                .iter()
+                .all(|folder| ["packs", "maps"].contains(folder)),
+            "{puts:?}"
+        );
+        assert_eq!(log.last().unwrap().op, Op::List);
+        // The store is looked at after the announcement and before the key.
+        let ops: Vec<Op> = log.iter().map(|record| record.op).collect();
+        let announced = ops.iter().position(|op| *op == Op::Put).unwrap();
+        assert_eq!(ops[announced + 1], Op::List, "{ops:?}");
+        for (key, size_bytes) in committed.backup.closure.files(&world.component).unwrap() {
+            let bytes = world.bytes_of(&key).await;
+            assert_eq!(bytes.len() as u64, size_bytes);
+            assert!(key.as_str().contains(&blake3::hash(&bytes).to_string()), "{key}");
+        }
+    }
+}
+
+/// Something deletes a file of the backup while it is made: the last look notices.
+#[tokio::test]
+async fn a_file_that_goes_before_the_last_look_is_noticed() {
+    let world = prepared(1).await;
+    let mut writer = Writer::begin(&world.env, &world.repository, world.plan()).await.unwrap();
+    crate::world::put_all(&mut writer, &source(1)).await.unwrap();
+    for key in world.stored("keys").await {
+        world.memory.delete(&key).await.unwrap();
+    }
+    let error = failed(writer.commit(START_WALL_US, serde_json::Value::Null).await, "a commit");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("no longer in the store"), "{error}");
+    let listing = world.listing().await;
+    assert!(listing.backups.is_empty() && listing.rejected.len() == 2);
+    let next = world.backup(&source(2)).await;
+    world.assert_holds(&next.backup, &source(2)).await;
 }

@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod crash;
+mod memory;
 mod poisoned;
 mod round_trip;
 mod state;
