@@ -40,7 +40,7 @@ impl Entropy for SystemEntropy {
 /// The surroundings of this process; `progress` is made with its clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is where the clock of Env comes from")]
-pub fn real(progress: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Progress>) -> Env {
+pub(crate) fn real(progress: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Progress>) -> Env {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock { began: Instant::now() });
     let progress = progress(&clock);
     Env {

@@ -8,17 +8,17 @@ use lifeboat_model::ErrorKind;
 
 /// How the process ends. Ordered by what a script should hear first when several things happened: see [`Exit::worse`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit(u8);
+pub(crate) struct Exit(u8);
 
 impl Exit {
     /// Everything asked for was done.
-    pub const OK: Self = Self(0);
+    pub(crate) const OK: Self = Self(0);
     /// Finished, but something is missing.
-    pub const INCOMPLETE: Self = Self(3);
+    pub(crate) const INCOMPLETE: Self = Self(3);
 
     /// The code of a kind of failure.
     #[must_use]
-    pub const fn of(kind: ErrorKind) -> Self {
+    pub(crate) const fn of(kind: ErrorKind) -> Self {
         Self(match kind {
             ErrorKind::Failed
             | ErrorKind::NotFound
@@ -45,13 +45,13 @@ impl Exit {
 
     /// The number that the shell sees.
     #[must_use]
-    pub const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         self.0
     }
 
     /// The one of two outcomes that matters more: bad data before everything, an incomplete run after every failure, success last.
     #[must_use]
-    pub fn worse(self, other: Self) -> Self {
+    pub(crate) fn worse(self, other: Self) -> Self {
         if other.weight() > self.weight() { other } else { self }
     }
 
@@ -75,17 +75,17 @@ impl From<Exit> for ExitCode {
 
 /// One line of the table: the code, its name, what happened, what to do.
 #[derive(Debug)]
-pub struct Meaning {
+pub(crate) struct Meaning {
     /// The number that the shell sees.
-    pub code: u8,
+    pub(crate) code: u8,
     /// What happened, in a few words.
-    pub means: &'static str,
+    pub(crate) means: &'static str,
     /// What helps.
-    pub advice: &'static str,
+    pub(crate) advice: &'static str,
 }
 
 /// Every code that Lifeboat ends with, ascending. `docs/exit-codes.md` is made from it and tested against it.
-pub const TABLE: [Meaning; 16] = [
+pub(crate) const TABLE: [Meaning; 16] = [
     meaning(0, "Everything that was asked for was done.", "Nothing."),
     meaning(1, "It failed, for none of the reasons below: a full disk, an unexpected error of the system, a bug.", "Read the error; its hint names the next command."),
     meaning(2, "The command line does not make sense.", "`lifeboat help COMMAND` shows the arguments, with examples."),

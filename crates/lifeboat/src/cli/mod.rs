@@ -1,6 +1,7 @@
 //! The commands: parse → one function of `lifeboat_ops` → render. No command decides about data itself.
 
 pub(crate) mod args;
+mod ask;
 mod backup;
 mod check;
 mod completions;
@@ -13,8 +14,10 @@ mod init;
 pub(crate) mod interrupt;
 mod key;
 mod list;
+mod outcomes;
 mod points;
 mod restore;
+mod scratch;
 mod show;
 mod status;
 mod time;
@@ -116,7 +119,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
             Some(RestoreCommand::Export { what, to, backup }) => restore::export(cx, what, to, backup).await,
         },
         Command::Verify(args) => verify::run(cx, args).await,
-        Command::Config { command } => config::run(cx, &command).await,
+        Command::Config { command } => config::run(cx, &command),
         Command::Key { command: args::Key::New { path } } => key::new(cx, &path),
         Command::Key { command: args::Key::Check } => key::check(cx).await,
         Command::Completions { shell } => completions::run(shell),

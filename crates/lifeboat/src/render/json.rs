@@ -1,6 +1,8 @@
 //! JSON for programs: `{"schema":"lifeboat/v1/<kind>", …}` (`docs/json-output.md`). Keys are only ever added.
 
+use lifeboat_model::estimate::{Basis, Estimate};
 use lifeboat_model::{Error, ErrorKind};
+use lifeboat_ops::restore::Findings;
 use lifeboat_repo::{Backup, format_utc};
 use serde_json::{Map, Value, json};
 
@@ -83,5 +85,28 @@ pub(crate) fn backup(backup: &Backup) -> Value {
         "incomplete": header.incomplete,
         "tags": header.tags,
         "reason": header.reason,
+    })
+}
+
+/// An estimate with its basis.
+#[must_use]
+pub(crate) fn estimate(estimate: &Estimate) -> Value {
+    json!({
+        "expected_s": estimate.expected.as_secs_f64(),
+        "slowest_s": estimate.slowest.as_secs_f64(),
+        "basis": estimate.basis.describe("restore"),
+        "measured": !matches!(estimate.basis, Basis::Model { .. }),
+    })
+}
+
+/// What the checks of a restored copy found.
+#[must_use]
+pub(crate) fn findings(findings: &Findings) -> Value {
+    json!({
+        "integrity": findings.integrity,
+        "foreign_keys": findings.foreign_keys,
+        "differences": findings.differences,
+        "rows": findings.rows,
+        "tables": findings.tables,
     })
 }

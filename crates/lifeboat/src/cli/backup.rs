@@ -1,0 +1,97 @@
+//! `lifeboat backup`: every component by itself; one that fails does not stop the others.
+
+use lifeboat_model::time::{human_bytes, human_duration};
+use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::backup::{self, Report, Request};
+use lifeboat_ops::protected::Protected;
+use serde_json::{Value, json};
+
+use super::Cx;
+use super::args::Backup;
+use super::context::Context;
+use super::outcomes::Outcomes;
+use crate::config::{ComponentSettings, MinFree, StoreSettings};
+use crate::exit::Exit;
+use crate::render::{json as document, text};
+
+pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
+    let context = Context::load(cx)?;
+    let components = context.select(&args.what)?;
+    let request = Request { tags: args.tag, reason: args.reason, full: args.full };
+    let mut outcomes = Outcomes::new(components.len());
+    for component in components {
+        match one(cx, &context, component, request.clone()).await {
+            Ok(report) => {
+                cx.env.progress.finish();
+                for note in &report.notes {
+                    cx.out.note(&format!("note: {}: {note}", component.name));
+                }
+                outcomes.good(as_json(&component.name, &report), &sentence(&component.name, &report));
+            }
+            Err(error) => outcomes.bad(cx, &component.name, error),
+        }
+    }
+    outcomes.finish(cx, "backup")
+}
+
+/// Backs one component up: leftovers of killed runs are removed first, because a full disk is what killed them.
+pub(super) async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, request: Request) -> Result<Report> {
+    let (store, _) = context.open_store(component, None).await?;
+    let freed = store.remove_leftovers().await?;
+    if freed > 0 {
+        cx.out.note(&format!("note: removed {} that an interrupted run had left in the store", human_bytes(freed)));
+    }
+    let protected = context.protected(component, None).await?;
+    leave_room(context.store(&component.store)?, &protected)?;
+    let instance = protected.instance(&context.settings.instance_name)?;
+    backup::run(&cx.env, &protected, instance, request).await
+}
+
+/// Keeps the promise of `min_free` before anything is written.
+fn leave_room(store: &StoreSettings, protected: &Protected) -> Result<()> {
+    let Some(min_free) = store.min_free else { return Ok(()) };
+    let stat = rustix::fs::statvfs(&store.path)
+        .map_err(|error| Error::io("ask for the free space of", store.path.display(), error.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+    let wanted = match min_free {
+        MinFree::Bytes(bytes) => bytes,
+        MinFree::Percent(percent) => total / 100 * u64::from(percent),
+    };
+    if free >= wanted {
+        return Ok(());
+    }
+    let detail = format!("{} are free there, and `min_free` keeps {}", human_bytes(free), human_bytes(wanted));
+    Err(Error::new(ErrorKind::NoSpace, "back up", &protected.component, format!("the store {} is too full: {detail}", store.name))
+        .with_hint("free space there, or lower `min_free`"))
+}
+
+/// One line for people.
+pub(super) fn sentence(component: &str, report: &Report) -> String {
+    let stats = &report.stats;
+    format!(
+        "{component}: backup {} of {}: read {}, changed {}, stored {}, in {} ({})",
+        report.backup.id.short(),
+        text::time(report.backup.header.moment_us),
+        human_bytes(stats.read_bytes),
+        human_bytes(stats.changed_bytes),
+        human_bytes(stats.stored_bytes),
+        human_duration(report.took),
+        text::rate(stats.read_bytes, report.took),
+    )
+}
+
+/// The same for programs.
+pub(super) fn as_json(component: &str, report: &Report) -> Value {
+    json!({
+        "component": component,
+        "backup": document::backup(&report.backup),
+        "read_bytes": report.stats.read_bytes,
+        "changed_bytes": report.stats.changed_bytes,
+        "stored_bytes": report.stats.stored_bytes,
+        "took_s": report.took.as_secs_f64(),
+        "stall_s": report.stall.as_secs_f64(),
+        "tables": report.facts.tables,
+        "notes": report.notes,
+    })
+}

@@ -1,0 +1,43 @@
+//! `lifeboat config`: check, show and describe `lifeboat.yaml`.
+
+use lifeboat_model::Result;
+use serde_json::json;
+
+use super::Cx;
+use super::args::Config;
+use crate::config;
+use crate::exit::Exit;
+use crate::render::{self, text};
+
+pub(super) fn run(cx: &Cx, command: &Config) -> Result<Exit> {
+    match command {
+        Config::Check => check(cx),
+        Config::Show => show(cx),
+        Config::Schema => schema(cx),
+    }
+}
+
+fn check(cx: &Cx) -> Result<Exit> {
+    let settings = config::load(&config::find(cx.config.as_deref())?)?;
+    let mut says = format!("{} is right: {}", settings.path.display(), text::counted(settings.components.len(), "component"));
+    for warning in &settings.warnings {
+        says.push_str(&format!("\nwarning: {warning}"));
+    }
+    let body = json!({ "path": settings.path, "valid": true, "components": settings.components.len(), "warnings": settings.warnings });
+    cx.out.result("config-check", body, &says)?;
+    Ok(Exit::OK)
+}
+
+fn show(cx: &Cx) -> Result<Exit> {
+    let settings = config::load(&config::find(cx.config.as_deref())?)?;
+    let shown = config::show(&settings);
+    let text = format!("{shown:#}");
+    cx.out.result("config", shown, &text)?;
+    Ok(Exit::OK)
+}
+
+/// The schema is a document of its own: it is printed as it is, with and without `--json`.
+fn schema(_cx: &Cx) -> Result<Exit> {
+    render::print(&format!("{:#}\n", config::schema()))?;
+    Ok(Exit::OK)
+}

@@ -1,0 +1,179 @@
+//! From the configuration to what the verbs need: components with their store, trust and keys.
+//!
+//! Opens stores and reads keys when they are asked for, not before: `list` must work where no private key is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::{Protected, Source};
+use lifeboat_repo::{ComponentName, Encryption, Identities, PublicKey, Trust};
+use lifeboat_store::fs::FsStore;
+use zeroize::Zeroizing;
+
+use super::Cx;
+use crate::config::{self, ComponentSettings, Encrypt, KeySettings, SecretRef, Settings, StoreSettings};
+
+/// The configuration in force.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// What it says.
+    pub(crate) settings: Settings,
+}
+
+impl Context {
+    /// Finds and reads the configuration; its warnings are told.
+    pub(crate) fn load(cx: &Cx) -> Result<Self> {
+        let settings = config::load(&config::find(cx.config.as_deref())?)?;
+        for warning in &settings.warnings {
+            cx.out.note(&format!("note: {warning}"));
+        }
+        Ok(Self { settings })
+    }
+
+    /// The components that `what` means, in the order of recovery, each once; all of them when it names nothing.
+    pub(crate) fn select(&self, what: &[String]) -> Result<Vec<&ComponentSettings>> {
+        for word in what {
+            if !self.settings.components.iter().any(|component| means(word, component)) {
+                return Err(self.unknown(word));
+            }
+        }
+        Ok(self
+            .settings
+            .components
+            .iter()
+            .filter(|component| what.is_empty() || what.iter().any(|word| means(word, component)))
+            .collect())
+    }
+
+    fn unknown(&self, word: &str) -> Error {
+        let mut names: Vec<&str> = Vec::new();
+        for component in &self.settings.components {
+            for name in [system_of(component), component.name.as_str()] {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        let file = self.settings.path.display();
+        let error = Error::new(ErrorKind::Usage, "find", format!("{word:?}"), format!("{file} knows no system or component of that name"));
+        let nearest = names.iter().map(|name| (strsim::jaro_winkler(word, name), *name)).max_by(|a, b| a.0.total_cmp(&b.0));
+        match nearest {
+            Some((score, name)) if score > 0.7 => error.with_hint(format!("did you mean `{name}`? There are: {}", names.join(", "))),
+            _ => error.with_hint(format!("there are: {}", names.join(", "))),
+        }
+    }
+
+    /// The store's settings; `name` is checked, as it may come from the command line.
+    pub(crate) fn store(&self, name: &str) -> Result<&StoreSettings> {
+        self.settings.stores.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.settings.stores.keys().map(String::as_str).collect();
+            Error::new(ErrorKind::Usage, "use the store", format!("{name:?}"), "the configuration has no store of that name")
+                .with_hint(format!("there are: {}", names.join(", ")))
+        })
+    }
+
+    /// The store of a component (or another one), opened as a folder.
+    pub(crate) async fn open_store(&self, component: &ComponentSettings, from: Option<&str>) -> Result<(FsStore, PathBuf)> {
+        let store = self.store(from.unwrap_or(&component.store))?;
+        Ok((FsStore::open(&store.path).await?, store.path.clone()))
+    }
+
+    /// Everything that the verbs need of a component; its backups are read from `from` instead of its own store where that is given.
+    pub(crate) async fn protected(&self, component: &ComponentSettings, from: Option<&str>) -> Result<Protected> {
+        let (store, store_path) = self.open_store(component, from).await?;
+        Ok(Protected {
+            component: ComponentName::new(&component.name)?,
+            source: Source::Sqlite {
+                path: component.sqlite_path.clone(),
+                busy_timeout: component.busy_timeout,
+                max_stall: component.max_stall,
+            },
+            store: Arc::new(store),
+            store_path: Some(store_path),
+            encryption: self.encryption(component)?,
+            trust: self.trust()?,
+            state_dir: self.settings.state_dir.clone(),
+            rpo: component.rpo,
+            rto: component.rto,
+        })
+    }
+
+    fn encryption(&self, component: &ComponentSettings) -> Result<Encryption> {
+        Ok(match &component.encrypt {
+            Encrypt::None => Encryption::Clear,
+            Encrypt::Key(name) => Encryption::Age(self.key(name)?.recipients.clone()),
+        })
+    }
+
+    fn trust(&self) -> Result<Trust> {
+        let mut trust = Trust::new();
+        for (name, key) in &self.settings.instances {
+            trust.add(name, key.parse::<PublicKey>()?);
+        }
+        Ok(trust)
+    }
+
+    fn key(&self, name: &str) -> Result<&KeySettings> {
+        self.settings.keys.get(name).ok_or_else(|| {
+            Error::new(ErrorKind::ConfigInvalid, "use the key", format!("{name:?}"), "the configuration has no key of that name")
+        })
+    }
+
+    /// The key of a component, where it has one.
+    pub(crate) fn key_of(&self, component: &ComponentSettings) -> Result<Option<&KeySettings>> {
+        match &component.encrypt {
+            Encrypt::None => Ok(None),
+            Encrypt::Key(name) => self.key(name).map(Some),
+        }
+    }
+
+    /// The private keys that may open a component's backups: its own, which must be readable, and those of other keys as far as they
+    /// are at hand, because older backups may have been made for them.
+    pub(crate) async fn identities(&self, component: &ComponentSettings) -> Result<Identities> {
+        let own = self.key_of(component)?.map(|key| key.name.as_str());
+        let mut text = Zeroizing::new(String::new());
+        for key in self.settings.keys.values() {
+            let Some(reference) = &key.identity else { continue };
+            match reference.read().await {
+                Ok(secret) => {
+                    text.push_str(&secret);
+                    text.push('\n');
+                }
+                Err(error) if own == Some(key.name.as_str()) => return Err(key_unreadable(error)),
+                Err(_) => {}
+            }
+        }
+        if text.is_empty() { Ok(Identities::none()) } else { Identities::parse(&text) }
+    }
+}
+
+/// A private key that is not where it should be is a key that does not open the data.
+fn key_unreadable(error: Error) -> Error {
+    if error.kind() == ErrorKind::NotFound {
+        error
+            .with_kind(ErrorKind::WrongKey)
+            .with_hint("bring the private key back to that place, from the copy that is kept off this machine; `lifeboat key check` then proves that it fits")
+    } else {
+        error
+    }
+}
+
+/// The file of a secret, where it is one.
+#[must_use]
+pub(crate) fn secret_file(reference: &SecretRef) -> Option<PathBuf> {
+    match reference {
+        SecretRef::File(path) => Some(path.clone()),
+        SecretRef::Env(_) | SecretRef::Command(_) | SecretRef::Inline(_) => None,
+    }
+}
+
+/// The system that a component belongs to.
+#[must_use]
+pub(crate) fn system_of(component: &ComponentSettings) -> &str {
+    component.name.split_once('/').map_or(component.name.as_str(), |(system, _)| system)
+}
+
+fn means(word: &str, component: &ComponentSettings) -> bool {
+    word == component.name || word == system_of(component)
+}

@@ -1,0 +1,70 @@
+//! `lifeboat doctor`: checks of the set-up in plain sentences, each with its fix.
+
+use lifeboat_model::{ErrorKind, Result};
+use lifeboat_ops::doctor::{self, Check, KeyAtHand, Outcome};
+use owo_colors::OwoColorize as _;
+use serde_json::{Value, json};
+
+use super::Cx;
+use super::context::{Context, secret_file};
+use super::outcomes::Outcomes;
+use crate::config::ComponentSettings;
+use crate::exit::Exit;
+
+pub(super) async fn run(cx: &Cx) -> Result<Exit> {
+    let context = Context::load(cx)?;
+    let components = context.select(&[])?;
+    let mut outcomes = Outcomes::new(components.len());
+    for component in components {
+        match one(cx, &context, component).await {
+            Ok(checks) => {
+                // Nothing may be broken in an emergency; a warning alone is no failure.
+                if checks.iter().any(|check| check.outcome == Outcome::Bad) {
+                    outcomes.but(Exit::of(ErrorKind::Failed));
+                }
+                outcomes.good(as_json(&component.name, &checks), &for_people(&component.name, &checks));
+            }
+            Err(error) => outcomes.bad(cx, &component.name, error),
+        }
+    }
+    outcomes.finish(cx, "doctor")
+}
+
+async fn one(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<Vec<Check>> {
+    let protected = context.protected(component, None).await?;
+    let key = match context.key_of(component)?.and_then(|key| key.identity.as_ref()) {
+        None => None,
+        Some(reference) => Some(KeyAtHand { identities: context.identities(component).await, file: secret_file(reference) }),
+    };
+    Ok(doctor::run(&cx.env, &protected, &context.settings.instance_name, key).await)
+}
+
+const fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Good => "good",
+        Outcome::Warning => "warning",
+        Outcome::Bad => "bad",
+    }
+}
+
+fn for_people(component: &str, checks: &[Check]) -> String {
+    let mut text = format!("{}\n", component.bold());
+    for check in checks {
+        let mark = match check.outcome {
+            Outcome::Good => "✓ good".green().to_string(),
+            Outcome::Warning => "! warning".yellow().to_string(),
+            Outcome::Bad => "✗ bad".red().to_string(),
+        };
+        text.push_str(&format!("  {mark}: {}\n", check.says));
+        if let Some(fix) = &check.fix {
+            text.push_str(&format!("    fix: {fix}\n"));
+        }
+    }
+    text
+}
+
+fn as_json(component: &str, checks: &[Check]) -> Value {
+    let rows: Vec<Value> =
+        checks.iter().map(|check| json!({ "says": check.says, "outcome": word(check.outcome), "fix": check.fix })).collect();
+    json!({ "component": component, "checks": rows })
+}

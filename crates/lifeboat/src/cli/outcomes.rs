@@ -1,0 +1,71 @@
+//! What came of the same verb on several components: one that fails does not stop the others, and the exit code tells the worst.
+
+use lifeboat_model::{Error, Result};
+use serde_json::{Value, json};
+
+use super::Cx;
+use crate::exit::Exit;
+use crate::render;
+
+/// Collects results in order.
+#[derive(Debug)]
+pub(super) struct Outcomes {
+    expected: usize,
+    rows: Vec<Value>,
+    text: String,
+    exit: Exit,
+    only: Option<Error>,
+}
+
+impl Outcomes {
+    /// For as many components.
+    pub(super) fn new(expected: usize) -> Self {
+        Self { expected, rows: Vec::new(), text: String::new(), exit: Exit::OK, only: None }
+    }
+
+    /// A component came out well: its JSON, and its part of the text.
+    pub(super) fn good(&mut self, json: Value, text: &str) {
+        self.rows.push(json);
+        self.text.push_str(text);
+        if !text.is_empty() && !text.ends_with('\n') {
+            self.text.push('\n');
+        }
+    }
+
+    /// Besides, this ends with `exit`.
+    pub(super) fn but(&mut self, exit: Exit) {
+        self.exit = self.exit.worse(exit);
+    }
+
+    /// A component failed. People are told at once, because the next one may take an hour.
+    pub(super) fn bad(&mut self, cx: &Cx, component: &str, error: Error) {
+        cx.env.progress.finish();
+        self.but(Exit::of(error.kind()));
+        if self.expected == 1 {
+            self.only = Some(error);
+            return;
+        }
+        if !cx.out.json {
+            render::tell(&render::error::for_people(&error));
+        }
+        self.rows.push(json!({ "component": component, "error": render::json::error(&error) }));
+    }
+
+    /// Prints the result as `lifeboat/v1/<kind>`. The failure of a single component is the failure of the command.
+    pub(super) fn finish(self, cx: &Cx, kind: &str) -> Result<Exit> {
+        self.finish_with(cx, kind, |text| text)
+    }
+
+    /// The same, where the text gets a frame.
+    pub(super) fn finish_with(self, cx: &Cx, kind: &str, frame: impl FnOnce(String) -> String) -> Result<Exit> {
+        if let Some(error) = self.only {
+            return Err(error);
+        }
+        let body = json!({ "components": self.rows, "exit_code": self.exit.code() });
+        let text = frame(self.text);
+        if cx.out.json || !text.is_empty() {
+            cx.out.result(kind, body, &text)?;
+        }
+        Ok(self.exit)
+    }
+}

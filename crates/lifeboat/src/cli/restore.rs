@@ -1,0 +1,219 @@
+//! `lifeboat restore`: plan, ask, restore, and after an in-place restore a fresh backup.
+
+use std::path::{Path, PathBuf};
+
+use lifeboat_model::time::{human_bytes, human_duration};
+use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::backup::Request;
+use lifeboat_ops::protected::{Protected, choose};
+use lifeboat_ops::restore::{self, Destination, Plan, Report};
+use lifeboat_repo::{Backup, Identities, Repository};
+use serde_json::{Value, json};
+
+use super::args::{Point, Restore};
+use super::context::Context;
+use super::outcomes::Outcomes;
+use super::{Cx, ask, backup, time};
+use crate::config::ComponentSettings;
+use crate::exit::Exit;
+use crate::render::{self, json as document, text};
+
+pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
+    let context = Context::load(cx)?;
+    let what = args.what.clone().unwrap_or_default();
+    let components = context.select(std::slice::from_ref(&what))?;
+    if components.len() > 1 && (args.to.is_some() || args.point.backup.is_some()) {
+        return Err(Error::new(ErrorKind::Usage, "restore", what, "--to and --backup name one file and one backup, and this system has several components")
+            .with_hint("name the component: SYSTEM/COMPONENT; or choose the moment of all of them with --at or --before"));
+    }
+    let mut outcomes = Outcomes::new(components.len());
+    for component in components {
+        match one(cx, &context, component, &args).await {
+            Ok(done) => {
+                outcomes.but(done.exit);
+                outcomes.good(done.json, &done.text);
+            }
+            Err(error) => outcomes.bad(cx, &component.name, error),
+        }
+    }
+    outcomes.finish(cx, if args.dry_run { "restore-plan" } else { "restore" })
+}
+
+/// `restore export`: a restore whose destination is anywhere and belongs to whoever runs it.
+pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String) -> Result<Exit> {
+    let point = Point { backup: (backup != "latest").then_some(backup), ..Point::default() };
+    let args = Restore {
+        command: None,
+        what: Some(what),
+        point,
+        from: None,
+        to: Some(to),
+        in_place: false,
+        dry_run: false,
+        yes: false,
+        reason: None,
+        accept_findings: false,
+    };
+    run(cx, args).await
+}
+
+struct Done {
+    exit: Exit,
+    json: Value,
+    text: String,
+}
+
+/// Everything a restore works on.
+struct Source {
+    protected: Protected,
+    repository: Repository,
+    backup: Backup,
+    identities: Identities,
+}
+
+async fn source(context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Source> {
+    let choice = time::choice(&args.point)?;
+    let protected = context.protected(component, args.from.as_deref()).await?;
+    let repository = protected.repository().await?;
+    let listing = protected.listing(&repository).await?;
+    let backup = choose(&listing, &choice, &protected.component)?.clone();
+    let identities = context.identities(component).await?;
+    Ok(Source { protected, repository, backup, identities })
+}
+
+async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Done> {
+    let source = source(context, component, args).await?;
+    let destination = destination(component, args, &source.backup);
+    let Source { protected, repository, backup, identities } = &source;
+    let plan = restore::plan(&cx.env, protected, repository, backup, identities, destination.clone()).await?;
+    let shown = plan_for_people(&component.name, &plan);
+    if args.dry_run {
+        return Ok(Done { exit: Exit::OK, json: plan_as_json(&component.name, &plan), text: shown });
+    }
+    cx.out.note(&shown);
+    if args.in_place && !args.yes {
+        let question = format!("Replace {} with backup {} of {}?", destination.path().display(), backup.id.short(), text::time(backup.header.moment_us));
+        ask::confirm(cx, &question, "restore in place", &component.name, &ask::this_command_with(&["--yes"]))?;
+    }
+    let report = restore::run(&cx.env, protected, repository, backup, identities, destination, args.accept_findings).await?;
+    cx.env.progress.finish();
+    for note in &report.notes {
+        cx.out.note(&format!("note: {}: {note}", component.name));
+    }
+    finish(cx, context, component, args, report).await
+}
+
+/// After an in-place restore the restored state is protected at once.
+async fn finish(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore, report: Report) -> Result<Done> {
+    let mut done = Done { exit: Exit::OK, json: as_json(&component.name, &report), text: for_people(&component.name, &report) };
+    let Some(_) = &report.undo_folder else { return Ok(done) };
+    let reason = args.reason.clone().unwrap_or_else(|| format!("after restore {} of backup {}", report.id, report.backup.id.short()));
+    let request = Request { reason: Some(reason), ..Request::default() };
+    let (key, value) = match backup::one(cx, context, component, request).await {
+        Ok(fresh) => {
+            done.text.push_str(&format!("{}\n", backup::sentence(&component.name, &fresh)));
+            ("fresh_backup", backup::as_json(&component.name, &fresh))
+        }
+        Err(error) => {
+            cx.env.progress.finish();
+            done.exit = Exit::INCOMPLETE;
+            done.text.push_str(&format!("{}: THE RESTORED STATE IS NOT BACKED UP YET: the restore is done, the backup after it failed\n", component.name));
+            if !cx.out.json {
+                render::tell(&render::error::for_people(&error));
+            }
+            ("fresh_backup_error", document::error(&error))
+        }
+    };
+    if let Value::Object(fields) = &mut done.json {
+        fields.insert(key.to_owned(), value);
+    }
+    Ok(done)
+}
+
+fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -> Destination {
+    if args.in_place {
+        return Destination::InPlace { path: component.sqlite_path.clone() };
+    }
+    match &args.to {
+        Some(path) => Destination::Beside { path: path.clone(), keep_owner: false },
+        // Beside the original the owner is kept where that is possible, because the application will want to read it.
+        None => Destination::Beside { path: beside(&component.sqlite_path, backup.id.seq), keep_owner: rustix::process::geteuid().is_root() },
+    }
+}
+
+/// `data/shop.db` → `data/shop.restored-12.db`.
+fn beside(original: &Path, seq: u64) -> PathBuf {
+    let stem = original.file_stem().unwrap_or_default().to_string_lossy();
+    original.with_file_name(format!("{stem}.restored-{seq}.db"))
+}
+
+fn plan_for_people(component: &str, plan: &Plan) -> String {
+    let estimate = &plan.estimate;
+    let mut text = format!(
+        "{component}: backup {} of {}, {}, to {}; about {} ({})\n",
+        plan.backup.id.short(),
+        text::time(plan.backup.header.moment_us),
+        human_bytes(plan.read.size_bytes),
+        plan.destination.path().display(),
+        human_duration(estimate.expected),
+        estimate.basis.describe("restore"),
+    );
+    for (index, step) in plan.steps.iter().enumerate() {
+        text.push_str(&format!("  {}. {step}\n", index + 1));
+    }
+    text
+}
+
+fn plan_as_json(component: &str, plan: &Plan) -> Value {
+    json!({
+        "component": component,
+        "backup": document::backup(&plan.backup),
+        "to": plan.destination.path(),
+        "in_place": matches!(plan.destination, Destination::InPlace { .. }),
+        "fetch_bytes": plan.read.fetch_bytes,
+        "size_bytes": plan.read.size_bytes,
+        "free_bytes": plan.free_bytes,
+        "estimate": document::estimate(&plan.estimate),
+        "steps": plan.steps,
+    })
+}
+
+fn for_people(component: &str, report: &Report) -> String {
+    let mut text = format!(
+        "{component}: restored backup {} of {} to {}: {} in {} ({}), checked: {} tables, {} rows\n",
+        report.backup.id.short(),
+        text::time(report.backup.header.moment_us),
+        report.path.display(),
+        human_bytes(report.backup.header.size_bytes),
+        human_duration(report.took),
+        text::rate(report.backup.header.size_bytes, report.took),
+        report.findings.tables,
+        report.findings.rows,
+    );
+    for line in report.findings.integrity.iter().chain(&report.findings.foreign_keys) {
+        text.push_str(&format!("  note: {line}; it was so in the source, too\n"));
+    }
+    if let Some(folder) = &report.undo_folder {
+        text.push_str(&format!(
+            "  the old files are kept in {}\n  to take this back: lifeboat restore undo {}\n",
+            folder.display(),
+            report.id
+        ));
+    }
+    text
+}
+
+fn as_json(component: &str, report: &Report) -> Value {
+    json!({
+        "component": component,
+        "id": report.id,
+        "backup": document::backup(&report.backup),
+        "path": report.path,
+        "fetched_bytes": report.fetched.fetched_bytes,
+        "written_bytes": report.fetched.written_bytes,
+        "took_s": report.took.as_secs_f64(),
+        "findings": document::findings(&report.findings),
+        "undo_folder": report.undo_folder,
+        "notes": report.notes,
+    })
+}

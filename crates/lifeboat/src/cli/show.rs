@@ -1,0 +1,112 @@
+//! `lifeboat show`: everything that is known about one backup. What is sealed is shown as far as a private key is at hand.
+
+use lifeboat_model::time::human_bytes;
+use lifeboat_model::{ErrorKind, Result};
+use lifeboat_ops::proof;
+use lifeboat_ops::protected::{Choice, Protected, choose};
+use lifeboat_repo::{Backup, Reader, Repository};
+use serde_json::{Value, json};
+
+use super::Cx;
+use super::args::Show;
+use super::context::Context;
+use super::outcomes::Outcomes;
+use crate::config::ComponentSettings;
+use crate::exit::Exit;
+use crate::render::{json as document, text};
+
+pub(super) async fn run(cx: &Cx, args: &Show) -> Result<Exit> {
+    let context = Context::load(cx)?;
+    let components = context.select(std::slice::from_ref(&args.what))?;
+    let mut outcomes = Outcomes::new(components.len());
+    for component in components {
+        match one(cx, &context, component, &args.backup).await {
+            Ok((json, text)) => outcomes.good(json, &text),
+            Err(error) => outcomes.bad(cx, &component.name, error),
+        }
+    }
+    outcomes.finish(cx, "show")
+}
+
+async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str) -> Result<(Value, String)> {
+    let protected = context.protected(component, None).await?;
+    let repository = protected.repository().await?;
+    let listing = protected.listing(&repository).await?;
+    let choice = if id == "latest" { Choice::Latest } else { Choice::Named(id.to_owned()) };
+    let backup = choose(&listing, &choice, &protected.component)?;
+    let facts = facts(cx, context, component, &repository, backup).await?;
+    let proofs = proof::load(&protected.state_dir, &protected.component);
+    let proven: Vec<_> = proofs.iter().filter(|proof| proof.backup == backup.id.to_string()).collect();
+    let mut json = document::backup(backup);
+    if let Value::Object(fields) = &mut json {
+        fields.insert("store".to_owned(), json!(protected.store.name()));
+        fields.insert("packs".to_owned(), json!(backup.closure.packs.len()));
+        fields.insert("encrypted".to_owned(), json!(backup.closure.keys.iter().any(|key| !key.clear)));
+        fields.insert("facts".to_owned(), facts.clone());
+        fields.insert("proofs".to_owned(), json!(proven));
+    }
+    let mut lines = lines(&protected, backup);
+    lines.push(("tables", tables(&facts)));
+    for proof in &proven {
+        lines.push(("proven", format!("{} on {}", proof.level.word(), text::time(proof.at_us))));
+    }
+    if proven.is_empty() {
+        lines.push(("proven", "never from here".to_owned()));
+    }
+    let text: Vec<String> = lines.iter().map(|(name, value)| format!("{name:<12} {value}")).collect();
+    Ok((json!({ "component": component.name, "backup": json }), text.join("\n") + "\n"))
+}
+
+/// The sealed facts, or null where no private key fits.
+async fn facts(cx: &Cx, context: &Context, component: &ComponentSettings, repository: &Repository, backup: &Backup) -> Result<Value> {
+    let identities = match context.identities(component).await {
+        Ok(identities) => identities,
+        Err(error) if error.kind() == ErrorKind::WrongKey => return Ok(Value::Null),
+        Err(error) => return Err(error),
+    };
+    match Reader::open(&cx.env, repository, backup, &identities).await {
+        Ok(reader) => Ok(reader.facts().clone()),
+        Err(error) if error.kind() == ErrorKind::WrongKey => Ok(Value::Null),
+        Err(error) => Err(error),
+    }
+}
+
+fn lines(protected: &Protected, backup: &Backup) -> Vec<(&'static str, String)> {
+    let header = &backup.header;
+    let encrypted = backup.closure.keys.iter().any(|key| !key.clear);
+    let mut lines = vec![
+        ("component", header.component.to_string()),
+        ("backup", format!("{} ({})", backup.id.short(), backup.id)),
+        ("moment", text::time(header.moment_us)),
+        ("kind", format!("{}, {}", header.kind, header.method)),
+        ("size", human_bytes(header.size_bytes)),
+        ("added", format!("{} to {}", human_bytes(header.stored_bytes), protected.store.name())),
+        ("packs", backup.closure.packs.len().to_string()),
+        ("encrypted", if encrypted { "yes" } else { "no" }.to_owned()),
+        ("written by", header.instance.clone()),
+    ];
+    if let Some(parent) = &header.parent {
+        lines.push(("compared to", parent.clone()));
+    }
+    if header.incomplete {
+        lines.push(("incomplete", "yes: it is never chosen by itself".to_owned()));
+    }
+    if !header.tags.is_empty() {
+        lines.push(("tags", header.tags.join(", ")));
+    }
+    if let Some(reason) = &header.reason {
+        lines.push(("reason", reason.clone()));
+    }
+    lines
+}
+
+fn tables(facts: &Value) -> String {
+    match facts.get("tables").and_then(Value::as_object) {
+        None => "sealed; the private key is not at hand".to_owned(),
+        Some(tables) if tables.is_empty() => "none".to_owned(),
+        Some(tables) => {
+            let counted: Vec<String> = tables.iter().map(|(name, rows)| format!("{name} ({rows} rows)")).collect();
+            counted.join(", ")
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `lifeboat status`: can I recover, to when, losing how much, how long will it take, proven when.
+
+use lifeboat_model::Result;
+use lifeboat_model::time::human_duration;
+use lifeboat_ops::status::{self, Standing, Status};
+use lifeboat_repo::format_utc;
+use owo_colors::OwoColorize as _;
+use serde_json::{Value, json};
+
+use super::Cx;
+use super::context::Context;
+use super::outcomes::Outcomes;
+use crate::exit::Exit;
+use crate::render::{json as document, text};
+
+pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
+    let context = Context::load(cx)?;
+    let components = context.select(what)?;
+    let mut outcomes = Outcomes::new(components.len());
+    for component in components {
+        match context.protected(component, None).await {
+            Ok(protected) => {
+                let status = status::run(&cx.env, &protected).await;
+                if let Some(kind) = status.failure() {
+                    outcomes.but(Exit::of(kind));
+                }
+                outcomes.good(as_json(&status), &for_people(cx, &status));
+            }
+            Err(error) => outcomes.bad(cx, &component.name, error),
+        }
+    }
+    let named: Vec<_> = context.settings.not_backed_up.iter().filter(|(system, _, _)| what.is_empty() || what.contains(system)).collect();
+    let mut tail = String::new();
+    for (system, name, reason) in named {
+        tail.push_str(&format!("{system}: {name} is not backed up: {reason}\n"));
+    }
+    outcomes.finish_with(cx, "status", |text| text + &tail)
+}
+
+fn for_people(cx: &Cx, status: &Status) -> String {
+    let words = match status.standing {
+        Standing::Ready => status.standing.words().green().bold().to_string(),
+        Standing::AtRisk => status.standing.words().yellow().bold().to_string(),
+        Standing::NotReady => status.standing.words().red().bold().to_string(),
+    };
+    let mut text = format!("{}: {words}\n", status.component.bold());
+    let unknown = || "unknown".to_owned();
+    let to = status.latest.as_ref().map_or_else(unknown, |backup| format!("{} (backup {})", text::time(backup.header.moment_us), backup.id.short()));
+    let loss = status.loss.map_or_else(unknown, |loss| format!("what was written in the last {}", human_duration(loss)));
+    let restore = status.restore.as_ref().map_or_else(unknown, |estimate| {
+        format!("about {} ({})", human_duration(estimate.expected), estimate.basis.describe("restore"))
+    });
+    let proven = status.proven.as_ref().map_or_else(|| "never".to_owned(), |proof| {
+        format!("{} ({}), by restoring it in {}", text::time(proof.at_us), text::ago(cx.env.clock.wall_us(), proof.at_us), seconds(proof.took_s))
+    });
+    for (name, value) in [("recover to", to), ("would lose", loss), ("would take", restore), ("proven", proven)] {
+        text.push_str(&format!("  {name:<11} {value}\n"));
+    }
+    let oldest = status.oldest_us.map_or_else(String::new, |us| format!(", the oldest of {}", text::time(us)));
+    text.push_str(&format!("  {:<11} {}{oldest}\n", "backups", text::counted(status.backups, "backup")));
+    for (id, interrupted) in &status.undo {
+        let words = if *interrupted { "was interrupted" } else { "can be undone" };
+        text.push_str(&format!("  {:<11} restore {id} {words}: lifeboat restore undo {id}\n", "undo"));
+    }
+    for reason in &status.reasons {
+        text.push_str(&format!("  {:<11} {reason}\n", "because"));
+    }
+    text
+}
+
+fn seconds(seconds: f64) -> String {
+    std::time::Duration::try_from_secs_f64(seconds).map_or_else(|_| "unknown time".to_owned(), human_duration)
+}
+
+fn as_json(status: &Status) -> Value {
+    json!({
+        "component": status.component,
+        "standing": match status.standing { Standing::Ready => "ready", Standing::AtRisk => "at_risk", Standing::NotReady => "not_ready" },
+        "reasons": status.reasons,
+        "latest": status.latest.as_ref().map(document::backup),
+        "oldest": status.oldest_us.map(format_utc),
+        "backups": status.backups,
+        "rejected": status.rejected,
+        "loss_s": status.loss.map(|loss| loss.as_secs_f64()),
+        "restore": status.restore.as_ref().map(document::estimate),
+        "proven": status.proven.as_ref().map(|proof| json!({
+            "backup": proof.backup, "level": proof.level.word(), "at": format_utc(proof.at_us), "took_s": proof.took_s, "bytes": proof.bytes,
+        })),
+        "undo": status.undo.iter().map(|(id, interrupted)| json!({ "id": id, "interrupted": interrupted })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,39 @@
+//! `lifeboat restore undo`: the old files return to their place.
+
+use lifeboat_io::compute;
+use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::restore::quarantine;
+use serde_json::json;
+
+use super::Cx;
+use super::context::Context;
+use crate::exit::Exit;
+
+pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
+    let context = Context::load(cx)?;
+    let mut known = Vec::new();
+    for component in &context.settings.components {
+        let path = component.sqlite_path.clone();
+        for (_, record) in quarantine::records(&path)? {
+            if record.id != id {
+                if record.can_undo() || record.is_interrupted() {
+                    known.push(format!("{} ({})", record.id, record.component));
+                }
+                continue;
+            }
+            let (database, wanted) = (path.clone(), id.clone());
+            let folder = compute::run("undo", move || quarantine::undo(&database, &wanted)).await?;
+            let text = format!(
+                "{}: restore {id} is undone: {} is what it was before\nWhat had been restored is kept in {}",
+                component.name,
+                path.display(),
+                folder.display()
+            );
+            let body = json!({ "id": id, "component": component.name, "path": path, "undo_folder": folder });
+            cx.out.result("restore-undo", body, &text)?;
+            return Ok(Exit::OK);
+        }
+    }
+    let hint = if known.is_empty() { "no restore can be undone: there is no undo folder beside any database".to_owned() } else { format!("there are: {}", known.join(", ")) };
+    Err(Error::new(ErrorKind::NoSuchPoint, "undo restore", &id, "there is no undo folder of that id beside any configured database").with_hint(hint))
+}
