@@ -67,7 +67,10 @@ fn walk(node: &Node, schema: &Json, what: &str, key: Location, problems: &mut Ve
     }
     match &node.value {
         Tree::Map(entries) => {
-            let objects: Vec<&Json> = forms.into_iter().filter(|form| form["type"] == "object").collect();
+            let objects: Vec<&Json> = forms
+                .into_iter()
+                .filter(|form| types(form).any(|kind| kind == "object"))
+                .collect();
             if let [object] = objects.as_slice() {
                 walk_object(node, entries, object, what, key, problems);
             } else {
@@ -214,13 +217,28 @@ fn described(form: &Json) -> Option<&'static str> {
     })
 }
 
-/// What serde or the YAML parser said, in its own words: duplicate keys, tabs, broken quotes.
+/// What the YAML parser or serde said, where there is nothing better: duplicate keys, tabs, broken quotes.
 pub(super) fn foreign(error: &serde_saphyr::Error) -> Problem {
+    let place = error.location().unwrap_or(Location::UNKNOWN);
+    if let serde_saphyr::Error::DuplicateMappingKey { key, .. } = error.without_snippet() {
+        let key = key.as_deref().unwrap_or("this key");
+        return Problem::at(place, format!("`{key}` stands twice in the same mapping"))
+            .label("the second one")
+            .help("merge the two, or remove one");
+    }
     let message = error.render_with_options(serde_saphyr::render_options! {
         formatter: &serde_saphyr::UserMessageFormatter,
         snippets: serde_saphyr::SnippetMode::Off,
     });
-    Problem::at(error.location().unwrap_or(Location::UNKNOWN), message)
+    // The report shows the place anyway.
+    let suffix = format!(" at line {}, column {}", place.line(), place.column());
+    let message = message.strip_suffix(&suffix).unwrap_or(&message);
+    let problem = Problem::at(place, message);
+    if message.contains("tab") {
+        problem.help("YAML is indented with spaces")
+    } else {
+        problem
+    }
 }
 
 /// The name that somebody probably meant.

@@ -254,13 +254,18 @@ pub(super) struct FsFile {
 pub(super) struct SystemFile {
     /// What is deliberately not backed up, and why: `name: reason`. It becomes part of status and reports.
     #[serde(default)]
-    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    #[schemars(with = "Option<BTreeMap<String, ReasonText>>")]
     pub(super) not_backed_up: Option<Named<At<String>>>,
     /// What is backed up, by name. Everywhere else a component is called `SYSTEM/COMPONENT`.
     #[serde(default)]
     #[schemars(with = "Option<BTreeMap<String, ComponentFile>>")]
     pub(super) components: Option<Named<ComponentFile>>,
 }
+
+/// Why it is not backed up, in a few words.
+#[derive(Debug, JsonSchema)]
+#[expect(dead_code, reason = "gives the schema its description; never made")]
+struct ReasonText(String);
 
 /// One protected thing of a system.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -17,8 +17,8 @@ mod tests;
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use lifeboat_model::time::human_duration;
 use lifeboat_model::{Error, ErrorKind, Result};
 use serde_json::{Value as Json, json};
 
@@ -161,13 +161,28 @@ fn show_component(component: &ComponentSettings) -> Json {
         "name": component.name,
         "kind": "sqlite",
         "path": component.sqlite_path,
-        "busy_timeout": human_duration(component.busy_timeout),
-        "max_stall": human_duration(component.max_stall),
-        "rpo": component.rpo.map(human_duration),
-        "rto": component.rto.map(human_duration),
+        "busy_timeout": exact_duration(component.busy_timeout),
+        "max_stall": exact_duration(component.max_stall),
+        "rpo": component.rpo.map(exact_duration),
+        "rto": component.rto.map(exact_duration),
         "store": component.store,
         "encrypt": component.encrypt.to_string(),
         "priority": component.priority,
         "depends_on": component.depends_on,
     })
+}
+
+/// A duration as it can be written into the file again: `1d12h`, never rounded.
+fn exact_duration(duration: Duration) -> String {
+    const UNITS: [(&str, u128); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let mut rest = duration.as_millis();
+    let mut out = String::new();
+    for (unit, length) in UNITS {
+        let count = rest / length;
+        rest %= length;
+        if count > 0 {
+            out.push_str(&format!("{count}{unit}"));
+        }
+    }
+    if out.is_empty() { "0s".to_owned() } else { out }
 }
