@@ -101,18 +101,24 @@ fn walk_object(
         .into_iter()
         .flat_map(|map| map.keys().map(String::as_str))
         .collect();
+    let mut meant = Vec::new();
+    let mut strangers = false;
     for (name, value) in entries {
-        if let Some(schema) = properties.and_then(|map| map.get(&name.value)) {
-            walk(value, schema, &format!("`{}`", name.value), name.place, problems);
-        } else if let Some(schema) = schema.get("additionalProperties").filter(|extra| extra.is_object()) {
-            walk(value, schema, &format!("`{}`", name.value), name.place, problems);
-        } else {
-            problems.push(unknown_key(name, what, &known));
+        let extra = schema.get("additionalProperties").filter(|extra| extra.is_object());
+        match properties.and_then(|map| map.get(&name.value)).or(extra) {
+            Some(schema) => walk(value, schema, &format!("`{}`", name.value), name.place, problems),
+            None => {
+                strangers = true;
+                meant.extend(nearest(&name.value, known.iter().copied()));
+                problems.push(unknown_key(name, what, &known));
+            }
         }
     }
     let required = schema.get("required").and_then(Json::as_array).into_iter().flatten();
     for name in required.filter_map(Json::as_str) {
-        if !entries.iter().any(|(key, _)| key.value == name) {
+        // An unknown key that stands for the missing one is one mistake, not two.
+        let explained = meant.contains(&name) || (strangers && known.len() == 1);
+        if !explained && !entries.iter().any(|(key, _)| key.value == name) {
             let place = if key.line() > 0 { key } else { node.place };
             problems.push(missing_key(place, name, what, properties.and_then(|map| map.get(name))));
         }
@@ -174,7 +180,7 @@ fn wrong_type(node: &Node, forms: &[&Json], what: &str, key: Location) -> Proble
         Tree::List(_) => ("a list", node.place),
         Tree::Map(_) => ("a mapping", node.place),
     };
-    let mut wanted: Vec<&str> = forms.iter().filter_map(|form| described(form)).collect();
+    let mut wanted: Vec<String> = forms.iter().filter_map(|form| described(form)).collect();
     wanted.dedup();
     let wanted = wanted.join(" or ");
     Problem::at(place, format!("{what} must be {wanted}")).label(format!("{found} is written here"))
@@ -200,19 +206,34 @@ fn types(form: &Json) -> impl Iterator<Item = &str> {
 fn fits(tree: &Tree, form: &Json) -> bool {
     types(form).any(|kind| match tree {
         Tree::Null => kind == "null",
-        Tree::Integer(number) => kind == "string" || (kind == "integer" && number.is_some_and(|number| number >= 0)),
+        Tree::Integer(number) => kind == "string" || (kind == "integer" && number.is_some_and(|number| in_range(number, form))),
         Tree::Scalar => kind == "string",
         Tree::List(_) => kind == "array",
         Tree::Map(_) => kind == "object",
     })
 }
 
-fn described(form: &Json) -> Option<&'static str> {
+/// The smallest and largest number that a schema takes.
+fn range(form: &Json) -> (i64, i64) {
+    let bound = |word: &str, otherwise| form.get(word).and_then(Json::as_i64).unwrap_or(otherwise);
+    (bound("minimum", 0), bound("maximum", i64::MAX))
+}
+
+fn in_range(number: i64, form: &Json) -> bool {
+    let (least, most) = range(form);
+    (least..=most).contains(&number)
+}
+
+fn described(form: &Json) -> Option<String> {
     types(form).find_map(|kind| match kind {
-        "string" => Some("text"),
-        "integer" => Some("a whole number of 0 or more"),
-        "array" => Some("a list"),
-        "object" => Some("a mapping"),
+        "string" => Some("text".to_owned()),
+        "integer" => Some(match range(form) {
+            (least, most) if least == most => format!("the number {least}"),
+            (least, i64::MAX) => format!("a whole number of {least} or more"),
+            (least, most) => format!("a whole number from {least} to {most}"),
+        }),
+        "array" => Some("a list".to_owned()),
+        "object" => Some("a mapping".to_owned()),
         _ => None,
     })
 }
@@ -243,14 +264,14 @@ pub(super) fn foreign(error: &serde_saphyr::Error) -> Problem {
 
 /// The name that somebody probably meant.
 pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let written = written.to_lowercase();
+    let is_near = |distance: usize, name: &str| {
+        let shortened = written.len() >= 3 && name.starts_with(&written);
+        shortened || distance <= 1.max(name.chars().count() / 3)
+    };
     known
-        .map(|name| {
-            (
-                strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase()),
-                name,
-            )
-        })
-        .filter(|(distance, name)| *distance <= 1.max(name.chars().count() / 3))
+        .map(|name| (strsim::damerau_levenshtein(&written, &name.to_lowercase()), name))
+        .filter(|(distance, name)| is_near(*distance, name))
         .min()
         .map(|(_, name)| name)
 }

@@ -278,7 +278,7 @@ pub(super) struct ComponentFile {
     pub(super) objectives: Option<ObjectivesFile>,
     /// Order of recovery: a lower number is recovered earlier. Default: 100.
     #[serde(default)]
-    #[schemars(with = "Option<u32>", extend("default" = 100))]
+    #[schemars(with = "Option<u32>", range(max = 4_294_967_295_u32), extend("default" = 100))]
     pub(super) priority: Option<At<u32>>,
     /// Components that must be recovered before this one: `COMPONENT` of the same system, or `SYSTEM/COMPONENT`.
     #[serde(default)]

@@ -3,20 +3,22 @@
 //! Fills in defaults, resolves paths and references, reads units. Must not open anything that the configuration names;
 //! it only asks the file system whether two paths are the same place.
 
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use lifeboat_model::time::{parse_duration, parse_size};
-use lifeboat_repo::{ComponentName, PublicKey};
+use lifeboat_repo::PublicKey;
 use serde_saphyr::Location;
 
-use super::check::{list, nearest, unknown_version};
+use super::check::{list, unknown_version};
 use super::file::{At, ComponentFile, ConfigFile, KeyFile, Named, SecretFile, StoreFile};
 use super::problem::Problem;
-use super::settings::{ComponentSettings, Encrypt, KeySettings, MinFree, SecretRef, Settings, StoreSettings};
+use super::settings::{ComponentSettings, Encrypt, KeySettings, SecretRef, Settings, StoreSettings};
 use super::{order, recipient};
+use values::real;
 
 /// Wait and stall unless the file says otherwise.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
@@ -335,12 +337,12 @@ impl Lowering<'_> {
         if !known.contains(&encrypt.value.as_str()) {
             if ["false", "no", "off", "never"].contains(&encrypt.value.to_lowercase().as_str()) {
                 self.problems.push(
-                    Problem::at(encrypt.place, format!("unknown key `{}`", encrypt.value))
+                    Problem::at(encrypt.place, format!("unknown encryption key `{}`", encrypt.value))
                         .label("not known under `keys`")
                         .help("no encryption is written `encrypt: none`"),
                 );
             } else {
-                self.unknown(encrypt, "key", "keys", &known);
+                self.unknown(encrypt, "encryption key", "keys", &known);
             }
         }
         Encrypt::Key(encrypt.value.clone())
@@ -459,100 +461,6 @@ impl Lowering<'_> {
     }
 }
 
-/// Single values.
-impl Lowering<'_> {
-    fn name(&mut self, name: &At<String>, what: &str) {
-        // The repository has the last word on names; the other half of the test name is always sound.
-        if ComponentName::new(format!("x/{}", name.value)).is_err() {
-            self.problems.push(
-                Problem::at(name.place, format!("`{}` is not a name for {what}", name.value)).help(
-                    "a name has letters, digits, `-`, `_` and `.`, begins with a letter, digit or `_`, and has at most 64 characters",
-                ),
-            );
-        }
-    }
-
-    fn unknown(&mut self, name: &At<String>, what: &str, section: &str, known: &[&str]) {
-        let problem = Problem::at(name.place, format!("unknown {what} `{}`", name.value));
-        let problem = match nearest(&name.value, known.iter().copied()) {
-            Some(near) => problem.label(format!("did you mean `{near}`?")),
-            None => problem.label(format!("not known under `{section}`")),
-        };
-        self.problems.push(problem.help(format!("known {section}: {}", list(known))));
-    }
-
-    /// An absolute path; a relative one begins at the folder of the configuration.
-    fn path(&mut self, text: &At<String>) -> PathBuf {
-        if text.value.trim().is_empty() || text.value.contains('\0') {
-            self.problems
-                .push(Problem::at(text.place, "this is not a path").label("empty or not allowed"));
-        }
-        if text.value == "~" || text.value.starts_with("~/") || text.value.contains("${") || text.value.starts_with('$') {
-            self.problems.push(
-                Problem::at(text.place, format!("`{}` would not be expanded", text.value))
-                    .label("`~` and `$` are taken as they stand")
-                    .help("write the full path"),
-            );
-        }
-        tidy(&self.folder.join(&text.value))
-    }
-
-    fn duration(&mut self, text: &At<String>, what: &str, example: &str) -> Duration {
-        match parse_duration(&text.value) {
-            Ok(duration) => duration,
-            Err(error) => {
-                let problem = Problem::at(text.place, format!("`{what}` is not a duration")).label(error.detail());
-                let number = text.value.trim();
-                let bare = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-                self.problems.push(if bare {
-                    let unit = example.trim_start_matches(|letter: char| letter.is_ascii_digit());
-                    problem.help(format!("write the unit: `{what}: {number}{unit}` (units: w, d, h, m, s, ms)"))
-                } else {
-                    problem.help(format!("write a whole number and a unit, for example `{what}: {example}`"))
-                });
-                DEFAULT_LIMIT
-            }
-        }
-    }
-
-    /// A duration that must not be zero.
-    fn some_duration(&mut self, text: &At<String>, what: &str, example: &str) -> Duration {
-        let duration = self.duration(text, what, example);
-        if duration.is_zero() {
-            self.problems.push(
-                Problem::at(text.place, format!("`{what}` is zero, which nothing can keep"))
-                    .label("must be longer")
-                    .help(format!("for example `{what}: {example}`")),
-            );
-        }
-        duration
-    }
-
-    fn min_free(&mut self, text: &At<String>) -> Option<MinFree> {
-        let written = text.value.trim();
-        let parsed = match written.strip_suffix('%') {
-            Some(number) => match number.trim().parse::<u8>() {
-                Ok(percent) if percent < 100 => Ok(MinFree::Percent(percent)),
-                _ => Err("a percentage is a whole number from 0% to 99%".to_owned()),
-            },
-            None => parse_size(written)
-                .map(MinFree::Bytes)
-                .map_err(|error| error.detail().to_owned()),
-        };
-        match parsed {
-            Ok(min_free) => Some(min_free),
-            Err(reason) => {
-                self.problems.push(
-                    Problem::at(text.place, "`min_free` is neither a percentage nor a size")
-                        .label(reason)
-                        .help("for example `min_free: 5%` or `min_free: 10GiB`"),
-                );
-                None
-            }
-        }
-    }
-}
-
 /// The names under a section.
 fn names<T>(section: Option<&Named<T>>) -> Vec<&str> {
     let names: BTreeSet<&str> = section.into_iter().flatten().map(|(name, _)| name.value.as_str()).collect();
@@ -565,34 +473,5 @@ fn qualified(system: &str, written: &str) -> String {
         written.to_owned()
     } else {
         format!("{system}/{written}")
-    }
-}
-
-/// Without `.`, and without `..` where that changes nothing but the text: `a/..` may lead elsewhere through a link.
-fn tidy(path: &Path) -> PathBuf {
-    path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
-}
-
-/// The place a path means: links are followed as far as it is there, the rest is taken as text.
-fn real(path: &Path) -> PathBuf {
-    let mut rest: Vec<Component<'_>> = Vec::new();
-    let mut parts = path.components();
-    loop {
-        let known = parts.as_path();
-        if let Ok(found) = known.canonicalize() {
-            return rest.iter().rev().fold(found, |mut joined, part| {
-                match part {
-                    Component::ParentDir => {
-                        joined.pop();
-                    }
-                    other => joined.push(other),
-                }
-                joined
-            });
-        }
-        match parts.next_back() {
-            Some(part) => rest.push(part),
-            None => return path.to_owned(),
-        }
     }
 }

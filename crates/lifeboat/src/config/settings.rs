@@ -119,13 +119,6 @@ pub(crate) struct ComponentSettings {
     pub(crate) depends_on: Vec<String>,
 }
 
-impl Settings {
-    /// The component of that full name.
-    pub(crate) fn component(&self, name: &str) -> Option<&ComponentSettings> {
-        self.components.iter().find(|component| component.name == name)
-    }
-}
-
 impl SecretRef {
     /// Reads the secret, without its last line break. Fails with `ConfigInvalid` if the reference leads nowhere, and as
     /// the operating system does if the file cannot be read or the command cannot be run. No message holds the secret.

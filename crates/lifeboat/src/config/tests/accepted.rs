@@ -3,8 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::{Encrypt, Initial, MinFree, SecretRef, load, render_initial, show};
+use super::super::{ComponentSettings, Encrypt, Initial, MinFree, SecretRef, Settings, load, render_initial, show};
 use super::{GOOD, PATH, assert_golden, golden, read, with};
+
+fn component<'a>(settings: &'a Settings, name: &str) -> Option<&'a ComponentSettings> {
+    settings.components.iter().find(|component| component.name == name)
+}
 
 #[test]
 fn everything_arrives() {
@@ -28,7 +32,7 @@ fn everything_arrives() {
     // What others depend on comes first, whatever the priorities say.
     let names: Vec<&str> = settings.components.iter().map(|component| component.name.as_str()).collect();
     assert_eq!(names, ["sortie/queue", "sortie/db"]);
-    let db = settings.component("sortie/db").unwrap();
+    let db = component(&settings, "sortie/db").unwrap();
     assert_eq!(db.sqlite_path, Path::new("/data/sortie.db"));
     assert_eq!(
         (db.busy_timeout, db.max_stall),
@@ -45,7 +49,7 @@ fn everything_arrives() {
     assert_eq!((db.store.as_str(), &db.encrypt), ("disk", &Encrypt::Key("main".to_owned())));
 
     // Defaults, and a path that begins at the folder of the file.
-    let queue = settings.component("sortie/queue").unwrap();
+    let queue = component(&settings, "sortie/queue").unwrap();
     assert_eq!(queue.sqlite_path, Path::new("/etc/lifeboat/queue.db"));
     assert_eq!(
         (queue.busy_timeout, queue.max_stall),
@@ -95,7 +99,7 @@ fn anchors_and_merged_mappings_work() {
     // The anchor stands before the alias: db is written before queue.
     let settings = read(&text).unwrap();
     assert_eq!(
-        settings.component("sortie/queue").unwrap().rto,
+        component(&settings, "sortie/queue").unwrap().rto,
         Some(Duration::from_secs(1_800))
     );
 }
@@ -194,7 +198,7 @@ fn the_first_configuration_is_right() {
     let names: Vec<&str> = settings.components.iter().map(|component| component.name.as_str()).collect();
     assert_eq!(names, ["hub/db", "sortie/db", "sortie/jobs"]);
     assert_eq!(
-        settings.component("sortie/jobs").unwrap().rpo,
+        component(&settings, "sortie/jobs").unwrap().rpo,
         Some(Duration::from_secs(86_400))
     );
 }
@@ -205,7 +209,7 @@ fn the_first_configuration_without_anything_is_right_too() {
     assert_golden(&golden("initial-empty.yaml"), &text);
     assert_eq!(read(&text).unwrap().warnings.len(), 1, "only: nothing is backed up");
     let text = render_initial(&initial(&[("a/b", "/b.db")], false));
-    assert_eq!(read(&text).unwrap().component("a/b").unwrap().encrypt, Encrypt::None);
+    assert_eq!(component(&read(&text).unwrap(), "a/b").unwrap().encrypt, Encrypt::None);
 }
 
 #[test]
@@ -219,8 +223,12 @@ fn the_first_configuration_takes_every_name_and_path_as_it_is() {
         "/data/&a *b !c",
     ] {
         let settings = read(&render_initial(&initial(&[("true/1e3", odd), ("true/null", "/n.db")], true))).unwrap();
-        assert_eq!(settings.component("true/1e3").unwrap().sqlite_path, Path::new(odd), "{odd:?}");
-        assert!(settings.component("true/null").is_some());
+        assert_eq!(
+            component(&settings, "true/1e3").unwrap().sqlite_path,
+            Path::new(odd),
+            "{odd:?}"
+        );
+        assert!(component(&settings, "true/null").is_some());
     }
 }
 
@@ -232,7 +240,7 @@ fn a_file_is_loaded_from_disk() {
     std::fs::write(&path, GOOD).unwrap();
     let settings = load(&path).unwrap();
     assert_eq!(
-        settings.component("sortie/queue").unwrap().sqlite_path,
+        component(&settings, "sortie/queue").unwrap().sqlite_path,
         folder.path().join("queue.db")
     );
     let absent = load(&folder.path().join("absent.yaml")).unwrap_err();
