@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod config;
 mod context;
+mod demo;
 mod doctor;
 mod examples;
 mod exit_codes;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 use args::{Cli, Command, RestoreCommand};
 use clap::Parser as _;
 use clap::error::ErrorKind as ClapKind;
+use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 
 use crate::exit::Exit;
@@ -105,7 +107,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
 async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
     match command {
         Command::Init(args) => init::run(cx, args).await,
-        Command::Demo(_) => unavailable("demo"),
+        Command::Demo(args) => demo::run(cx, args).await,
         Command::Status(args) => status::run(cx, &args.what).await,
         Command::Doctor => doctor::run(cx).await,
         Command::Backup(args) => backup::run(cx, args).await,
@@ -124,11 +126,9 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         Command::Key { command: args::Key::Check } => key::check(cx).await,
         Command::Completions { shell } => completions::run(shell),
         Command::ExitCodes => exit_codes::run(cx),
-        // The demo's own line: see cli/demo.rs.
-        Command::DemoWriter { .. } => unavailable("demo"),
+        Command::DemoWriter { path } => {
+            compute::run("write to the demo's database", move || demo::writer::run(&path)).await?;
+            Ok(Exit::OK)
+        }
     }
-}
-
-fn unavailable(what: &str) -> Result<Exit> {
-    Err(Error::new(ErrorKind::Usage, "run", what, "this build does not have it yet"))
 }

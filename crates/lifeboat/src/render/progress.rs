@@ -17,8 +17,9 @@ use crate::cli::args::ProgressMode;
 
 /// A plain line comes at least this often while something moves.
 const LINE_EVERY: Duration = Duration::from_secs(30);
-/// And whenever another part of this size is done.
+/// And whenever another part of this size is done, but never oftener than this: a step of a second needs no lines.
 const LINE_PARTS: u64 = 10;
+const LINE_GAP: Duration = Duration::from_secs(1);
 
 /// Chooses how progress is shown.
 #[must_use]
@@ -120,7 +121,8 @@ impl Progress for Plain {
         let Some(step) = current.as_mut() else { return };
         let now = self.clock.monotonic();
         let part = step.total_bytes.and_then(|total| done.saturating_mul(LINE_PARTS).checked_div(total)).unwrap_or(0);
-        if part > step.last_part || now.saturating_sub(step.last_line) >= LINE_EVERY {
+        let silent_for = now.saturating_sub(step.last_line);
+        if (part > step.last_part && silent_for >= LINE_GAP) || silent_for >= LINE_EVERY {
             step.last_part = part;
             step.last_line = now;
             say(&line(step, done, now));
