@@ -12,8 +12,8 @@ use crate::manifest::FileRecord;
 use crate::map::{MAX_OVERLAYS, ROW_BYTES, Row, SLOT_BYTES, Slot};
 use crate::pack::{Class, Placement};
 
-/// Rows that are planned together: 8 GiB of a page file; bounds memory (INV-08).
-pub(super) const WINDOW_ROWS: u64 = 65_536;
+/// Rows that are planned together: 2 GiB of a page file; bounds memory (INV-08). With eight overlays on each row a window takes about 40 MiB.
+pub(super) const WINDOW_ROWS: u64 = 16_384;
 
 /// The work for a run of rows.
 #[derive(Debug, Default)]

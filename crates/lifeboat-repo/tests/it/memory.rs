@@ -40,7 +40,7 @@ impl Computed {
             let changed = if number % 40 == self.generation { self.generation } else { 0 };
             for (word, bytes) in page.chunks_mut(8).enumerate() {
                 // Some of each page repeats, some does not.
-                let value = if word % 8 == 0 {
+                let value = if word % 4 == 0 {
                     number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ changed ^ word as u64
                 } else {
                     number
@@ -161,8 +161,10 @@ async fn inv_08_memory_does_not_grow_with_the_source() {
         println!("peak KiB {}", peak_kib());
         return;
     }
-    let (small, large) = if soak() { (256, 4096) } else { (160, 640) };
+    let (small, large) = if soak() { (3072, 8192) } else { (256, 768) };
     let (small, large) = (peak_of_child(small), peak_of_child(large));
-    assert!(large < 256 << 10, "{small} KiB, then {large} KiB");
-    assert!(large < small + (32 << 10), "{small} KiB, then {large} KiB");
+    assert!(large < 160 << 10, "{small} KiB, then {large} KiB");
+    // Packs and the window of a restore (2 GiB) fill up once; beyond that nothing grows.
+    let growth = if soak() { 24 << 10 } else { 48 << 10 };
+    assert!(large < small + growth, "{small} KiB, then {large} KiB");
 }
