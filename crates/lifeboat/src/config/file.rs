@@ -241,8 +241,8 @@ pub(super) struct FsFile {
     /// The folder. A relative path begins at the folder of this file.
     #[schemars(with = "String", example = &"/var/backups/lifeboat")]
     pub(super) path: At<String>,
-    /// How much of the file system must stay free: a percentage (`5%`) or a size (`10GiB`). A backup that would leave less
-    /// is refused before it begins.
+    /// How much of the file system must be free: a percentage (`5%`) or a size (`10GiB`). No backup begins while less is
+    /// free.
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"5%")]
     pub(super) min_free: Option<At<String>>,

@@ -72,11 +72,11 @@ pub(crate) struct StoreSettings {
     pub(crate) name: String,
     /// The folder.
     pub(crate) path: PathBuf,
-    /// How much must stay free on its file system.
+    /// How much must be free on its file system before a backup begins.
     pub(crate) min_free: Option<MinFree>,
 }
 
-/// How much of a file system must stay free.
+/// How much of a file system must be free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MinFree {
     /// A part of the whole, 0 to 99 percent.

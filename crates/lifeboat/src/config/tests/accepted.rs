@@ -248,6 +248,35 @@ fn a_file_is_loaded_from_disk() {
     assert!(absent.hint().unwrap().contains("lifeboat init"));
 }
 
+/// Two names of one file are one database; a path that is only spelled alike is not.
+#[test]
+fn links_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::File::create(data.join("sortie.db")).unwrap();
+    std::os::unix::fs::symlink(&data, folder.path().join("link")).unwrap();
+    let at = |path: &str| {
+        GOOD.replace("/data/sortie.db", data.join("sortie.db").to_str().unwrap())
+            .replace("queue.db", path)
+    };
+    let same = read(&at(folder.path().join("link/sortie.db").to_str().unwrap())).unwrap_err();
+    assert!(
+        same.detail().contains("sortie/db and sortie/queue are the same database"),
+        "{same}"
+    );
+    // Not there yet, but below a folder that is.
+    let inside = at("queue.db")
+        .replace("/var/backups/lifeboat", data.to_str().unwrap())
+        .replace("/var/lib/lifeboat", folder.path().join("link/state").to_str().unwrap());
+    let warnings = read(&inside).unwrap().warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.starts_with("the state folder")),
+        "{warnings:?}"
+    );
+    assert!(read(&at("/data/sortie.db")).is_ok());
+}
+
 #[tokio::test]
 async fn secrets_are_read_when_they_are_needed() {
     let folder = tempfile::tempdir().unwrap();
