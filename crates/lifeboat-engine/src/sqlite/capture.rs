@@ -28,6 +28,9 @@ use super::facts::{Facts, count};
 use super::filesystem::network_filesystem;
 use super::queue::{Pushed, Queue};
 
+const PATIENCE: &str =
+    "raise `max_stall` for this component, switch the database to WAL (PRAGMA journal_mode=WAL), or back it up in a quiet hour";
+
 /// What to capture, and how patiently.
 #[derive(Debug, Clone)]
 pub struct CaptureOptions {
@@ -110,12 +113,25 @@ pub fn begin(options: &CaptureOptions, clock: Arc<dyn Clock>) -> Result<Capture>
     if let Some(kind) = network_filesystem(&path)?
         && in_wal_mode(&path)?
     {
-        return Err(Error::new(ErrorKind::Refused, "back up", path.display(), format!("it is in WAL mode on a network file system ({kind}), where WAL does not work: its writers can corrupt it"))
-            .with_hint("move the database to a local disk, or switch it to a rollback journal (PRAGMA journal_mode=DELETE)"));
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "back up",
+            path.display(),
+            format!("it is in WAL mode on a network file system ({kind}), where WAL does not work: its writers can corrupt it"),
+        )
+        .with_hint("move the database to a local disk, or switch it to a rollback journal (PRAGMA journal_mode=DELETE)"));
     }
     let queue = Arc::new(Queue::default());
     let (sender, receiver) = mpsc::sync_channel(1);
-    let reading = Reading { options: CaptureOptions { path: path.clone(), ..options.clone() }, clock, queue: Arc::clone(&queue), inode: inode(&path)? };
+    let reading = Reading {
+        options: CaptureOptions {
+            path: path.clone(),
+            ..options.clone()
+        },
+        clock,
+        queue: Arc::clone(&queue),
+        inode: inode(&path)?,
+    };
     let thread = std::thread::Builder::new()
         .name("sqlite capture".into())
         .spawn(move || {
@@ -132,8 +148,18 @@ pub fn begin(options: &CaptureOptions, clock: Arc<dyn Clock>) -> Result<Capture>
             Ok(_) => Error::new(ErrorKind::Bug, "back up", path.display(), "its capture ended before it began"),
         });
     };
-    let pages = Arc::new(Pages { page_size: opened.page_size, size_bytes: opened.size_bytes, queue });
-    Ok(Capture { path, file, moment_us: opened.moment_us, pages, thread: Some(thread) })
+    let pages = Arc::new(Pages {
+        page_size: opened.page_size,
+        size_bytes: opened.size_bytes,
+        queue,
+    });
+    Ok(Capture {
+        path,
+        file,
+        moment_us: opened.moment_us,
+        pages,
+        thread: Some(thread),
+    })
 }
 
 impl Capture {
@@ -167,7 +193,12 @@ impl Capture {
         self.pages.queue.abandon();
         match self.thread.take() {
             Some(thread) => join(thread, &self.path),
-            None => Err(Error::new(ErrorKind::Bug, "finish the capture of", self.path.display(), "it was finished before")),
+            None => Err(Error::new(
+                ErrorKind::Bug,
+                "finish the capture of",
+                self.path.display(),
+                "it was finished before",
+            )),
         }
     }
 }
@@ -183,35 +214,63 @@ impl Drop for Capture {
 }
 
 fn join(thread: JoinHandle<Result<Captured>>, path: &Path) -> Result<Captured> {
-    thread.join().unwrap_or_else(|_panic| Err(Error::new(ErrorKind::Bug, "back up", path.display(), "the capture's thread panicked")))
+    thread.join().unwrap_or_else(|_panic| {
+        Err(Error::new(
+            ErrorKind::Bug,
+            "back up",
+            path.display(),
+            "the capture's thread panicked",
+        ))
+    })
 }
 
 fn look_at(path: &Path) -> Result<SourceFile> {
     let meta = path.metadata().map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let result = Error::io("back up", path.display(), error).with_kind(ErrorKind::Unreachable);
-        if missing { result.with_hint("check the path in lifeboat.yaml, and that its disk is mounted") } else { result.with_hint("run as a user who may read it") }
+        if missing {
+            result.with_hint("check the path in lifeboat.yaml, and that its disk is mounted")
+        } else {
+            result.with_hint("run as a user who may read it")
+        }
     })?;
     let refuse = |detail: &str| Error::new(ErrorKind::Corrupt, "back up", path.display(), detail);
     if !meta.is_file() {
         return Err(refuse("it is not a file").with_kind(ErrorKind::ConfigInvalid));
     }
     if meta.len() == 0 {
-        return Err(refuse("it is empty: an empty file is not a database, although SQLite's integrity check would call it ok")
-            .with_hint("check the path; restore the last good backup if the application lost its data (`lifeboat list`)"));
+        return Err(
+            refuse("it is empty: an empty file is not a database, although SQLite's integrity check would call it ok")
+                .with_hint("check the path; restore the last good backup if the application lost its data (`lifeboat list`)"),
+        );
     }
     Ok(SourceFile {
         file_name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         mode: meta.mode() & 0o7777,
         uid: meta.uid(),
         gid: meta.gid(),
-        modified_us: meta.mtime().saturating_mul(1_000_000).saturating_add(meta.mtime_nsec() / 1000),
+        modified_us: meta
+            .mtime()
+            .saturating_mul(1_000_000)
+            .saturating_add(meta.mtime_nsec() / 1000),
     })
 }
 
 fn inode(path: &Path) -> Result<(u64, u64)> {
-    let meta = path.metadata().map_err(|error| Error::io("look at", path.display(), error).with_kind(ErrorKind::Unreachable))?;
+    let meta = path
+        .metadata()
+        .map_err(|error| Error::io("look at", path.display(), error).with_kind(ErrorKind::Unreachable))?;
     Ok((meta.dev(), meta.ino()))
+}
+
+/// SQLite names the companions after the file itself, not after a symlink to it.
+fn real_companions(path: &Path) -> [PathBuf; 3] {
+    companions(&std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))
+}
+
+/// Bytes of a file; none where there is no file.
+fn length(path: &Path) -> u64 {
+    path.metadata().map_or(0, |meta| meta.len())
 }
 
 /// Reads the journal mode from the file itself. Only on network file systems, and only before a connection is opened: see the module rules.
@@ -244,19 +303,45 @@ struct Transaction<'a> {
 
 impl Reading {
     fn run(self, opened: &mpsc::SyncSender<Opened>) -> Result<Captured> {
+        let [wal, _, _] = real_companions(&self.options.path);
+        let wal_is_ours = !wal.try_exists().unwrap_or(true);
+        let connection = self.open()?;
+        let result = self.capture(&connection, opened);
+        if wal_is_ours && length(&wal) == 0 {
+            // Nobody wrote to the WAL that SQLite made for us: it may go with us, under SQLite's own lock.
+            connection
+                .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
+                .map_err(|error| sqlite("close", &self.options.path, error))?;
+        }
+        result
+    }
+
+    fn capture(&self, connection: &Connection, opened: &mpsc::SyncSender<Opened>) -> Result<Captured> {
         let path = self.options.path.as_path();
         let failed = |error| sqlite("back up", path, error);
-        let connection = self.open()?;
         let moment_us = self.clock.wall_us();
-        let mut transaction = self.transaction(&connection)?;
-        let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).map_err(failed);
+        let mut transaction = self.transaction(connection)?;
+        let number = |pragma: &str| {
+            connection
+                .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0))
+                .map_err(failed)
+        };
         let page_size = u32::try_from(number("page_size")?).unwrap_or(0);
         let page_count = number("page_count")?.unsigned_abs();
-        let journal: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(failed)?;
+        let journal: String = connection
+            .query_row("PRAGMA journal_mode", [], |row| row.get(0))
+            .map_err(failed)?;
         let wal = journal == "wal";
         let size_bytes = page_count * u64::from(page_size);
         self.check_size(size_bytes, wal)?;
-        if opened.send(Opened { page_size, size_bytes, moment_us }).is_err() {
+        if opened
+            .send(Opened {
+                page_size,
+                size_bytes,
+                moment_us,
+            })
+            .is_err()
+        {
             return Err(abandoned(path));
         }
         let mut stall = Duration::ZERO;
@@ -264,32 +349,57 @@ impl Reading {
         // The workers need not wait for the counting; its errors come out of `finish`, before anything is committed.
         self.queue.finish(false);
         let mut warnings = Vec::new();
-        let facts = count(&connection, path, &mut warnings)?;
+        let facts = if wal {
+            count(connection, path, &mut warnings)?
+        } else {
+            self.count_in_time(&mut transaction, &mut warnings, &mut stall)?
+        };
         connection.execute_batch("COMMIT").map_err(failed)?;
         stall = stall.max(self.clock.monotonic().saturating_sub(transaction.since));
         if inode(path).ok() != Some(self.inode) {
-            return Err(Error::new(ErrorKind::Unreachable, "back up", path.display(), "it was removed or replaced while it was read")
-                .with_hint("run the backup again; if a restore or a deployment was going on, wait for its end"));
+            return Err(Error::new(
+                ErrorKind::Unreachable,
+                "back up",
+                path.display(),
+                "it was removed or replaced while it was read",
+            )
+            .with_hint("run the backup again; if a restore or a deployment was going on, wait for its end"));
         }
         if facts.page_count != page_count {
-            return Err(Error::new(ErrorKind::Bug, "back up", path.display(), "its size changed within one transaction"));
+            return Err(Error::new(
+                ErrorKind::Bug,
+                "back up",
+                path.display(),
+                "its size changed within one transaction",
+            ));
         }
-        Ok(Captured { facts, stall: if wal { Duration::ZERO } else { stall }, warnings })
+        Ok(Captured {
+            facts,
+            stall: if wal { Duration::ZERO } else { stall },
+            warnings,
+        })
     }
 
     /// Read-write where permitted, so that SQLite can roll back a hot journal and use the WAL's index; nothing is ever written by us.
     fn open(&self) -> Result<Connection> {
         let path = self.options.path.as_path();
         let failed = |error| sqlite("open", path, error);
-        let [wal, _, _] = companions(path);
-        let leftover_wal = wal.metadata().is_ok_and(|meta| meta.len() > 0);
-        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(failed)?;
         connection.busy_timeout(self.options.busy_timeout).map_err(failed)?;
-        // A WAL that an application left stays as it is. One that only we made may go with us, under SQLite's own lock.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, leftover_wal).map_err(failed)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
-        connection.execute_batch("PRAGMA query_only = ON; PRAGMA mmap_size = 0").map_err(failed)?;
+        // Whatever an application leaves in the WAL, now or while we read, stays there.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(failed)?;
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)
+            .map_err(failed)?;
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)
+            .map_err(failed)?;
+        connection
+            .execute_batch("PRAGMA query_only = ON; PRAGMA mmap_size = 0")
+            .map_err(failed)?;
         Ok(connection)
     }
 
@@ -298,30 +408,104 @@ impl Reading {
         let failed = |error| sqlite("read", path, error);
         connection.execute_batch("BEGIN").map_err(failed)?;
         // Since the first read, not since BEGIN, which locks nothing.
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(failed)?;
+        connection
+            .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+            .map_err(failed)?;
         let since = self.clock.monotonic();
-        let data_version = connection.query_row("PRAGMA data_version", [], |row| row.get(0)).map_err(failed)?;
-        Ok(Transaction { connection, path, since, data_version })
+        let data_version = connection
+            .query_row("PRAGMA data_version", [], |row| row.get(0))
+            .map_err(failed)?;
+        Ok(Transaction {
+            connection,
+            path,
+            since,
+            data_version,
+        })
     }
 
     fn check_size(&self, size_bytes: u64, wal: bool) -> Result<()> {
         let path = self.options.path.as_path();
-        let on_disk = path.metadata().map_err(|error| Error::io("look at", path.display(), error).with_kind(ErrorKind::Unreachable))?.len();
+        let on_disk = path
+            .metadata()
+            .map_err(|error| Error::io("look at", path.display(), error).with_kind(ErrorKind::Unreachable))?
+            .len();
         if size_bytes == 0 {
             return Err(Error::new(ErrorKind::Corrupt, "back up", path.display(), "it holds no page"));
         }
-        // In WAL mode the newest pages may be in the WAL alone.
-        if !wal && on_disk < size_bytes {
-            return Err(Error::new(ErrorKind::Corrupt, "back up", path.display(), format!("it is truncated: its header speaks of {size_bytes} bytes, the file has {on_disk}"))
-                .with_hint("restore the last good backup (`lifeboat list`)"));
+        // In WAL mode the newest pages may be in the WAL alone. SQLite itself reads what the file lacks of its last page as zeros.
+        let [companion, _, _] = real_companions(path);
+        if on_disk < size_bytes && (!wal || length(&companion) == 0) {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "back up",
+                path.display(),
+                format!("it is truncated: its header speaks of {size_bytes} bytes, the file has {on_disk}"),
+            )
+            .with_hint("restore the last good backup (`lifeboat list`)"));
         }
         Ok(())
     }
 
-    fn read_pages(&self, transaction: &mut Transaction<'_>, page_size: u32, page_count: u64, wal: bool, stall: &mut Duration) -> Result<()> {
+    /// Counts while the lock may still be held; after that anew, from the beginning and under a new lock, if nobody wrote in between.
+    fn count_in_time(
+        &self,
+        transaction: &mut Transaction<'_>,
+        warnings: &mut Vec<String>,
+        stall: &mut Duration,
+    ) -> Result<Facts> {
+        let held = self.clock.monotonic().saturating_sub(transaction.since);
+        if let Some(result) = self.count_within(self.options.max_stall.saturating_sub(held), transaction, warnings) {
+            return result;
+        }
+        self.renew(transaction, None, stall)?;
+        warnings.clear();
+        self.count_within(self.options.max_stall, transaction, warnings).unwrap_or_else(|| {
+            let detail = format!(
+                "counting its rows takes longer than {:?}, the longest that writers may be kept waiting in rollback-journal mode",
+                self.options.max_stall
+            );
+            Err(Error::new(ErrorKind::TimedOut, "back up", transaction.path.display(), detail).with_hint(PATIENCE))
+        })
+    }
+
+    /// Counts; `None` when that was interrupted because it took longer than `limit`.
+    fn count_within(&self, limit: Duration, transaction: &Transaction<'_>, warnings: &mut Vec<String>) -> Option<Result<Facts>> {
+        let interrupt = transaction.connection.get_interrupt_handle();
+        let (counted, waiting) = mpsc::sync_channel::<()>(1);
+        std::thread::scope(|scope| {
+            // SQLite counts a table in one instruction, which no handler on this thread could end.
+            let watch = scope.spawn(move || {
+                let (mut late, mut patience) = (false, limit);
+                // Again and again: between two statements there is nothing to interrupt.
+                while let Err(mpsc::RecvTimeoutError::Timeout) = waiting.recv_timeout(patience) {
+                    late = true;
+                    interrupt.interrupt();
+                    patience = Duration::from_millis(10);
+                }
+                late
+            });
+            let result = count(transaction.connection, transaction.path, warnings);
+            drop(counted);
+            match watch.join() {
+                Ok(true) if result.is_err() => None,
+                _ => Some(result),
+            }
+        })
+    }
+
+    fn read_pages(
+        &self,
+        transaction: &mut Transaction<'_>,
+        page_size: u32,
+        page_count: u64,
+        wal: bool,
+        stall: &mut Duration,
+    ) -> Result<()> {
         let connection = transaction.connection;
         let failed = |error| sqlite("read", transaction.path, error);
-        let mut statement = connection.prepare("SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1").map_err(failed)?;
+        let mut statement = connection
+            .prepare("SELECT data FROM sqlite_dbpage('main') WHERE pgno = ?1")
+            .map_err(failed)?;
         let pages_per_segment = SEGMENT_BYTES as u64 / u64::from(page_size);
         let mut next = 1;
         while next <= page_count {
@@ -372,7 +556,7 @@ impl Reading {
             self.options.path.display(),
             format!("it was written to before it was read whole within {:?}, the longest that writers may be kept waiting in rollback-journal mode", self.options.max_stall),
         )
-        .with_hint("raise `max_stall` for this component, switch the database to WAL (PRAGMA journal_mode=WAL), or back it up in a quiet hour"))
+        .with_hint(PATIENCE))
     }
 }
 
@@ -385,7 +569,12 @@ fn read_page(statement: &mut Statement<'_>, page: u64, page_size: u32, buffer: &
         None => &[],
     };
     if bytes.len() != page_size as usize {
-        return Ok(Err(Error::new(ErrorKind::Corrupt, "read", format!("page {page}"), "it is not there, although the header counts it")));
+        return Ok(Err(Error::new(
+            ErrorKind::Corrupt,
+            "read",
+            format!("page {page}"),
+            "it is not there, although the header counts it",
+        )));
     }
     buffer.extend_from_slice(bytes);
     Ok(Ok(()))

@@ -9,8 +9,13 @@
     reason = "tests"
 )]
 
+mod bad_source;
+mod bank;
 mod child;
 mod discover;
+mod exact;
 mod locks;
 mod other;
 mod probe;
+mod stall;
+mod taken;

@@ -4,18 +4,31 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// Runs `script` in the `sqlite3` shell and returns what it prints.
+/// Runs `script`, in which dot commands have a line of their own, in the `sqlite3` shell and returns what it prints.
 pub fn sql(database: &Path, script: &str) -> String {
-    let output = Command::new("sqlite3")
-        .arg("-batch")
-        .arg("-bail")
-        .arg(database)
-        .arg(script)
-        .output()
+    let mut command = Command::new("sqlite3");
+    command.arg("-batch").arg("-bail").arg(database);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    writeln!(child.stdin.take().unwrap(), "{script};").unwrap();
+    let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {errors}");
+    assert!(output.status.success() && errors.is_empty(), "{script}: {errors}");
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// Fills the database, which must have no table `pad`, with `mib` MiB in rows of 1000 bytes: more than a capture reads ahead if over 5.
+pub fn pad(database: &Path, mib: u32) {
+    let rows = mib * 1050;
+    let script = format!(
+        "CREATE TABLE pad (id INTEGER PRIMARY KEY, v); \
+         WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {rows}) INSERT INTO pad SELECT x, randomblob(1000) FROM n;"
+    );
+    sql(database, &script);
 }
 
 /// A process that is killed when the test is over.
@@ -64,6 +77,10 @@ impl Other {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// The next line that it prints; empty when it ended.
