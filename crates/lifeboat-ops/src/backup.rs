@@ -65,7 +65,13 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
     let pages = capture.pages();
     env.progress.step("back up", Some(pages.size_bytes()));
     let file = capture.file();
-    let meta = FileMeta { path: file.file_name.clone(), mode: file.mode, uid: file.uid, gid: file.gid, modified_us: file.modified_us };
+    let meta = FileMeta {
+        path: file.file_name.clone(),
+        mode: file.mode,
+        uid: file.uid,
+        gid: file.gid,
+        modified_us: file.modified_us,
+    };
     let moment_us = capture.moment_us();
     let put = writer.put_pages(meta, pages).await;
     let captured = compute::run("finish a capture", move || capture.finish()).await;

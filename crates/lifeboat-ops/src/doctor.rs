@@ -35,19 +35,35 @@ pub struct Check {
 
 impl Check {
     fn good(says: impl Into<String>) -> Self {
-        Self { says: says.into(), outcome: Outcome::Good, fix: None }
+        Self {
+            says: says.into(),
+            outcome: Outcome::Good,
+            fix: None,
+        }
     }
 
     fn warning(says: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { says: says.into(), outcome: Outcome::Warning, fix: Some(fix.into()) }
+        Self {
+            says: says.into(),
+            outcome: Outcome::Warning,
+            fix: Some(fix.into()),
+        }
     }
 
     fn bad(says: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { says: says.into(), outcome: Outcome::Bad, fix: Some(fix.into()) }
+        Self {
+            says: says.into(),
+            outcome: Outcome::Bad,
+            fix: Some(fix.into()),
+        }
     }
 
     fn failed(error: &Error) -> Self {
-        Self { says: error.to_string(), outcome: Outcome::Bad, fix: error.hint().map(str::to_owned) }
+        Self {
+            says: error.to_string(),
+            outcome: Outcome::Bad,
+            fix: error.hint().map(str::to_owned),
+        }
     }
 }
 
@@ -65,7 +81,10 @@ pub async fn run(env: &Env, protected: &Protected, instance_name: &str, key: Opt
     let mut checks = Vec::new();
     checks.push(source(protected).await);
     match protected.instance(instance_name) {
-        Ok(instance) => checks.push(Check::good(format!("this installation signs as {instance_name} ({}), which the configuration trusts", instance.public_key()))),
+        Ok(instance) => checks.push(Check::good(format!(
+            "this installation signs as {instance_name} ({}), which the configuration trusts",
+            instance.public_key()
+        ))),
         Err(error) => checks.push(Check::failed(&error)),
     }
     private_folder(&protected.state_dir, "the state folder", &mut checks);
@@ -81,8 +100,16 @@ async fn source(protected: &Protected) -> Check {
     let options = protected.source.capture_options();
     let path = options.path.clone();
     let clock: std::sync::Arc<dyn lifeboat_model::Clock> = std::sync::Arc::new(Still);
-    match compute::run("open the source", move || sqlite::begin(&options, clock).map(|capture| capture.pages().size_bytes())).await {
-        Ok(size_bytes) => Check::good(format!("the database {} can be read ({})", path.display(), human_bytes(size_bytes))),
+    match compute::run("open the source", move || {
+        sqlite::begin(&options, clock).map(|capture| capture.pages().size_bytes())
+    })
+    .await
+    {
+        Ok(size_bytes) => Check::good(format!(
+            "the database {} can be read ({})",
+            path.display(),
+            human_bytes(size_bytes)
+        )),
         Err(error) => Check::failed(&error),
     }
 }
@@ -106,10 +133,17 @@ fn private_folder(path: &Path, what: &str, checks: &mut Vec<Check>) {
     match path.metadata() {
         Ok(meta) if meta.mode() & 0o077 == 0 => checks.push(Check::good(format!("{what} {} is private", path.display()))),
         Ok(meta) => checks.push(Check::warning(
-            format!("{what} {} can be entered by others (mode {:o}): it holds the signing key and page identities", path.display(), meta.mode() & 0o777),
+            format!(
+                "{what} {} can be entered by others (mode {:o}): it holds the signing key and page identities",
+                path.display(),
+                meta.mode() & 0o777
+            ),
             format!("chmod 700 {}", path.display()),
         )),
-        Err(error) => checks.push(Check::bad(format!("{what} {} cannot be looked at ({error})", path.display()), "run `lifeboat init`, or correct `state_dir`")),
+        Err(error) => checks.push(Check::bad(
+            format!("{what} {} cannot be looked at ({error})", path.display()),
+            "run `lifeboat init`, or correct `state_dir`",
+        )),
     }
 }
 
@@ -119,9 +153,15 @@ fn encryption(protected: &Protected, key: Option<&KeyAtHand>, checks: &mut Vec<C
             "backups are not encrypted: whoever can read the store can read the data",
             "make a key with `lifeboat key new`, name it under `keys:`, and write `encrypt: NAME`",
         )),
-        Encryption::Age(recipients) => checks.push(Check::good(format!("backups are encrypted to {} public key(s)", recipients.len()))),
+        Encryption::Age(recipients) => checks.push(Check::good(format!(
+            "backups are encrypted to {} public key(s)",
+            recipients.len()
+        ))),
     }
-    let inside = key.and_then(|key| key.file.as_deref()).zip(protected.store_path.as_deref()).filter(|(file, store)| file.starts_with(store));
+    let inside = key
+        .and_then(|key| key.file.as_deref())
+        .zip(protected.store_path.as_deref())
+        .filter(|(file, store)| file.starts_with(store));
     if let Some((file, _)) = inside {
         checks.push(Check::bad(
             format!("the private key {} lies inside the store: whoever takes the store has the key, and who loses the store loses both", file.display()),
@@ -137,7 +177,11 @@ fn space(protected: &Protected, checks: &mut Vec<Check>) {
     let size = protected.source.path().metadata().map_or(0, |meta| meta.len());
     if free < size {
         checks.push(Check::warning(
-            format!("the store has {} free, less than one full backup may need ({})", human_bytes(free), human_bytes(size)),
+            format!(
+                "the store has {} free, less than one full backup may need ({})",
+                human_bytes(free),
+                human_bytes(size)
+            ),
             "free space, or use a larger disk",
         ));
     } else {
@@ -169,9 +213,16 @@ async fn store(env: &Env, protected: &Protected, key: Option<KeyAtHand>, checks:
         Ok(found) => found,
         Err(error) => return checks.push(Check::failed(&error)),
     };
-    checks.push(Check::good(format!("the store {} can be listed: {} backups", protected.store.name(), listing.backups.len())));
+    checks.push(Check::good(format!(
+        "the store {} can be listed: {} backups",
+        protected.store.name(),
+        listing.backups.len()
+    )));
     for rejected in &listing.rejected {
-        checks.push(Check::bad(format!("backup {} does not count: {}", rejected.name, rejected.reason), rejected.reason.hint().unwrap_or("run `lifeboat backup`")));
+        checks.push(Check::bad(
+            format!("backup {} does not count: {}", rejected.name, rejected.reason),
+            rejected.reason.hint().unwrap_or("run `lifeboat backup`"),
+        ));
     }
     let Some(latest) = listing.latest() else {
         return checks.push(Check::bad("there is no backup yet", "run `lifeboat backup`"));
@@ -191,7 +242,10 @@ async fn store(env: &Env, protected: &Protected, key: Option<KeyAtHand>, checks:
         },
     };
     match Reader::open(env, &repository, latest, &identities).await {
-        Ok(_) => checks.push(Check::good(format!("the key opens the newest backup ({})", latest.id.short()))),
+        Ok(_) => checks.push(Check::good(format!(
+            "the key opens the newest backup ({})",
+            latest.id.short()
+        ))),
         Err(error) => checks.push(Check::failed(&error)),
     }
 }
@@ -202,12 +256,20 @@ fn interrupted(protected: &Protected, checks: &mut Vec<Check>) {
             for (folder, record) in records {
                 if record.is_interrupted() {
                     checks.push(Check::bad(
-                        format!("restore {} stopped in the middle; the old files are in {}", record.id, folder.display()),
+                        format!(
+                            "restore {} stopped in the middle; the old files are in {}",
+                            record.id,
+                            folder.display()
+                        ),
                         format!("run the restore again, or `lifeboat restore undo {}`", record.id),
                     ));
                 } else if record.can_undo() {
                     checks.push(Check::warning(
-                        format!("the files that restore {} replaced are still kept in {}", record.id, folder.display()),
+                        format!(
+                            "the files that restore {} replaced are still kept in {}",
+                            record.id,
+                            folder.display()
+                        ),
                         "remove that folder when you are sure that you will not undo the restore",
                     ));
                 }

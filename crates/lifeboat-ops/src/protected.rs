@@ -42,9 +42,15 @@ impl Source {
 
     pub(crate) fn capture_options(&self) -> sqlite::CaptureOptions {
         match self {
-            Self::Sqlite { path, busy_timeout, max_stall } => {
-                sqlite::CaptureOptions { path: path.clone(), busy_timeout: *busy_timeout, max_stall: *max_stall }
-            }
+            Self::Sqlite {
+                path,
+                busy_timeout,
+                max_stall,
+            } => sqlite::CaptureOptions {
+                path: path.clone(),
+                busy_timeout: *busy_timeout,
+                max_stall: *max_stall,
+            },
         }
     }
 }
@@ -100,8 +106,16 @@ impl Protected {
             }
         })?;
         if self.trust.name_of(&instance.public_key()).is_none() {
-            return Err(Error::new(ErrorKind::ConfigInvalid, "use the instance key", path.display(), format!("its public key {} is not under `instances:` in the configuration", instance.public_key()))
-                .with_hint("add it there: backups of an unknown instance would not count"));
+            return Err(Error::new(
+                ErrorKind::ConfigInvalid,
+                "use the instance key",
+                path.display(),
+                format!(
+                    "its public key {} is not under `instances:` in the configuration",
+                    instance.public_key()
+                ),
+            )
+            .with_hint("add it there: backups of an unknown instance would not count"));
         }
         Ok(Arc::new(instance))
     }
@@ -132,26 +146,57 @@ pub enum Choice {
 
 fn no_backup(listing: &Listing, component: &ComponentName) -> Error {
     let rejected = listing.rejected.len();
-    let detail = if rejected == 0 { "there is no backup yet".to_owned() } else { format!("{rejected} are stored, but none of them counts") };
-    Error::new(ErrorKind::NoSuchPoint, "find a backup of", component, detail)
-        .with_hint(if rejected == 0 { "`lifeboat backup` makes one" } else { "`lifeboat verify --level list` says what is wrong with each" })
+    let detail = if rejected == 0 {
+        "there is no backup yet".to_owned()
+    } else {
+        format!("{rejected} are stored, but none of them counts")
+    };
+    Error::new(ErrorKind::NoSuchPoint, "find a backup of", component, detail).with_hint(if rejected == 0 {
+        "`lifeboat backup` makes one"
+    } else {
+        "`lifeboat verify --level list` says what is wrong with each"
+    })
 }
 
 fn at_moment<'a>(listing: &'a Listing, at_us: i64, component: &ComponentName, exact: bool) -> Result<&'a Backup> {
-    let usable = || listing.backups.iter().filter(|backup| !backup.header.extract && !backup.header.incomplete);
-    let earlier = usable().filter(|backup| backup.header.moment_us <= at_us).max_by_key(|backup| (backup.header.moment_us, backup.id));
-    let later = usable().filter(|backup| backup.header.moment_us > at_us).min_by_key(|backup| (backup.header.moment_us, backup.id));
+    let usable = || {
+        listing
+            .backups
+            .iter()
+            .filter(|backup| !backup.header.extract && !backup.header.incomplete)
+    };
+    let earlier = usable()
+        .filter(|backup| backup.header.moment_us <= at_us)
+        .max_by_key(|backup| (backup.header.moment_us, backup.id));
+    let later = usable()
+        .filter(|backup| backup.header.moment_us > at_us)
+        .min_by_key(|backup| (backup.header.moment_us, backup.id));
     let same_second = |backup: &&Backup| backup.header.moment_us.div_euclid(1_000_000) == at_us.div_euclid(1_000_000);
-    let found = if exact { earlier.filter(same_second).or_else(|| later.filter(same_second)) } else { earlier };
+    let found = if exact {
+        earlier.filter(same_second).or_else(|| later.filter(same_second))
+    } else {
+        earlier
+    };
     found.ok_or_else(|| {
-        let name = |backup: &Backup| format!("{} ({})", lifeboat_repo::format_utc(backup.header.moment_us), backup.id.short());
+        let name = |backup: &Backup| {
+            format!(
+                "{} ({})",
+                lifeboat_repo::format_utc(backup.header.moment_us),
+                backup.id.short()
+            )
+        };
         let nearest = match (earlier, later) {
             (Some(earlier), Some(later)) => format!("the nearest are {} before and {} after", name(earlier), name(later)),
             (Some(earlier), None) => format!("the nearest is {} before", name(earlier)),
             (None, Some(later)) => format!("the first is {}", name(later)),
             (None, None) => "there is no backup".to_owned(),
         };
-        Error::new(ErrorKind::NoSuchPoint, "find a point of", component, format!("no backup was taken at {}; {nearest}", lifeboat_repo::format_utc(at_us)))
-            .with_hint("`--before TIME` takes the newest one at or before that time; `lifeboat points` shows all")
+        Error::new(
+            ErrorKind::NoSuchPoint,
+            "find a point of",
+            component,
+            format!("no backup was taken at {}; {nearest}", lifeboat_repo::format_utc(at_us)),
+        )
+        .with_hint("`--before TIME` takes the newest one at or before that time; `lifeboat points` shows all")
     })
 }

@@ -120,7 +120,14 @@ pub struct Staged {
 }
 
 /// Looks at everything that can be known before a byte is fetched.
-pub async fn plan(env: &Env, protected: &Protected, repository: &Repository, backup: &Backup, identities: &Identities, destination: Destination) -> Result<Plan> {
+pub async fn plan(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    destination: Destination,
+) -> Result<Plan> {
     let reader = Reader::open(env, repository, backup, identities).await?;
     plan_with(protected, &reader, backup, destination).await
 }
@@ -131,12 +138,22 @@ async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, dest
     let past: Vec<Run> = proof::load(&protected.state_dir, &protected.component)
         .iter()
         .filter(|proof| proof.level == Level::Restore && proof.took_s.is_finite() && proof.took_s > 0.0)
-        .map(|proof| Run { bytes: proof.bytes, elapsed: Duration::from_secs_f64(proof.took_s) })
+        .map(|proof| Run {
+            bytes: proof.bytes,
+            elapsed: Duration::from_secs_f64(proof.took_s),
+        })
         .collect();
     let path = destination.path().display();
     let mut steps = vec![
-        format!("preflight: {path} may be written, {} are free", lifeboat_model::time::human_bytes(free_bytes)),
-        format!("fetch: {} from {} packs, every byte verified", lifeboat_model::time::human_bytes(read.fetch_bytes), read.packs),
+        format!(
+            "preflight: {path} may be written, {} are free",
+            lifeboat_model::time::human_bytes(free_bytes)
+        ),
+        format!(
+            "fetch: {} from {} packs, every byte verified",
+            lifeboat_model::time::human_bytes(read.fetch_bytes),
+            read.packs
+        ),
         "check: integrity, foreign keys, row counts, schema and page root against what was captured".to_owned(),
     ];
     if matches!(destination, Destination::InPlace { .. }) {
@@ -147,7 +164,14 @@ async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, dest
         steps.push("fresh backup: so that the restored state is protected at once".to_owned());
     }
     let estimate = estimate(read.size_bytes, &past);
-    Ok(Plan { backup: backup.clone(), destination, read, estimate, free_bytes, steps })
+    Ok(Plan {
+        backup: backup.clone(),
+        destination,
+        read,
+        estimate,
+        free_bytes,
+        steps,
+    })
 }
 
 /// Restores a backup of `protected` to `destination`. With `accept_findings`, a database whose integrity check complains is published
@@ -174,7 +198,11 @@ pub async fn run(
         Destination::Beside { .. } => {
             refuse_taken(&path)?;
             durable::rename_new(&file, &path).map_err(|error| {
-                if error.kind() == ErrorKind::AlreadyExists { taken(&path) } else { error }
+                if error.kind() == ErrorKind::AlreadyExists {
+                    taken(&path)
+                } else {
+                    error
+                }
             })?;
             None
         }
@@ -203,16 +231,37 @@ pub async fn run(
     if let Err(error) = proof::record(&protected.state_dir, &protected.component, record) {
         notes.push(format!("the run could not be recorded: {error}"));
     }
-    Ok(Report { id, backup: backup.clone(), path, fetched: staged.fetched, findings: staged.findings, undo_folder, took, notes })
+    Ok(Report {
+        id,
+        backup: backup.clone(),
+        path,
+        fetched: staged.fetched,
+        findings: staged.findings,
+        undo_folder,
+        took,
+        notes,
+    })
 }
 
 /// Fetches into a staging folder beside the destination and checks everything there. On an error the staging folder is removed.
-pub async fn fetch_and_check(env: &Env, reader: &Reader, destination: &Destination, id: &str, accept_findings: bool) -> Result<Staged> {
+pub async fn fetch_and_check(
+    env: &Env,
+    reader: &Reader,
+    destination: &Destination,
+    id: &str,
+    accept_findings: bool,
+) -> Result<Staged> {
     let path = destination.path();
     let staging = Staging::create(path, id)?;
     let result = fetch_into(env, reader, destination, &staging, accept_findings).await;
     match result {
-        Ok((file, findings, fetched, notes)) => Ok(Staged { staging, file, findings, fetched, notes }),
+        Ok((file, findings, fetched, notes)) => Ok(Staged {
+            staging,
+            file,
+            findings,
+            fetched,
+            notes,
+        }),
         Err(error) => {
             staging.remove()?;
             Err(error)
@@ -228,8 +277,15 @@ async fn fetch_into(
     accept_findings: bool,
 ) -> Result<(PathBuf, Findings, Fetched, Vec<String>)> {
     let record = database(reader)?.clone();
-    let facts: Facts = serde_json::from_value(reader.facts().clone())
-        .map_err(|error| Error::new(ErrorKind::Corrupt, "read", "the facts of the backup", "they are not those of a SQLite database").with_source(error))?;
+    let facts: Facts = serde_json::from_value(reader.facts().clone()).map_err(|error| {
+        Error::new(
+            ErrorKind::Corrupt,
+            "read",
+            "the facts of the backup",
+            "they are not those of a SQLite database",
+        )
+        .with_source(error)
+    })?;
     let file = staging.file();
     let sink: Arc<dyn PageSink> = Arc::new(FileSink::new(create(&file)?, file.display().to_string()));
     env.progress.step("fetch", Some(record.size_bytes));
@@ -245,7 +301,12 @@ async fn fetch_into(
 }
 
 fn judge(inspection: &sqlite::Inspection, accept_findings: bool) -> Result<Findings> {
-    let integrity: Vec<String> = inspection.integrity.iter().filter(|line| line.as_str() != "ok").cloned().collect();
+    let integrity: Vec<String> = inspection
+        .integrity
+        .iter()
+        .filter(|line| line.as_str() != "ok")
+        .cloned()
+        .collect();
     let findings = Findings {
         integrity,
         foreign_keys: inspection.foreign_keys.clone(),
@@ -255,7 +316,8 @@ fn judge(inspection: &sqlite::Inspection, accept_findings: bool) -> Result<Findi
     };
     let bad = |detail: String| Error::new(ErrorKind::Corrupt, "accept", "the restored database", detail);
     if let Some(first) = findings.differences.first() {
-        return Err(bad(format!("it differs from what was captured: {first}")).with_hint("nothing was published; restore another backup (`lifeboat list`)"));
+        return Err(bad(format!("it differs from what was captured: {first}"))
+            .with_hint("nothing was published; restore another backup (`lifeboat list`)"));
     }
     if let Some(first) = findings.integrity.first()
         && !accept_findings
@@ -274,20 +336,28 @@ fn preflight(destination: &Destination, size_bytes: u64) -> Result<u64> {
     match destination {
         Destination::Beside { .. } => refuse_taken(path)?,
         Destination::InPlace { .. } => {
-            if path.try_exists().map_err(|error| Error::io("look at", path.display(), error))? {
+            if path
+                .try_exists()
+                .map_err(|error| Error::io("look at", path.display(), error))?
+            {
                 sqlite::prove_unused(path)?;
             }
         }
     }
     let existing = nearest_folder(&folder)?;
-    let stat = rustix::fs::statvfs(&existing).map_err(|error| Error::io("ask for the free space of", existing.display(), error.into()))?;
+    let stat = rustix::fs::statvfs(&existing)
+        .map_err(|error| Error::io("ask for the free space of", existing.display(), error.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     if free < size_bytes {
         return Err(Error::new(
             ErrorKind::NoSpace,
             "restore to",
             path.display(),
-            format!("it needs {}, and {} are free", lifeboat_model::time::human_bytes(size_bytes), lifeboat_model::time::human_bytes(free)),
+            format!(
+                "it needs {}, and {} are free",
+                lifeboat_model::time::human_bytes(size_bytes),
+                lifeboat_model::time::human_bytes(free)
+            ),
         )
         .with_hint("free space there, or choose another place with --to"));
     }
@@ -296,10 +366,21 @@ fn preflight(destination: &Destination, size_bytes: u64) -> Result<u64> {
 
 fn nearest_folder(folder: &Path) -> Result<PathBuf> {
     for ancestor in folder.ancestors() {
-        let candidate = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        let candidate = if ancestor.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            ancestor
+        };
         match candidate.metadata() {
             Ok(meta) if meta.is_dir() => return Ok(candidate.to_path_buf()),
-            Ok(_) => return Err(Error::new(ErrorKind::Usage, "restore into", candidate.display(), "it is a file, not a folder")),
+            Ok(_) => {
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    "restore into",
+                    candidate.display(),
+                    "it is a file, not a folder",
+                ));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("look at", candidate.display(), error)),
         }
@@ -308,8 +389,15 @@ fn nearest_folder(folder: &Path) -> Result<PathBuf> {
 }
 
 fn taken(path: &Path) -> Error {
-    Error::new(ErrorKind::Refused, "restore to", path.display(), "something is there already; a restore never writes onto it")
-        .with_hint("choose another name with --to, or replace it with --in-place (the old files are kept for `lifeboat restore undo`)")
+    Error::new(
+        ErrorKind::Refused,
+        "restore to",
+        path.display(),
+        "something is there already; a restore never writes onto it",
+    )
+    .with_hint(
+        "choose another name with --to, or replace it with --in-place (the old files are kept for `lifeboat restore undo`)",
+    )
 }
 
 /// The name and the names that SQLite would read along with it must be free: a stale -wal would be replayed into the restored database.
@@ -329,7 +417,12 @@ fn refuse_taken(path: &Path) -> Result<()> {
 fn database(reader: &Reader) -> Result<&FileRecord> {
     match reader.files() {
         [file] if file.page_size != 0 => Ok(file),
-        _ => Err(Error::new(ErrorKind::Corrupt, "read", "the file table", "a SQLite backup holds exactly one database")),
+        _ => Err(Error::new(
+            ErrorKind::Corrupt,
+            "read",
+            "the file table",
+            "a SQLite backup holds exactly one database",
+        )),
     }
 }
 
@@ -347,6 +440,10 @@ fn create(path: &Path) -> Result<std::fs::File> {
 fn draw_id(env: &Env) -> Result<String> {
     let mut random = [0; 3];
     env.entropy.fill(&mut random)?;
-    let stamp: String = lifeboat_repo::format_utc(env.clock.wall_us()).chars().take(19).filter(|c| !matches!(c, '-' | ':')).collect();
+    let stamp: String = lifeboat_repo::format_utc(env.clock.wall_us())
+        .chars()
+        .take(19)
+        .filter(|c| !matches!(c, '-' | ':'))
+        .collect();
     Ok(format!("{stamp}-{}", hex::encode(random)))
 }

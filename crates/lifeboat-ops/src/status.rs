@@ -104,7 +104,13 @@ impl Status {
 async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<()> {
     for (_, record) in quarantine::records(protected.source.path())? {
         if record.is_interrupted() {
-            status.worsen(Standing::AtRisk, format!("restore {} was interrupted in the middle: run it again, or `lifeboat restore undo {}`", record.id, record.id));
+            status.worsen(
+                Standing::AtRisk,
+                format!(
+                    "restore {} was interrupted in the middle: run it again, or `lifeboat restore undo {}`",
+                    record.id, record.id
+                ),
+            );
         }
         if record.can_undo() || record.is_interrupted() {
             status.undo.push((record.id.clone(), record.is_interrupted()));
@@ -116,10 +122,22 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
     status.rejected = listing.rejected.len();
     status.oldest_us = listing.backups.iter().map(|backup| backup.header.moment_us).min();
     if let Some(first) = listing.rejected.first() {
-        status.worsen(Standing::AtRisk, format!("{} stored backups do not count, for example: {}", listing.rejected.len(), first.reason));
+        status.worsen(
+            Standing::AtRisk,
+            format!(
+                "{} stored backups do not count, for example: {}",
+                listing.rejected.len(),
+                first.reason
+            ),
+        );
     }
     let Some(latest) = listing.latest() else {
-        return Err(Error::new(ErrorKind::NoSuchPoint, "recover", &protected.component, "there is no backup"));
+        return Err(Error::new(
+            ErrorKind::NoSuchPoint,
+            "recover",
+            &protected.component,
+            "there is no backup",
+        ));
     };
     judge_age(env, protected, latest, status);
     judge_proof(env, protected, latest, status);
@@ -137,10 +155,20 @@ fn judge_age(env: &Env, protected: &Protected, latest: &Backup, status: &mut Sta
     status.loss = Some(age);
     match protected.rpo {
         Some(rpo) if age > rpo => {
-            status.worsen(Standing::AtRisk, format!("the newest backup is {} old, promised is a loss of {} at most", human_duration(age), human_duration(rpo)));
+            status.worsen(
+                Standing::AtRisk,
+                format!(
+                    "the newest backup is {} old, promised is a loss of {} at most",
+                    human_duration(age),
+                    human_duration(rpo)
+                ),
+            );
         }
         Some(_) => {}
-        None => status.worsen(Standing::AtRisk, "no objective is configured (`objectives: { rpo: …, rto: … }`)".into()),
+        None => status.worsen(
+            Standing::AtRisk,
+            "no objective is configured (`objectives: { rpo: …, rto: … }`)".into(),
+        ),
     }
 }
 
@@ -150,22 +178,38 @@ fn judge_proof(env: &Env, protected: &Protected, latest: &Backup, status: &mut S
     let runs: Vec<Run> = restores
         .iter()
         .filter(|proof| proof.took_s.is_finite() && proof.took_s > 0.0)
-        .map(|proof| Run { bytes: proof.bytes, elapsed: Duration::from_secs_f64(proof.took_s) })
+        .map(|proof| Run {
+            bytes: proof.bytes,
+            elapsed: Duration::from_secs_f64(proof.took_s),
+        })
         .collect();
     let estimate = estimate(latest.header.size_bytes, &runs);
     if let Some(rto) = protected.rto
         && estimate.expected > rto
     {
-        status.worsen(Standing::AtRisk, format!("a restore takes about {}, promised are {}", human_duration(estimate.expected), human_duration(rto)));
+        status.worsen(
+            Standing::AtRisk,
+            format!(
+                "a restore takes about {}, promised are {}",
+                human_duration(estimate.expected),
+                human_duration(rto)
+            ),
+        );
     }
     status.restore = Some(estimate);
     status.proven = restores.last().map(|proof| (*proof).clone());
     match &status.proven {
-        None => status.worsen(Standing::AtRisk, "no restore of it was ever proven from here (`lifeboat verify` does it)".into()),
+        None => status.worsen(
+            Standing::AtRisk,
+            "no restore of it was ever proven from here (`lifeboat verify` does it)".into(),
+        ),
         Some(proof) if proof.backup != latest.id.to_string() => {
             let at = Duration::from_micros(u64::try_from(env.clock.wall_us() - proof.at_us).unwrap_or(0));
             if at > Duration::from_secs(31 * 24 * 3600) {
-                status.worsen(Standing::AtRisk, format!("the last proven restore is {} ago", human_duration(at)));
+                status.worsen(
+                    Standing::AtRisk,
+                    format!("the last proven restore is {} ago", human_duration(at)),
+                );
             }
         }
         Some(_) => {}

@@ -34,13 +34,28 @@ pub struct Report {
 pub fn check_listing(protected: &Protected, listing: &Listing) -> Result<()> {
     match listing.rejected.as_slice() {
         [] => Ok(()),
-        [one] => Err(Error::new(ErrorKind::Corrupt, "verify", &protected.component, format!("1 stored backup does not count: {}", one.reason))
-            .with_hint(one.reason.hint().unwrap_or("run `lifeboat backup`: a new one is made and what is missing is stored again").to_owned())),
+        [one] => Err(Error::new(
+            ErrorKind::Corrupt,
+            "verify",
+            &protected.component,
+            format!("1 stored backup does not count: {}", one.reason),
+        )
+        .with_hint(
+            one.reason
+                .hint()
+                .unwrap_or("run `lifeboat backup`: a new one is made and what is missing is stored again")
+                .to_owned(),
+        )),
         many => Err(Error::new(
             ErrorKind::Corrupt,
             "verify",
             &protected.component,
-            format!("{} stored backups do not count, for example {}: {}", many.len(), many[0].name, many[0].reason),
+            format!(
+                "{} stored backups do not count, for example {}: {}",
+                many.len(),
+                many[0].name,
+                many[0].reason
+            ),
         )
         .with_hint("run `lifeboat backup`: a new one is made and what is missing is stored again")),
     }
@@ -77,9 +92,22 @@ pub async fn run(
     }
     env.progress.finish();
     let took = env.clock.monotonic().saturating_sub(began);
-    let proof = Proof { backup: backup.id.to_string(), level, at_us: env.clock.wall_us(), took_s: took.as_secs_f64(), bytes };
+    let proof = Proof {
+        backup: backup.id.to_string(),
+        level,
+        at_us: env.clock.wall_us(),
+        took_s: took.as_secs_f64(),
+        bytes,
+    };
     proof::record(&protected.state_dir, &protected.component, proof)?;
-    Ok(Report { backup: backup.clone(), level, checked, bytes, took, findings })
+    Ok(Report {
+        backup: backup.clone(),
+        level,
+        checked,
+        bytes,
+        took,
+        findings,
+    })
 }
 
 async fn restore_to_scratch(
@@ -92,11 +120,22 @@ async fn restore_to_scratch(
 ) -> Result<Findings> {
     durable::create_folder(&scratch)?;
     let reader = Reader::open(env, repository, backup, identities).await?;
-    let destination = Destination::Beside { path: scratch.join("database"), keep_owner: false };
+    let destination = Destination::Beside {
+        path: scratch.join("database"),
+        keep_owner: false,
+    };
     let restored = restore::fetch_and_check(env, &reader, &destination, "verify", false).await;
     durable::remove_folder(&scratch)?;
     restored.map(|staged| staged.findings).map_err(|error| {
-        if error.kind() == ErrorKind::Corrupt { error.with_hint(format!("{} cannot be trusted: `lifeboat list {}` shows the others, `lifeboat backup` makes a new one", backup.id.short(), protected.component)) } else { error }
+        if error.kind() == ErrorKind::Corrupt {
+            error.with_hint(format!(
+                "{} cannot be trusted: `lifeboat list {}` shows the others, `lifeboat backup` makes a new one",
+                backup.id.short(),
+                protected.component
+            ))
+        } else {
+            error
+        }
     })
 }
 
@@ -111,4 +150,3 @@ pub fn scratch_folder(env: &Env, protected: &Protected) -> Result<PathBuf> {
 pub fn sweep_scratch(protected: &Protected) -> Result<()> {
     durable::remove_folder(&protected.state_dir.join("scratch"))
 }
-

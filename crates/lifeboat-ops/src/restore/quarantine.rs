@@ -75,7 +75,8 @@ impl Record {
 }
 
 fn write(folder: &Path, record: &Record) -> Result<()> {
-    let bytes = serde_json::to_vec_pretty(record).map_err(|error| Error::new(ErrorKind::Bug, "encode", "an undo record", error.to_string()))?;
+    let bytes = serde_json::to_vec_pretty(record)
+        .map_err(|error| Error::new(ErrorKind::Bug, "encode", "an undo record", error.to_string()))?;
     durable::replace_file(&folder.join(RECORD), &bytes, durable::FILE_MODE)
 }
 
@@ -114,7 +115,8 @@ pub fn replace(intent: &Intent, path: &Path, new: &Path) -> Result<PathBuf> {
     }
     let folder = undo_folder(path, &intent.id);
     durable::create_folder(&folder)?;
-    let restored = identity(new)?.ok_or_else(|| Error::new(ErrorKind::Bug, "publish", new.display(), "the restored file is gone"))?;
+    let restored =
+        identity(new)?.ok_or_else(|| Error::new(ErrorKind::Bug, "publish", new.display(), "the restored file is gone"))?;
     let mut record = Record {
         version: 1,
         id: intent.id.clone(),
@@ -155,8 +157,9 @@ pub fn records(path: &Path) -> Result<Vec<(PathBuf, Record)>> {
         let file = entry.path().join(RECORD);
         match std::fs::read(&file) {
             Ok(bytes) => {
-                let record: Record = serde_json::from_slice(&bytes)
-                    .map_err(|error| Error::new(ErrorKind::Corrupt, "read", file.display(), "it is not an undo record").with_source(error))?;
+                let record: Record = serde_json::from_slice(&bytes).map_err(|error| {
+                    Error::new(ErrorKind::Corrupt, "read", file.display(), "it is not an undo record").with_source(error)
+                })?;
                 found.push((entry.path(), record));
             }
             // Died before the record was written: nothing was moved yet.
@@ -191,7 +194,10 @@ fn settle_quarantine(folder: &Path, record: &mut Record, path: &Path) -> Result<
             ErrorKind::Refused,
             "go on with the interrupted restore of",
             path.display(),
-            format!("a new file has appeared there meanwhile; the old database is in {}", folder.display()),
+            format!(
+                "a new file has appeared there meanwhile; the old database is in {}",
+                folder.display()
+            ),
         )
         .with_hint("stop the application, move the new file away by hand, and run the same command again"));
     }
@@ -214,8 +220,15 @@ fn bring_back(folder: &Path, path: &Path) -> Result<()> {
 pub fn undo(path: &Path, id: &str) -> Result<PathBuf> {
     let found = records(path)?;
     let (folder, mut record) = found.into_iter().find(|(_, record)| record.id == id).ok_or_else(|| {
-        Error::new(ErrorKind::NoSuchPoint, "undo restore", id, format!("there is no undo folder of that id beside {}", path.display()))
-            .with_hint("`lifeboat status` and the restore's own output name the id; undo folders are called DATABASE.lifeboat-undo-ID")
+        Error::new(
+            ErrorKind::NoSuchPoint,
+            "undo restore",
+            id,
+            format!("there is no undo folder of that id beside {}", path.display()),
+        )
+        .with_hint(
+            "`lifeboat status` and the restore's own output name the id; undo folders are called DATABASE.lifeboat-undo-ID",
+        )
     })?;
     match record.phase {
         Phase::Published | Phase::Undoing => {}
@@ -230,8 +243,13 @@ pub fn undo(path: &Path, id: &str) -> Result<PathBuf> {
     if record.phase == Phase::Published {
         let current = identity(path)?;
         if current.is_some() && current != Some(record.restored) {
-            return Err(Error::new(ErrorKind::Refused, "undo restore", id, format!("{} was replaced again since", path.display()))
-                .with_hint("undo the later restore first"));
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "undo restore",
+                id,
+                format!("{} was replaced again since", path.display()),
+            )
+            .with_hint("undo the later restore first"));
         }
         if current.is_some() {
             sqlite::prove_unused(path)?;

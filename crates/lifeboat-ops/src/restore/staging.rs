@@ -31,7 +31,8 @@ impl Staging {
         let folder = parent.join(format!("{PREFIX}{id}"));
         durable::create_folder(&folder)?;
         let lock = lock_file(&folder)?;
-        lock.try_lock().map_err(|error| Error::new(ErrorKind::Locked, "restore to", destination.display(), error.to_string()))?;
+        lock.try_lock()
+            .map_err(|error| Error::new(ErrorKind::Locked, "restore to", destination.display(), error.to_string()))?;
         Ok(Self { folder, _lock: lock })
     }
 
@@ -46,7 +47,12 @@ impl Staging {
 
 fn lock_file(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
-    File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| Error::io("open", path.display(), error))
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| Error::io("open", path.display(), error))
 }
 
 fn sweep(parent: &Path) -> Result<()> {
@@ -71,7 +77,9 @@ pub(super) fn dress(file: &Path, record: &FileRecord, destination: &Destination)
     let (mode, owner) = match destination {
         Destination::InPlace { path } => match path.metadata() {
             Ok(meta) => (meta.mode() & 0o7777, Some((meta.uid(), meta.gid()))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (record.meta.mode, Some((record.meta.uid, record.meta.gid))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                (record.meta.mode, Some((record.meta.uid, record.meta.gid)))
+            }
             Err(error) => return Err(Error::io("look at", path.display(), error)),
         },
         Destination::Beside { keep_owner: true, .. } => (record.meta.mode, Some((record.meta.uid, record.meta.gid))),
@@ -82,11 +90,16 @@ pub(super) fn dress(file: &Path, record: &FileRecord, destination: &Destination)
         if (meta.uid(), meta.gid()) != (uid, gid)
             && let Err(error) = chown(file, Some(uid), Some(gid))
         {
-            notes.push(format!("the owner {uid}:{gid} could not be given to the restored file ({error}); it belongs to the user who restored it"));
+            notes.push(format!(
+                "the owner {uid}:{gid} could not be given to the restored file ({error}); it belongs to the user who restored it"
+            ));
         }
     }
-    std::fs::set_permissions(file, PermissionsExt::from_mode(mode & 0o7777)).map_err(|error| Error::io("set the mode of", file.display(), error))?;
-    File::open(file).and_then(|opened| opened.sync_all()).map_err(|error| Error::io("make durable", file.display(), error))?;
+    std::fs::set_permissions(file, PermissionsExt::from_mode(mode & 0o7777))
+        .map_err(|error| Error::io("set the mode of", file.display(), error))?;
+    File::open(file)
+        .and_then(|opened| opened.sync_all())
+        .map_err(|error| Error::io("make durable", file.display(), error))?;
     durable::sync_folder(&durable::parent_of(file))?;
     Ok(notes)
 }

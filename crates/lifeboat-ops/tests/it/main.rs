@@ -1,0 +1,17 @@
+//! The verbs on real databases and directory stores: backup, restore, undo, verify, and what a kill in the middle leaves.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod kill;
+mod restore;
+mod undo;
+mod verify;
+mod world;

@@ -1,0 +1,93 @@
+//! Every level of `verify` finds what it promises to find, and says nothing of what is whole.
+
+use lifeboat_model::ErrorKind;
+use lifeboat_ops::status::{self, Standing};
+use lifeboat_ops::verify::{self, Level};
+use lifeboat_testkit::damage::{Damage, corrupt, files};
+
+use crate::world::{World, kind_of};
+
+async fn prove(world: &World, level: Level) -> lifeboat_model::Result<verify::Report> {
+    let repository = world.protected.repository().await?;
+    let listing = world.protected.listing(&repository).await?;
+    verify::check_listing(&world.protected, &listing)?;
+    let scratch = verify::scratch_folder(&world.env, &world.protected)?;
+    let backup = listing.find("latest")?;
+    verify::run(
+        &world.env,
+        &world.protected,
+        &repository,
+        backup,
+        level,
+        &world.identities,
+        scratch,
+    )
+    .await
+}
+
+const LEVELS: [Level; 4] = [Level::List, Level::Hash, Level::Decrypt, Level::Restore];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_backup_passes_every_level_and_status_becomes_better_with_the_proof() {
+    let mut world = World::new(500).await;
+    world.protected.rpo = Some(std::time::Duration::from_secs(3600));
+    let before = status::run(&world.env, &world.protected).await;
+    assert_eq!(before.standing, Standing::NotReady);
+    let _report = world.back_up().await.unwrap();
+    let unproven = status::run(&world.env, &world.protected).await;
+    assert_eq!(unproven.standing, Standing::AtRisk, "{:?}", unproven.reasons);
+    for level in LEVELS {
+        let report = prove(&world, level).await.unwrap();
+        assert_eq!(report.level, level);
+    }
+    let proven = status::run(&world.env, &world.protected).await;
+    assert_eq!(proven.standing, Standing::Ready, "{:?}", proven.reasons);
+    assert!(
+        !world
+            .protected
+            .state_dir
+            .join("scratch")
+            .read_dir()
+            .is_ok_and(|mut entries| entries.next().is_some())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_level_notices_the_damage_that_is_its_own() {
+    let world = World::new(3000).await;
+    let _report = world.back_up().await.unwrap();
+    let store = world.protected.store_path.clone().unwrap();
+    let pack = files(&store)
+        .unwrap()
+        .into_iter()
+        .find(|key| key.to_string().contains("/packs/"))
+        .unwrap();
+    let keep = std::fs::read(store.join(pack.to_string())).unwrap();
+    let cases = [
+        (
+            Damage::Truncate { to: 100 },
+            vec![Level::List, Level::Hash, Level::Decrypt, Level::Restore],
+        ),
+        (
+            Damage::FlipBit {
+                byte: keep.len() as u64 / 2,
+                bit: 3,
+            },
+            vec![Level::Hash, Level::Decrypt, Level::Restore],
+        ),
+        (Damage::Delete, vec![Level::List, Level::Hash, Level::Decrypt, Level::Restore]),
+    ];
+    for (damage, levels) in cases {
+        corrupt(&store, &pack, &damage).unwrap();
+        for level in levels {
+            assert_eq!(
+                kind_of(prove(&world, level).await),
+                ErrorKind::Corrupt,
+                "{damage:?} at {level:?}"
+            );
+        }
+        std::fs::write(store.join(pack.to_string()), &keep).unwrap();
+        let report = prove(&world, Level::Restore).await.unwrap();
+        drop(report);
+    }
+}
