@@ -11,11 +11,11 @@ use crate::other::{Other, leftover_wal, sql};
 
 const OPEN: &str = "import sys\nf = open(sys.argv[1], 'rb')\nprint('ready', flush=True)\nsys.stdin.read()\n";
 
-/// Keeps its open files from being looked at by others than root, and the database locked.
+/// Keeps its open files from being looked at by others than root. Locks the database; of one that is named so, it stays an idle reader.
 const HIDDEN: &str = "import ctypes, sqlite3, sys\n\
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n\
     c = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
-    c.execute('BEGIN IMMEDIATE')\n\
+    c.execute('SELECT 1 FROM t' if 'idle' in sys.argv[1] else 'BEGIN IMMEDIATE').fetchall()\n\
     print('ready', flush=True)\n\
     sys.stdin.read()\n";
 
@@ -176,7 +176,7 @@ fn what_sqlite_cannot_open_is_unused_unless_somebody_holds_it() {
 #[test]
 fn a_lock_of_a_process_that_cannot_be_seen_refuses() {
     if let Some(folder) = child::folder() {
-        for mode in ["DELETE", "WAL"] {
+        for mode in ["DELETE", "WAL", "WAL-idle"] {
             let database = folder.join(mode);
             let holders = holders(&database).unwrap();
             assert!(holders.blind && holders.seen.is_empty(), "{holders:?}");
@@ -190,8 +190,8 @@ fn a_lock_of_a_process_that_cannot_be_seen_refuses() {
     let folder = tempdir().unwrap();
     child::open_to_all(folder.path());
     let mut hidden = Vec::new();
-    for mode in ["DELETE", "WAL"] {
-        let database = folder.path().join(mode);
+    for (name, mode) in [("DELETE", "DELETE"), ("WAL", "WAL"), ("WAL-idle", "WAL")] {
+        let database = folder.path().join(name);
         sql(&database, &format!("PRAGMA journal_mode = {mode}; CREATE TABLE t (x)"));
         child::open_to_all(&database);
         hidden.push(Other::python(HIDDEN, &database));
