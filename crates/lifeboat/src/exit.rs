@@ -107,3 +107,38 @@ pub(crate) const TABLE: [Meaning; 16] = [
 const fn meaning(code: u8, means: &'static str, advice: &'static str) -> Meaning {
     Meaning { code, means, advice }
 }
+
+#[cfg(test)]
+mod tests {
+    use lifeboat_model::ErrorKind;
+
+    use super::{Exit, TABLE};
+
+    const KINDS: [ErrorKind; 20] = [
+        ErrorKind::Failed, ErrorKind::Usage, ErrorKind::Incomplete, ErrorKind::ObjectiveMissed, ErrorKind::Corrupt, ErrorKind::Refused,
+        ErrorKind::ConfigInvalid, ErrorKind::TimedOut, ErrorKind::NoSuchPoint, ErrorKind::NoRepository, ErrorKind::Locked, ErrorKind::WrongKey,
+        ErrorKind::Unreachable, ErrorKind::NotFound, ErrorKind::AlreadyExists, ErrorKind::NoSpace, ErrorKind::Incompatible,
+        ErrorKind::Interrupted, ErrorKind::Terminated, ErrorKind::Bug,
+    ];
+
+    #[test]
+    fn the_table_holds_exactly_the_codes_that_occur() {
+        let mut occur: Vec<u8> = KINDS.iter().map(|kind| Exit::of(*kind).code()).chain([0]).collect();
+        occur.sort_unstable();
+        occur.dedup();
+        let listed: Vec<u8> = TABLE.iter().map(|row| row.code).collect();
+        assert_eq!(listed, occur);
+    }
+
+    #[test]
+    fn the_worse_outcome_wins() {
+        let of = Exit::of;
+        let (corrupt, failed, locked) = (of(ErrorKind::Corrupt), of(ErrorKind::Failed), of(ErrorKind::Locked));
+        assert_eq!(Exit::OK.worse(Exit::INCOMPLETE), Exit::INCOMPLETE);
+        assert_eq!(Exit::INCOMPLETE.worse(of(ErrorKind::ObjectiveMissed)), of(ErrorKind::ObjectiveMissed));
+        assert_eq!(locked.worse(corrupt), corrupt);
+        assert_eq!(corrupt.worse(locked), corrupt);
+        assert_eq!(locked.worse(failed), locked, "the first failure keeps its word");
+        assert_eq!(failed.worse(Exit::OK), failed);
+    }
+}

@@ -57,3 +57,14 @@ fn quoted(arg: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,+@%[]".contains(&byte);
     if !arg.is_empty() && arg.bytes().all(plain) { arg.to_owned() } else { format!("'{}'", arg.replace('\'', r"'\''")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::command_line;
+
+    #[test]
+    fn what_a_shell_would_split_is_quoted() {
+        let words = ["restore", "shop", "--reason", "it's 5 o'clock", "--to", "/a b/c.db", "", "$HOME", "x.db"].map(str::to_owned);
+        assert_eq!(command_line(words), r"lifeboat restore shop --reason 'it'\''s 5 o'\''clock' --to '/a b/c.db' '' '$HOME' x.db");
+    }
+}

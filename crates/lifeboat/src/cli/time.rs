@@ -40,3 +40,28 @@ pub(crate) fn choice(point: &Point) -> Result<Choice> {
         (None, None, None) => Choice::Latest,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use lifeboat_model::ErrorKind;
+
+    use super::parse;
+
+    #[test]
+    fn the_same_moment_in_every_notation() {
+        let wanted = parse("2026-11-21T02:10:03Z").unwrap();
+        assert_eq!(wanted, 1_795_227_003_000_000);
+        for text in ["2026-11-21T03:10:03+01:00", "2026-11-21 03:10:03+01:00", "2026-11-21T03:10:03[Europe/Berlin]", "2026-11-20T21:10:03-05"] {
+            assert_eq!(parse(text).unwrap(), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_never_guessed() {
+        for text in ["2026-11-21T02:10:03", "2026-11-21 02:10", "2026-11-21", "02:10", "now", ""] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage, "{text}");
+            assert!(error.hint().unwrap().contains("Z"), "{text}");
+        }
+    }
+}

@@ -154,3 +154,24 @@ fn say(line: &str) {
     // A closed stderr must not stop a backup.
     if writeln!(stderr().lock(), "{line}").is_err() {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Step, line};
+
+    fn step(total_bytes: Option<u64>) -> Step {
+        Step { name: "back up".to_owned(), total_bytes, began: Duration::from_secs(5), last_line: Duration::ZERO, last_part: 0 }
+    }
+
+    #[test]
+    fn a_line_says_how_far_how_fast_and_how_long_still() {
+        let now = Duration::from_secs(15);
+        assert_eq!(line(&step(Some(40_000_000)), 10_000_000, now), "back up: 25 % (10 MB of 40 MB), 1.0 MB/s, 30s left");
+        assert_eq!(line(&step(None), 10_000_000, now), "back up: 10 MB, 1.0 MB/s, 10s so far");
+        // More than was announced (the source grew), nothing yet, no time: no nonsense.
+        assert_eq!(line(&step(Some(10)), 20, now), "back up: 100 % (10 B of 10 B), 2 B/s, 0s left");
+        assert!(line(&step(Some(10)), 0, Duration::from_secs(5)).starts_with("back up: 0 % (0 B of 10 B)"));
+    }
+}

@@ -86,3 +86,24 @@ pub(crate) fn rate(bytes: u64, took: Duration) -> String {
 pub(crate) fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Table, ago, time};
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&["NAME", "SIZE", "NOTE"], &[1]);
+        table.row(["a".into(), "10 kB".into(), String::new()]);
+        table.row(["länger".into(), "1 B".into(), "x".into()]);
+        let plain = anstream::adapter::strip_str(&table.render()).to_string();
+        assert_eq!(plain, "NAME     SIZE  NOTE\na       10 kB\nlänger    1 B  x\n");
+    }
+
+    #[test]
+    fn times_are_utc_to_the_second() {
+        assert_eq!(time(1_795_227_003_250_000), "2026-11-21 02:10:03Z");
+        assert_eq!(ago(7_200_000_000, 0), "2h ago");
+        assert_eq!(ago(0, 1), "in the future");
+    }
+}
