@@ -34,8 +34,16 @@ pub struct Facts {
 /// named in `warnings` and not counted.
 pub(crate) fn count(connection: &Connection, path: &Path, warnings: &mut Vec<String>) -> Result<Facts> {
     let failed = |error| sqlite("count the rows of", path, error);
-    let text = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, String>(0)).map_err(failed);
-    let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).map_err(failed);
+    let text = |pragma: &str| {
+        connection
+            .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, String>(0))
+            .map_err(failed)
+    };
+    let number = |pragma: &str| {
+        connection
+            .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0))
+            .map_err(failed)
+    };
     let mut tables = BTreeMap::new();
     for name in table_names(connection).map_err(failed)? {
         let sql = format!("SELECT count(*) FROM \"{}\"", name.replace('"', "\"\""));
@@ -66,13 +74,18 @@ fn table_names(connection: &Connection) -> rusqlite::Result<Vec<String>> {
 }
 
 /// A virtual table whose extension this process does not have; its shadow tables are counted all the same.
-fn is_missing_module(error: &rusqlite::Error) -> bool {
+pub(super) fn is_missing_module(error: &rusqlite::Error) -> bool {
     let text = error.to_string();
-    text.contains("no such module") || text.contains("no such tokenizer") || text.contains("no such function") || text.contains("no such collation")
+    text.contains("unknown function")
+        || text.contains("no such module")
+        || text.contains("no such tokenizer")
+        || text.contains("no such function")
+        || text.contains("no such collation")
 }
 
 fn schema_hash(connection: &Connection) -> rusqlite::Result<String> {
-    let mut statement = connection.prepare("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name, rowid")?;
+    let mut statement =
+        connection.prepare("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name, rowid")?;
     let mut rows = statement.query([])?;
     let mut hasher = blake3::Hasher::new();
     while let Some(row) = rows.next()? {

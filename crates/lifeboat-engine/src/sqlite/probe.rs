@@ -29,6 +29,9 @@ pub struct Inspection {
     pub integrity: Vec<String>,
     /// Violations of `PRAGMA foreign_key_check`, one readable line each; beyond 100 of them, a last line with the total.
     pub foreign_keys: Vec<String>,
+    /// What cannot be checked here, one readable line each: tables that need a function, a collation or a module of the application.
+    /// No sign of damage.
+    pub unchecked: Vec<String>,
     /// What was counted in the copy.
     pub facts: Facts,
     /// Where the copy is not what was captured, one readable line each.
@@ -44,16 +47,18 @@ pub fn inspect(path: &Path, expected: Option<&Facts>) -> Result<Inspection> {
     guard_companions(path)?;
     guard_file(path)?;
     let connection = open(path)?;
-    let integrity = integrity_lines(&connection);
+    let mut unchecked = Vec::new();
+    let integrity = integrity_lines(&connection, &mut unchecked);
     let mut uncounted = Vec::new();
     let facts = count(&connection, path, &integrity, &mut uncounted)?;
-    let foreign_keys = foreign_key_lines(&connection);
+    let foreign_keys = foreign_key_lines(&connection, &mut unchecked);
     let differences = expected
         .map(|expected| differences(expected, &facts, &uncounted))
         .unwrap_or_default();
     connection.close().map_err(|(_, error)| sqlite(OP, path, error))?;
     Ok(Inspection {
         integrity,
+        unchecked,
         foreign_keys,
         facts,
         differences,
@@ -149,22 +154,65 @@ impl Shape {
 }
 
 /// The output decides, never the result code: the pragma succeeds on a damaged database, and says so in its rows.
-fn integrity_lines(connection: &Connection) -> Vec<String> {
+fn integrity_lines(connection: &Connection, unchecked: &mut Vec<String>) -> Vec<String> {
+    match check(connection, "PRAGMA integrity_check") {
+        Ok(lines) => lines,
+        // The pragma ends at the first table that needs something of the application; the others can be checked.
+        Err((_, error)) if facts::is_missing_module(&error) => integrity_by_table(connection, unchecked),
+        Err((lines, error)) => with_failure(lines, &error),
+    }
+}
+
+fn integrity_by_table(connection: &Connection, unchecked: &mut Vec<String>) -> Vec<String> {
+    let mut names = vec!["sqlite_schema".to_owned()];
     let mut lines = Vec::new();
-    if let Err(error) = each_row(connection, "PRAGMA integrity_check", |row| {
-        lines.push(row.get(0)?);
-        Ok(())
-    }) {
-        lines.retain(|line| line != "ok");
+    let listed = each_row(
+        connection,
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 ORDER BY name",
+        |row| {
+            names.push(row.get(0)?);
+            Ok(())
+        },
+    );
+    if let Err(error) = listed {
         lines.push(error.to_string());
     }
+    for name in names {
+        match check(connection, &format!("PRAGMA integrity_check('{}')", name.replace('\'', "''"))) {
+            Ok(of_table) => lines.extend(of_table),
+            Err((_, error)) if facts::is_missing_module(&error) => {
+                unchecked.push(format!("table {name} could not be checked: {error}"))
+            }
+            Err((of_table, error)) => lines.extend(with_failure(of_table, &error)),
+        }
+    }
+    lines.retain(|line| line != "ok");
     if lines.is_empty() {
-        lines.push("PRAGMA integrity_check gave no answer".to_owned());
+        lines.push("ok".to_owned());
     }
     lines
 }
 
-fn foreign_key_lines(connection: &Connection) -> Vec<String> {
+fn check(connection: &Connection, pragma: &str) -> Result<Vec<String>, (Vec<String>, rusqlite::Error)> {
+    let mut lines = Vec::new();
+    let outcome = each_row(connection, pragma, |row| {
+        lines.push(row.get(0)?);
+        Ok(())
+    });
+    match outcome {
+        Ok(()) if lines.is_empty() => Ok(vec!["PRAGMA integrity_check gave no answer".to_owned()]),
+        Ok(()) => Ok(lines),
+        Err(error) => Err((lines, error)),
+    }
+}
+
+fn with_failure(mut lines: Vec<String>, error: &rusqlite::Error) -> Vec<String> {
+    lines.retain(|line| line != "ok");
+    lines.push(error.to_string());
+    lines
+}
+
+fn foreign_key_lines(connection: &Connection, unchecked: &mut Vec<String>) -> Vec<String> {
     let (mut lines, mut total) = (Vec::new(), 0_u64);
     let outcome = each_row(connection, "PRAGMA foreign_key_check", |row| {
         total += 1;
@@ -181,7 +229,12 @@ fn foreign_key_lines(connection: &Connection) -> Vec<String> {
         lines.push(format!("{total} rows in total refer to missing rows"));
     }
     if let Err(error) = outcome {
-        lines.push(format!("PRAGMA foreign_key_check could not finish: {error}"));
+        let list = if facts::is_missing_module(&error) {
+            unchecked
+        } else {
+            &mut lines
+        };
+        list.push(format!("PRAGMA foreign_key_check could not finish: {error}"));
     }
     lines
 }

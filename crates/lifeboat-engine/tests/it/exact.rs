@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
-use lifeboat_engine::sqlite::companions;
+use lifeboat_engine::sqlite::{companions, inspect};
 use tempfile::tempdir;
 
 use crate::other::{Other, leftover_wal, pad, sql};
@@ -271,4 +271,59 @@ fn the_capture_describes_its_source() {
         file.modified_us
     );
     finish(capture);
+}
+
+/// Functions and collations of the application are part of its schema, but not of the file.
+#[test]
+fn what_only_the_application_can_compute_is_captured_and_judged() {
+    const APPLICATION: &str = "import sqlite3, sys\n\
+        c = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+        c.create_collation('backwards', lambda a, b: (a < b) - (a > b))\n\
+        c.create_function('double', 1, lambda x: x * 2, deterministic=True)\n\
+        c.execute('CREATE TABLE named (n TEXT COLLATE backwards)')\n\
+        c.execute('CREATE INDEX by_name ON named (n)')\n\
+        c.execute('INSERT INTO named VALUES (1), (2)')\n\
+        c.execute('CREATE TABLE made (x, CHECK (double(x) > 0))')\n\
+        c.execute('CREATE INDEX by_double ON made (double(x))')\n\
+        c.execute('INSERT INTO made VALUES (1), (2), (3)')\n\
+        c.execute('CREATE TABLE plain (x)')\n\
+        c.execute('CREATE INDEX by_x ON plain (x)')\n\
+        print('ready', flush=True)\n\
+        sys.stdin.read()\n";
+    let folder = tempdir().unwrap();
+    let database = folder.path().join("app.db");
+    assert!(Other::python(APPLICATION, &database).end());
+    let before = std::fs::read(&database).unwrap();
+    let (image, captured) = take(&database);
+    assert!(image == before);
+    let copy = folder.path().join("copy");
+    judge(&copy, &image, &captured);
+    let unchecked = inspect(&copy, None).unwrap().unchecked;
+    assert!(
+        matches!(unchecked.as_slice(), [made, named] if made.starts_with("table made ") && named.starts_with("table named ")),
+        "{unchecked:?}"
+    );
+    // What can be checked still is: the stale page of an index.
+    let at = (sql(&copy, "SELECT rootpage FROM sqlite_schema WHERE name = 'by_x'")
+        .parse::<u64>()
+        .unwrap()
+        - 1)
+        * 4096;
+    let mut stale = vec![0; 4096];
+    std::fs::File::open(&copy).unwrap().read_exact_at(&mut stale, at).unwrap();
+    sql(&copy, "INSERT INTO plain VALUES (1)");
+    std::fs::File::options()
+        .write(true)
+        .open(&copy)
+        .unwrap()
+        .write_all_at(&stale, at)
+        .unwrap();
+    let inspection = inspect(&copy, None).unwrap();
+    assert!(
+        inspection
+            .integrity
+            .iter()
+            .any(|line| line.contains("missing from index by_x")),
+        "{inspection:?}"
+    );
 }
