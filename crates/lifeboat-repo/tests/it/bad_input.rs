@@ -388,3 +388,41 @@ async fn a_repository_of_another_kind_or_version_is_refused() {
     let error = Repository::open(Arc::new(world.memory.clone())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoRepository);
 }
+
+/// Two machines wrote a backup with the same number; one file with the other's content is genuine in all but its name.
+#[tokio::test]
+async fn two_backups_of_one_number_do_not_stand_for_each_other() {
+    let world = World::new(seed()).await;
+    let files = pages("db", table_pages(1, 4096, 40), 4096);
+    let one = world.backup(&files).await;
+    let key = world
+        .component
+        .folder()
+        .unwrap()
+        .join(&format!("backups/{}", one.backup.id))
+        .unwrap();
+    let first = world.bytes_of(&key).await;
+    // The other machine does not see the first one's backup yet.
+    world.memory.delete(&key).await.unwrap();
+    let mut plan = world.plan();
+    plan.state_dir = world.folder.path().join("other");
+    let other = write(&world.env, &world.repository, plan, &files).await.unwrap();
+    let _put = world.memory.put(&key, first.into()).await.unwrap();
+    assert_eq!((one.backup.id.seq, other.backup.id.seq), (1, 1));
+    assert_eq!(world.listing().await.backups.len(), 2);
+    for backup in [&one.backup, &other.backup] {
+        world.assert_holds(backup, &files).await;
+    }
+    let content = world
+        .component
+        .folder()
+        .unwrap()
+        .join(&format!("backups/{}", other.backup.id))
+        .unwrap();
+    world.overwrite(&key, world.bytes_of(&content).await).await;
+    let listing = world.listing().await;
+    assert_eq!((listing.backups.len(), listing.rejected.len()), (1, 1));
+    assert_eq!(listing.rejected[0].name, one.backup.id.to_string());
+    let told = listing.find("1").unwrap();
+    assert_eq!(told.id, other.backup.id);
+}

@@ -11,7 +11,7 @@ use lifeboat_testkit::env::START_WALL_US;
 use lifeboat_testkit::faulty::{Fault, FaultyStore, Op, Plan, is_crash};
 use lifeboat_testkit::pages::{MemoryPages, change_pages, table_pages};
 
-use crate::world::{Content, Files, World, failed, meta, pages, seed, write};
+use crate::world::{Content, Files, World, failed, meta, pages, seed, share, write};
 
 fn source(generation: u64) -> Files {
     let mut bytes = table_pages(1, 4096, 3 * 32 + 5);
@@ -100,20 +100,22 @@ async fn every_lie_of_the_wire() {
         Fault::Late(1),
         Fault::Late(1000),
     ];
+    let mut matrix = Vec::new();
     for before in [0, 2] {
         for number in 0..operations(before).await {
-            for fault in faults {
-                let what = format!("{before} before, operation {number} {fault:?}");
-                let world = prepared(before).await;
-                let (store, outcome) = attempt(&world, &source(before), Plan::calm().fault(number, fault)).await;
-                assert!(!store.faulted().is_empty(), "{what}");
-                let harmless = matches!(fault, Fault::Delay(_) | Fault::Twice);
-                assert_eq!(outcome.is_ok(), harmless, "{what}: {:?}", outcome.err());
-                // What was on its way arrives after all.
-                drop(store.land().await);
-                check_afterwards(&world, before, outcome.as_ref().ok(), &what).await;
-            }
+            matrix.extend(faults.map(|fault| (before, number, fault)));
         }
+    }
+    for (before, number, fault) in share(matrix, 4) {
+        let what = format!("{before} before, operation {number} {fault:?}");
+        let world = prepared(before).await;
+        let (store, outcome) = attempt(&world, &source(before), Plan::calm().fault(number, fault)).await;
+        assert!(!store.faulted().is_empty(), "{what}");
+        let harmless = matches!(fault, Fault::Delay(_) | Fault::Twice);
+        assert_eq!(outcome.is_ok(), harmless, "{what}: {:?}", outcome.err());
+        // What was on its way arrives after all.
+        drop(store.land().await);
+        check_afterwards(&world, before, outcome.as_ref().ok(), &what).await;
     }
 }
 
@@ -242,6 +244,16 @@ async fn no_source_that_breaks_its_word_becomes_a_backup() {
         }
     }
 
+    struct Waiting(std::sync::mpsc::Receiver<()>);
+
+    impl std::io::Read for Waiting {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            // One byte for each word from the test, and the end when it has gone.
+            buffer[0] = 1;
+            Ok(usize::from(self.0.recv().is_ok()))
+        }
+    }
+
     let world = prepared(1).await;
     for off in [-131_072, -4096, -1, 1, 4096, 131_072, 10_000_000] {
         let mut writer = Writer::begin(&world.env, &world.repository, world.plan()).await.unwrap();
@@ -256,19 +268,15 @@ async fn no_source_that_breaks_its_word_becomes_a_backup() {
         assert_eq!(error.kind(), ErrorKind::Unreachable, "{size}: {error}");
         assert!(writer.commit(START_WALL_US, serde_json::Value::Null).await.is_err());
     }
+    // Somebody lets go of a put that is under way: the source gives nothing until then.
     let mut writer = Writer::begin(&world.env, &world.repository, world.plan()).await.unwrap();
-    let stream = Box::new(std::io::Cursor::new(vec![3; 100_000]));
-    tokio::select! {
-        biased;
-        () = std::future::ready(()) => {}
-        record = writer.put_stream(meta("log"), stream) => panic!("{record:?}"),
-    }
-    // Never polled, it has done nothing; polled once, it stands in the way.
+    let (release, waiting) = std::sync::mpsc::channel();
     {
-        let stream = Box::new(std::io::Cursor::new(vec![3; 100_000]));
-        let mut put = Box::pin(writer.put_stream(meta("log"), stream));
+        let mut put = Box::pin(writer.put_stream(meta("log"), Box::new(Waiting(waiting))));
         tokio::select! { biased; record = &mut put => panic!("{record:?}"), () = std::future::ready(()) => {} }
     }
+    release.send(()).unwrap();
+    drop(release);
     assert!(writer.commit(START_WALL_US, serde_json::Value::Null).await.is_err());
     check_afterwards(&world, 1, None, "after all of them").await;
 }
@@ -328,4 +336,25 @@ async fn a_file_that_goes_before_the_last_look_is_noticed() {
     assert!(listing.backups.is_empty() && listing.rejected.len() == 2);
     let next = world.backup(&source(2)).await;
     world.assert_holds(&next.backup, &source(2)).await;
+}
+
+/// INV-07: the machine dies after its backup file landed, and again at any moment of the next run: the one after that still builds on
+/// the backup that stands.
+#[tokio::test]
+async fn dying_twice_costs_no_state() {
+    let last_put = {
+        let probe = prepared(2).await;
+        let (store, _) = attempt(&probe, &source(2), Plan::calm()).await;
+        let log = store.log();
+        log.iter().rfind(|record| record.op == Op::Put).unwrap().number
+    };
+    for number in 0..operations(3).await {
+        let world = prepared(2).await;
+        let (_, outcome) = attempt(&world, &source(2), Plan::calm().crash_after(last_put)).await;
+        assert!(is_crash(&failed(outcome, "the first death")));
+        assert_eq!(world.listing().await.backups.len(), 3);
+        let (_, outcome) = attempt(&world, &source(3), Plan::calm().crash_at(number)).await;
+        assert!(is_crash(&failed(outcome, "the second death")));
+        check_afterwards(&world, 3, None, &format!("second death at {number}")).await;
+    }
 }

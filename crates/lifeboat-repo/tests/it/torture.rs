@@ -72,27 +72,27 @@ async fn torture(page_size: u32, rounds: u64) {
 
 #[tokio::test]
 async fn inv_06_overlay_torture_4096() {
-    torture(4096, if soak() { 60 } else { 24 }).await;
+    torture(4096, if soak() { 60 } else { 16 }).await;
 }
 
 #[tokio::test]
 async fn overlay_torture_8192() {
-    torture(8192, if soak() { 60 } else { 14 }).await;
+    torture(8192, if soak() { 60 } else { 9 }).await;
 }
 
 #[tokio::test]
 async fn overlay_torture_1024() {
-    torture(1024, if soak() { 60 } else { 14 }).await;
+    torture(1024, if soak() { 60 } else { 9 }).await;
 }
 
 #[tokio::test]
 async fn overlay_torture_512_has_no_overlays() {
-    torture(512, if soak() { 60 } else { 8 }).await;
+    torture(512, if soak() { 60 } else { 5 }).await;
 }
 
 #[tokio::test]
 async fn overlay_torture_65536() {
-    torture(65536, if soak() { 60 } else { 10 }).await;
+    torture(65536, if soak() { 60 } else { 5 }).await;
 }
 
 /// One page changes each time: the ninth overlay makes the extent whole again, and a restore never reads more than eight groups.
