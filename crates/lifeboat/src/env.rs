@@ -32,8 +32,9 @@ struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
     fn fill(&self, bytes: &mut [u8]) -> Result<()> {
-        getrandom::fill(bytes)
-            .map_err(|error| Error::new(ErrorKind::Failed, "draw", "random bytes", "the operating system gave none").with_source(error))
+        getrandom::fill(bytes).map_err(|error| {
+            Error::new(ErrorKind::Failed, "draw", "random bytes", "the operating system gave none").with_source(error)
+        })
     }
 }
 

@@ -87,19 +87,71 @@ pub(crate) struct Meaning {
 /// Every code that Lifeboat ends with, ascending. `docs/exit-codes.md` is made from it and tested against it.
 pub(crate) const TABLE: [Meaning; 16] = [
     meaning(0, "Everything that was asked for was done.", "Nothing."),
-    meaning(1, "It failed, for none of the reasons below: a full disk, an unexpected error of the system, a bug.", "Read the error; its hint names the next command."),
-    meaning(2, "The command line does not make sense.", "`lifeboat help COMMAND` shows the arguments, with examples."),
-    meaning(3, "It finished, but something is missing from the result.", "Read the notes; what was made is usable, what is missing is named."),
-    meaning(4, "An objective was not met: a system would lose more, or take longer, than was promised.", "`lifeboat status` names the system and the cause."),
-    meaning(5, "Bad data was found, stored, captured or restored; by any command.", "Believe it. `lifeboat list` shows other backups; `lifeboat backup` stores again what is damaged."),
-    meaning(6, "A guard refused: going on could have destroyed something, or a question could not be asked without a terminal.", "The error prints the command that would go on. Read it before you run it."),
-    meaning(7, "The configuration is invalid.", "`lifeboat config check` shows file, line and column."),
-    meaning(8, "A time limit passed.", "Run it again when the other side is less busy, or raise the limit."),
-    meaning(9, "No backup or point answers the question.", "`lifeboat points` shows all; the error names the nearest."),
-    meaning(10, "There is no repository in the store.", "Check that the right disk is mounted; `lifeboat init` makes a new one."),
-    meaning(11, "Another process holds what is needed.", "Wait for it, then run the same command again."),
-    meaning(12, "The keys at hand do not open the data.", "`lifeboat key check` shows which public keys the identity holds."),
-    meaning(13, "The source or the store cannot be reached or read.", "Check mounts, permissions and the network; `lifeboat doctor` looks at each."),
+    meaning(
+        1,
+        "It failed, for none of the reasons below: a full disk, an unexpected error of the system, a bug.",
+        "Read the error; its hint names the next command.",
+    ),
+    meaning(
+        2,
+        "The command line does not make sense.",
+        "`lifeboat help COMMAND` shows the arguments, with examples.",
+    ),
+    meaning(
+        3,
+        "It finished, but something is missing from the result.",
+        "Read the notes; what was made is usable, what is missing is named.",
+    ),
+    meaning(
+        4,
+        "An objective was not met: a system would lose more, or take longer, than was promised.",
+        "`lifeboat status` names the system and the cause.",
+    ),
+    meaning(
+        5,
+        "Bad data was found, stored, captured or restored; by any command.",
+        "Believe it. `lifeboat list` shows other backups; `lifeboat backup` stores again what is damaged.",
+    ),
+    meaning(
+        6,
+        "A guard refused: going on could have destroyed something, or a question could not be asked without a terminal.",
+        "The error prints the command that would go on. Read it before you run it.",
+    ),
+    meaning(
+        7,
+        "The configuration is invalid.",
+        "`lifeboat config check` shows file, line and column.",
+    ),
+    meaning(
+        8,
+        "A time limit passed.",
+        "Run it again when the other side is less busy, or raise the limit.",
+    ),
+    meaning(
+        9,
+        "No backup or point answers the question.",
+        "`lifeboat points` shows all; the error names the nearest.",
+    ),
+    meaning(
+        10,
+        "There is no repository in the store.",
+        "Check that the right disk is mounted; `lifeboat init` makes a new one.",
+    ),
+    meaning(
+        11,
+        "Another process holds what is needed.",
+        "Wait for it, then run the same command again.",
+    ),
+    meaning(
+        12,
+        "The keys at hand do not open the data.",
+        "`lifeboat key check` shows which public keys the identity holds.",
+    ),
+    meaning(
+        13,
+        "The source or the store cannot be reached or read.",
+        "Check mounts, permissions and the network; `lifeboat doctor` looks at each.",
+    ),
     meaning(130, "It was interrupted (Ctrl-C).", "Run the same command again."),
     meaning(143, "It was terminated (SIGTERM).", "Run the same command again."),
 ];
@@ -115,10 +167,26 @@ mod tests {
     use super::{Exit, TABLE};
 
     const KINDS: [ErrorKind; 20] = [
-        ErrorKind::Failed, ErrorKind::Usage, ErrorKind::Incomplete, ErrorKind::ObjectiveMissed, ErrorKind::Corrupt, ErrorKind::Refused,
-        ErrorKind::ConfigInvalid, ErrorKind::TimedOut, ErrorKind::NoSuchPoint, ErrorKind::NoRepository, ErrorKind::Locked, ErrorKind::WrongKey,
-        ErrorKind::Unreachable, ErrorKind::NotFound, ErrorKind::AlreadyExists, ErrorKind::NoSpace, ErrorKind::Incompatible,
-        ErrorKind::Interrupted, ErrorKind::Terminated, ErrorKind::Bug,
+        ErrorKind::Failed,
+        ErrorKind::Usage,
+        ErrorKind::Incomplete,
+        ErrorKind::ObjectiveMissed,
+        ErrorKind::Corrupt,
+        ErrorKind::Refused,
+        ErrorKind::ConfigInvalid,
+        ErrorKind::TimedOut,
+        ErrorKind::NoSuchPoint,
+        ErrorKind::NoRepository,
+        ErrorKind::Locked,
+        ErrorKind::WrongKey,
+        ErrorKind::Unreachable,
+        ErrorKind::NotFound,
+        ErrorKind::AlreadyExists,
+        ErrorKind::NoSpace,
+        ErrorKind::Incompatible,
+        ErrorKind::Interrupted,
+        ErrorKind::Terminated,
+        ErrorKind::Bug,
     ];
 
     #[test]
@@ -135,7 +203,10 @@ mod tests {
         let of = Exit::of;
         let (corrupt, failed, locked) = (of(ErrorKind::Corrupt), of(ErrorKind::Failed), of(ErrorKind::Locked));
         assert_eq!(Exit::OK.worse(Exit::INCOMPLETE), Exit::INCOMPLETE);
-        assert_eq!(Exit::INCOMPLETE.worse(of(ErrorKind::ObjectiveMissed)), of(ErrorKind::ObjectiveMissed));
+        assert_eq!(
+            Exit::INCOMPLETE.worse(of(ErrorKind::ObjectiveMissed)),
+            of(ErrorKind::ObjectiveMissed)
+        );
         assert_eq!(locked.worse(corrupt), corrupt);
         assert_eq!(corrupt.worse(locked), corrupt);
         assert_eq!(locked.worse(failed), locked, "the first failure keeps its word");

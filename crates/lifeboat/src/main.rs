@@ -19,11 +19,19 @@ use lifeboat_model::{Error, ErrorKind};
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    // A bug ends with 1, as the table says, and not with the number that Rust has for it. The panic itself is on stderr already.
+    std::panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
+}
+
+fn run() -> ExitCode {
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
-    let out = render::Out { json: cli.global.json, quiet: cli.global.quiet };
+    let out = render::Out {
+        json: cli.global.json,
+        quiet: cli.global.quiet,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(out, &Error::io("start", "the runtime", error)).into(),
@@ -47,7 +55,11 @@ fn main() -> ExitCode {
 
 /// Says what an interruption left behind.
 fn interrupted(out: render::Out, kind: ErrorKind, note: &'static str) -> Exit {
-    let word = if kind == ErrorKind::Terminated { "terminated" } else { "interrupted" };
+    let word = if kind == ErrorKind::Terminated {
+        "terminated"
+    } else {
+        "interrupted"
+    };
     if out.json {
         return cli::fail(out, &Error::new(kind, "finish", "the command", format!("{word}: {note}")));
     }

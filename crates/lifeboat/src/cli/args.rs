@@ -360,7 +360,11 @@ mod tests {
     /// Every visible command below `command` and the lines of its help that are commands to type.
     fn examples(command: &clap::Command, path: &str, found: &mut Vec<(String, Vec<String>)>) {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        let lines = help.lines().filter(|line| line.starts_with("  lifeboat ")).map(str::to_owned).collect();
+        let lines = help
+            .lines()
+            .filter(|line| line.starts_with("  lifeboat "))
+            .map(str::to_owned)
+            .collect();
         found.push((path.to_owned(), lines));
         assert!(command.get_about().is_some(), "`{path}` does not say what it does");
         for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
@@ -377,8 +381,17 @@ mod tests {
             assert!(lines.len() >= 3, "`{path}` shows {} examples", lines.len());
             for line in lines {
                 // What stands after two blanks is a remark; what stands after a shell operator is the shell's.
-                let words = line.trim_start().split("  ").next().unwrap().split([';', '>']).next().unwrap();
-                let words = words.replace("'before the upgrade'", "before").replace("[--backup ID]", "--backup 1");
+                let words = line
+                    .trim_start()
+                    .split("  ")
+                    .next()
+                    .unwrap()
+                    .split([';', '>'])
+                    .next()
+                    .unwrap();
+                let words = words
+                    .replace("'before the upgrade'", "before")
+                    .replace("[--backup ID]", "--backup 1");
                 if let Err(error) = Cli::try_parse_from(words.split_whitespace()) {
                     panic!("`{path}` shows `{words}`: {error}");
                 }

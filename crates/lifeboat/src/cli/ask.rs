@@ -15,12 +15,22 @@ pub(super) fn can_ask(cx: &Cx) -> bool {
 /// Asks whether to go on; `command` is what would go on without asking.
 pub(super) fn confirm(cx: &Cx, question: &str, op: &'static str, subject: &str, command: &str) -> Result<()> {
     if !can_ask(cx) {
-        return Err(Error::new(ErrorKind::Refused, op, subject, "it needs a yes, and there is no terminal to ask on")
-            .with_hint(format!("this goes on without asking: {command}")));
+        return Err(Error::new(
+            ErrorKind::Refused,
+            op,
+            subject,
+            "it needs a yes, and there is no terminal to ask on",
+        )
+        .with_hint(format!("this goes on without asking: {command}")));
     }
     match inquire::Confirm::new(question).with_default(false).prompt() {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Error::new(ErrorKind::Refused, op, subject, "the answer was no; nothing was changed")),
+        Ok(false) => Err(Error::new(
+            ErrorKind::Refused,
+            op,
+            subject,
+            "the answer was no; nothing was changed",
+        )),
         Err(error) => Err(prompt_failed(&error)),
     }
 }
@@ -28,9 +38,12 @@ pub(super) fn confirm(cx: &Cx, question: &str, op: &'static str, subject: &str, 
 /// A question that got no answer.
 pub(super) fn prompt_failed(error: &inquire::InquireError) -> Error {
     match error {
-        inquire::InquireError::OperationCanceled | inquire::InquireError::OperationInterrupted => {
-            Error::new(ErrorKind::Interrupted, "go on with", "the command", "it was interrupted at a question; nothing was changed")
-        }
+        inquire::InquireError::OperationCanceled | inquire::InquireError::OperationInterrupted => Error::new(
+            ErrorKind::Interrupted,
+            "go on with",
+            "the command",
+            "it was interrupted at a question; nothing was changed",
+        ),
         other => Error::new(ErrorKind::Failed, "ask on", "the terminal", other.to_string()),
     }
 }
@@ -55,7 +68,11 @@ pub(super) fn command_line(args: impl IntoIterator<Item = String>) -> String {
 
 fn quoted(arg: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,+@%[]".contains(&byte);
-    if !arg.is_empty() && arg.bytes().all(plain) { arg.to_owned() } else { format!("'{}'", arg.replace('\'', r"'\''")) }
+    if !arg.is_empty() && arg.bytes().all(plain) {
+        arg.to_owned()
+    } else {
+        format!("'{}'", arg.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +81,21 @@ mod tests {
 
     #[test]
     fn what_a_shell_would_split_is_quoted() {
-        let words = ["restore", "shop", "--reason", "it's 5 o'clock", "--to", "/a b/c.db", "", "$HOME", "x.db"].map(str::to_owned);
-        assert_eq!(command_line(words), r"lifeboat restore shop --reason 'it'\''s 5 o'\''clock' --to '/a b/c.db' '' '$HOME' x.db");
+        let words = [
+            "restore",
+            "shop",
+            "--reason",
+            "it's 5 o'clock",
+            "--to",
+            "/a b/c.db",
+            "",
+            "$HOME",
+            "x.db",
+        ]
+        .map(str::to_owned);
+        assert_eq!(
+            command_line(words),
+            r"lifeboat restore shop --reason 'it'\''s 5 o'\''clock' --to '/a b/c.db' '' '$HOME' x.db"
+        );
     }
 }

@@ -17,7 +17,11 @@ use crate::render::{json as document, text};
 pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
     let context = Context::load(cx)?;
     let components = context.select(&args.what)?;
-    let request = Request { tags: args.tag, reason: args.reason, full: args.full };
+    let request = Request {
+        tags: args.tag,
+        reason: args.reason,
+        full: args.full,
+    };
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
         match one(cx, &context, component, request.clone()).await {
@@ -39,7 +43,10 @@ pub(super) async fn one(cx: &Cx, context: &Context, component: &ComponentSetting
     let (store, _) = context.open_store(component, None).await?;
     let freed = store.remove_leftovers().await?;
     if freed > 0 {
-        cx.out.note(&format!("note: removed {} that an interrupted run had left in the store", human_bytes(freed)));
+        cx.out.note(&format!(
+            "note: removed {} that an interrupted run had left in the store",
+            human_bytes(freed)
+        ));
     }
     let protected = context.protected(component, None).await?;
     leave_room(context.store(&component.store)?, &protected)?;
@@ -61,9 +68,18 @@ fn leave_room(store: &StoreSettings, protected: &Protected) -> Result<()> {
     if free >= wanted {
         return Ok(());
     }
-    let detail = format!("{} are free there, and `min_free` keeps {}", human_bytes(free), human_bytes(wanted));
-    Err(Error::new(ErrorKind::NoSpace, "back up", &protected.component, format!("the store {} is too full: {detail}", store.name))
-        .with_hint("free space there, or lower `min_free`"))
+    let detail = format!(
+        "{} are free there, and `min_free` keeps {}",
+        human_bytes(free),
+        human_bytes(wanted)
+    );
+    Err(Error::new(
+        ErrorKind::NoSpace,
+        "back up",
+        &protected.component,
+        format!("the store {} is too full: {detail}", store.name),
+    )
+    .with_hint("free space there, or lower `min_free`"))
 }
 
 /// One line for people.

@@ -26,8 +26,13 @@ pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
     let context = Context::load(cx)?;
     let components = context.select(std::slice::from_ref(&args.what))?;
     if args.on.is_some() && components.len() > 1 {
-        return Err(Error::new(ErrorKind::Usage, "check", &args.what, "--on names one database, and this system has several components")
-            .with_hint("name the component: SYSTEM/COMPONENT"));
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "check",
+            &args.what,
+            "--on names one database, and this system has several components",
+        )
+        .with_hint("name the component: SYSTEM/COMPONENT"));
     }
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
@@ -40,7 +45,10 @@ pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
                 if is_bad(&findings) {
                     outcomes.but(Exit::of(ErrorKind::Corrupt));
                 }
-                outcomes.good(as_json(&component.name, &subject, &findings), &for_people(&component.name, &subject, &findings));
+                outcomes.good(
+                    as_json(&component.name, &subject, &findings),
+                    &for_people(&component.name, &subject, &findings),
+                );
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
@@ -56,17 +64,43 @@ async fn restored(cx: &Cx, context: &Context, component: &ComponentSettings) -> 
     let backup = choose(&listing, &Choice::Latest, &protected.component)?;
     let identities = context.identities(component).await?;
     let scratch = Scratch::create(&cx.env, &protected)?;
-    let report = verify::run(&cx.env, &protected, &repository, backup, Level::Restore, &identities, scratch.path()).await?;
-    Ok((format!("a copy restored from backup {}", backup.id.short()), report.findings.unwrap_or_default()))
+    let report = verify::run(
+        &cx.env,
+        &protected,
+        &repository,
+        backup,
+        Level::Restore,
+        &identities,
+        scratch.path(),
+    )
+    .await?;
+    Ok((
+        format!("a copy restored from backup {}", backup.id.short()),
+        report.findings.unwrap_or_default(),
+    ))
 }
 
 /// A database that somebody restored.
 async fn on(path: &Path, context: &Context) -> Result<(String, Findings)> {
-    let absolute = path.canonicalize().map_err(|error| Error::io("look at", path.display(), error))?;
-    let live = context.settings.components.iter().find(|component| component.sqlite_path.canonicalize().is_ok_and(|live| live == absolute));
+    let absolute = path
+        .canonicalize()
+        .map_err(|error| Error::io("look at", path.display(), error))?;
+    let live = context
+        .settings
+        .components
+        .iter()
+        .find(|component| component.sqlite_path.canonicalize().is_ok_and(|live| live == absolute));
     if let Some(component) = live {
-        return Err(Error::new(ErrorKind::Refused, "check", path.display(), format!("it is the database in use of {}", component.name))
-            .with_hint(format!("`lifeboat check {}` checks a copy restored from its newest backup", component.name)));
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "check",
+            path.display(),
+            format!("it is the database in use of {}", component.name),
+        )
+        .with_hint(format!(
+            "`lifeboat check {}` checks a copy restored from its newest backup",
+            component.name
+        )));
     }
     let shown = path.display().to_string();
     let inspection = compute::run("check", move || {
@@ -93,7 +127,11 @@ fn is_bad(findings: &Findings) -> bool {
 
 fn for_people(component: &str, subject: &str, findings: &Findings) -> String {
     let mut text = format!("{component}: {subject}: {} tables, {} rows\n", findings.tables, findings.rows);
-    for (name, lines) in [("integrity", &findings.integrity), ("foreign keys", &findings.foreign_keys), ("as captured", &findings.differences)] {
+    for (name, lines) in [
+        ("integrity", &findings.integrity),
+        ("foreign keys", &findings.foreign_keys),
+        ("as captured", &findings.differences),
+    ] {
         let word = if lines.is_empty() { "good" } else { "BAD" };
         text.push_str(&format!("  {name:<13} {word}\n"));
         for line in lines {

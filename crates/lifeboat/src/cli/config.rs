@@ -19,11 +19,16 @@ pub(super) fn run(cx: &Cx, command: &Config) -> Result<Exit> {
 
 fn check(cx: &Cx) -> Result<Exit> {
     let settings = config::load(&config::find(cx.config.as_deref())?)?;
-    let mut says = format!("{} is right: {}", settings.path.display(), text::counted(settings.components.len(), "component"));
+    let mut says = format!(
+        "{} is right: {}",
+        settings.path.display(),
+        text::counted(settings.components.len(), "component")
+    );
     for warning in &settings.warnings {
         says.push_str(&format!("\nwarning: {warning}"));
     }
-    let body = json!({ "path": settings.path, "valid": true, "components": settings.components.len(), "warnings": settings.warnings });
+    let body =
+        json!({ "path": settings.path, "valid": true, "components": settings.components.len(), "warnings": settings.warnings });
     cx.out.result("config-check", body, &says)?;
     Ok(Exit::OK)
 }

@@ -56,10 +56,20 @@ impl Context {
             }
         }
         let file = self.settings.path.display();
-        let error = Error::new(ErrorKind::Usage, "find", format!("{word:?}"), format!("{file} knows no system or component of that name"));
-        let nearest = names.iter().map(|name| (strsim::jaro_winkler(word, name), *name)).max_by(|a, b| a.0.total_cmp(&b.0));
+        let error = Error::new(
+            ErrorKind::Usage,
+            "find",
+            format!("{word:?}"),
+            format!("{file} knows no system or component of that name"),
+        );
+        let nearest = names
+            .iter()
+            .map(|name| (strsim::jaro_winkler(word, name), *name))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
         match nearest {
-            Some((score, name)) if score > 0.7 => error.with_hint(format!("did you mean `{name}`? There are: {}", names.join(", "))),
+            Some((score, name)) if score > 0.7 => {
+                error.with_hint(format!("did you mean `{name}`? There are: {}", names.join(", ")))
+            }
             _ => error.with_hint(format!("there are: {}", names.join(", "))),
         }
     }
@@ -68,8 +78,13 @@ impl Context {
     pub(crate) fn store(&self, name: &str) -> Result<&StoreSettings> {
         self.settings.stores.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.settings.stores.keys().map(String::as_str).collect();
-            Error::new(ErrorKind::Usage, "use the store", format!("{name:?}"), "the configuration has no store of that name")
-                .with_hint(format!("there are: {}", names.join(", ")))
+            Error::new(
+                ErrorKind::Usage,
+                "use the store",
+                format!("{name:?}"),
+                "the configuration has no store of that name",
+            )
+            .with_hint(format!("there are: {}", names.join(", ")))
         })
     }
 
@@ -116,7 +131,12 @@ impl Context {
 
     fn key(&self, name: &str) -> Result<&KeySettings> {
         self.settings.keys.get(name).ok_or_else(|| {
-            Error::new(ErrorKind::ConfigInvalid, "use the key", format!("{name:?}"), "the configuration has no key of that name")
+            Error::new(
+                ErrorKind::ConfigInvalid,
+                "use the key",
+                format!("{name:?}"),
+                "the configuration has no key of that name",
+            )
         })
     }
 
@@ -144,7 +164,11 @@ impl Context {
                 Err(_) => {}
             }
         }
-        if text.is_empty() { Ok(Identities::none()) } else { Identities::parse(&text) }
+        if text.is_empty() {
+            Ok(Identities::none())
+        } else {
+            Identities::parse(&text)
+        }
     }
 }
 
@@ -171,7 +195,10 @@ pub(crate) fn secret_file(reference: &SecretRef) -> Option<PathBuf> {
 /// The system that a component belongs to.
 #[must_use]
 pub(crate) fn system_of(component: &ComponentSettings) -> &str {
-    component.name.split_once('/').map_or(component.name.as_str(), |(system, _)| system)
+    component
+        .name
+        .split_once('/')
+        .map_or(component.name.as_str(), |(system, _)| system)
 }
 
 fn means(word: &str, component: &ComponentSettings) -> bool {

@@ -16,16 +16,25 @@ pub(super) async fn run(cx: &Cx) -> Result<Exit> {
     let components = context.select(&[])?;
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        match one(cx, &context, component).await {
+        let checks = match one(cx, &context, component).await {
             Ok(checks) => {
                 // Nothing may be broken in an emergency; a warning alone is no failure.
                 if checks.iter().any(|check| check.outcome == Outcome::Bad) {
                     outcomes.but(Exit::of(ErrorKind::Failed));
                 }
-                outcomes.good(as_json(&component.name, &checks), &for_people(&component.name, &checks));
+                checks
             }
-            Err(error) => outcomes.bad(cx, &component.name, error),
-        }
+            // What keeps the doctor out is what the doctor has to tell.
+            Err(error) => {
+                outcomes.but(Exit::of(error.kind()));
+                vec![Check {
+                    says: error.to_string(),
+                    outcome: Outcome::Bad,
+                    fix: error.hint().map(str::to_owned),
+                }]
+            }
+        };
+        outcomes.good(as_json(&component.name, &checks), &for_people(&component.name, &checks));
     }
     outcomes.finish(cx, "doctor")
 }
@@ -34,7 +43,10 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings) -> Resul
     let protected = context.protected(component, None).await?;
     let key = match context.key_of(component)?.and_then(|key| key.identity.as_ref()) {
         None => None,
-        Some(reference) => Some(KeyAtHand { identities: context.identities(component).await, file: secret_file(reference) }),
+        Some(reference) => Some(KeyAtHand {
+            identities: context.identities(component).await,
+            file: secret_file(reference),
+        }),
     };
     Ok(doctor::run(&cx.env, &protected, &context.settings.instance_name, key).await)
 }
@@ -64,7 +76,9 @@ fn for_people(component: &str, checks: &[Check]) -> String {
 }
 
 fn as_json(component: &str, checks: &[Check]) -> Value {
-    let rows: Vec<Value> =
-        checks.iter().map(|check| json!({ "says": check.says, "outcome": word(check.outcome), "fix": check.fix })).collect();
+    let rows: Vec<Value> = checks
+        .iter()
+        .map(|check| json!({ "says": check.says, "outcome": word(check.outcome), "fix": check.fix }))
+        .collect();
     json!({ "component": component, "checks": rows })
 }

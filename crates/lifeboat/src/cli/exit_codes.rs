@@ -12,7 +12,10 @@ pub(super) fn run(cx: &Cx) -> Result<Exit> {
     for row in &TABLE {
         table.row([row.code.to_string(), row.means.to_owned(), row.advice.to_owned()]);
     }
-    let codes: Vec<_> = TABLE.iter().map(|row| json!({ "code": row.code, "means": row.means, "advice": row.advice })).collect();
+    let codes: Vec<_> = TABLE
+        .iter()
+        .map(|row| json!({ "code": row.code, "means": row.means, "advice": row.advice }))
+        .collect();
     cx.out.result("exit-codes", json!({ "exit_codes": codes }), &table.render())?;
     Ok(Exit::OK)
 }

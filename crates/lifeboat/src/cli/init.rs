@@ -34,7 +34,9 @@ const RTO: &str = "1h";
 
 pub(super) async fn run(cx: &Cx, args: Init) -> Result<Exit> {
     let config = cx.config.clone().unwrap_or_else(|| PathBuf::from("lifeboat.yaml"));
-    let there = config.try_exists().map_err(|error| Error::io("look at", config.display(), error))?;
+    let there = config
+        .try_exists()
+        .map_err(|error| Error::io("look at", config.display(), error))?;
     let mut public_key = None;
     if there {
         go_on(cx, &args, &config).await?;
@@ -47,8 +49,16 @@ pub(super) async fn run(cx: &Cx, args: Init) -> Result<Exit> {
         }
         public_key = set_up(cx, &proposal).await?;
     }
-    let context = Context::load(&Cx { config: Some(config), env: cx.env.clone(), out: cx.out })?;
-    let mut done = Done { rows: Vec::new(), text: String::new(), slowest: Duration::ZERO };
+    let context = Context::load(&Cx {
+        config: Some(config),
+        env: cx.env.clone(),
+        out: cx.out,
+    })?;
+    let mut done = Done {
+        rows: Vec::new(),
+        text: String::new(),
+        slowest: Duration::ZERO,
+    };
     if !args.no_backup {
         for component in context.select(&[])? {
             first_backup(cx, &context, component, &mut done).await?;
@@ -63,14 +73,21 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
         Err(Error::new(ErrorKind::Refused, "set up", config.display(), detail)
             .with_hint("`lifeboat status` shows how things stand; to add a database, write it into that file; for another set-up, name another file with --config"))
     };
-    let context = Context::load(&Cx { config: Some(config.to_path_buf()), env: cx.env.clone(), out: crate::render::Out { quiet: true, ..cx.out } })?;
+    let context = Context::load(&Cx {
+        config: Some(config.to_path_buf()),
+        env: cx.env.clone(),
+        out: crate::render::Out { quiet: true, ..cx.out },
+    })?;
     for path in &args.path {
         let known = |component: &ComponentSettings| match (component.sqlite_path.canonicalize(), path.canonicalize()) {
             (Ok(known), Ok(given)) => known == given,
             _ => false,
         };
         if !context.settings.components.iter().any(known) {
-            return refuse(&format!("a configuration is there already, and it does not protect {}", path.display()));
+            return refuse(&format!(
+                "a configuration is there already, and it does not protect {}",
+                path.display()
+            ));
         }
     }
     let mut finished = true;
@@ -103,7 +120,10 @@ async fn set_up(cx: &Cx, proposal: &Proposal) -> Result<Option<String>> {
     let instance = own_instance(cx, &instance_name, &proposal.state_dir)?;
     let store: Arc<FsStore> = Arc::new(FsStore::create(&proposal.store).await?);
     match Repository::open(Arc::clone(&store) as _).await {
-        Ok(_) => cx.out.note(&format!("note: {} holds a repository already; it is used as it is", proposal.store.display())),
+        Ok(_) => cx.out.note(&format!(
+            "note: {} holds a repository already; it is used as it is",
+            proposal.store.display()
+        )),
         Err(error) if error.kind() == ErrorKind::NoRepository => {
             Repository::init(&cx.env, store).await?;
         }
@@ -123,9 +143,12 @@ async fn set_up(cx: &Cx, proposal: &Proposal) -> Result<Option<String>> {
     durable::create_folder(&durable::parent_of(&proposal.config))?;
     match durable::create_file(&proposal.config, text.as_bytes(), 0o644)? {
         durable::Created::New => Ok(public_key),
-        durable::Created::AlreadyThere => {
-            Err(Error::new(ErrorKind::Refused, "write", proposal.config.display(), "somebody else has just written it; it is never overwritten"))
-        }
+        durable::Created::AlreadyThere => Err(Error::new(
+            ErrorKind::Refused,
+            "write",
+            proposal.config.display(),
+            "somebody else has just written it; it is never overwritten",
+        )),
     }
 }
 
@@ -136,8 +159,16 @@ fn own_key(cx: &Cx, path: &Path) -> Result<String> {
             let text = Zeroizing::new(text);
             let public = Identities::parse(&text)
                 .map(|identities| identities.public_keys().into_iter().next())
-                .map_err(|error| error.with_kind(ErrorKind::Refused).with_hint(format!("{} is there and holds no key; choose another place with --key", path.display())))?;
-            cx.out.note(&format!("note: the key {} is there already; it is used as it is", path.display()));
+                .map_err(|error| {
+                    error.with_kind(ErrorKind::Refused).with_hint(format!(
+                        "{} is there and holds no key; choose another place with --key",
+                        path.display()
+                    ))
+                })?;
+            cx.out.note(&format!(
+                "note: the key {} is there already; it is used as it is",
+                path.display()
+            ));
             public.ok_or_else(|| Error::new(ErrorKind::Refused, "use", path.display(), "it holds no key"))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => key::write_new(cx, path),
@@ -164,21 +195,39 @@ async fn first_backup(cx: &Cx, context: &Context, component: &ComponentSettings,
     let protected = context.protected(component, None).await?;
     let repository = protected.repository().await?;
     if protected.listing(&repository).await?.latest().is_none() {
-        let request = Request { reason: Some("first backup".to_owned()), ..Request::default() };
+        let request = Request {
+            reason: Some("first backup".to_owned()),
+            ..Request::default()
+        };
         let report = backup::one(cx, context, component, request).await?;
         cx.env.progress.finish();
         for note in &report.notes {
             cx.out.note(&format!("note: {}: {note}", component.name));
         }
-        done.text.push_str(&format!("{}\n", backup::sentence(&component.name, &report)));
+        done.text
+            .push_str(&format!("{}\n", backup::sentence(&component.name, &report)));
     }
     let listing = protected.listing(&repository).await?;
     let Some(latest) = listing.latest() else {
-        return Err(Error::new(ErrorKind::Bug, "find", &component.name, "the backup that was just taken is not listed"));
+        return Err(Error::new(
+            ErrorKind::Bug,
+            "find",
+            &component.name,
+            "the backup that was just taken is not listed",
+        ));
     };
     let identities = context.identities(component).await?;
     let scratch = Scratch::create(&cx.env, &protected)?;
-    let proven = verify::run(&cx.env, &protected, &repository, latest, Level::Restore, &identities, scratch.path()).await?;
+    let proven = verify::run(
+        &cx.env,
+        &protected,
+        &repository,
+        latest,
+        Level::Restore,
+        &identities,
+        scratch.path(),
+    )
+    .await?;
     cx.env.progress.finish();
     done.text.push_str(&super::verify::sentence(&component.name, &proven));
     done.slowest = done.slowest.max(proven.took);
@@ -194,17 +243,31 @@ async fn first_backup(cx: &Cx, context: &Context, component: &ComponentSettings,
 fn finish(cx: &Cx, context: &Context, args: &Init, public_key: Option<String>, done: Done) -> Result<Exit> {
     let settings = &context.settings;
     let mut text = done.text;
-    let key_file = settings.keys.values().find_map(|key| key.identity.as_ref()).and_then(super::context::secret_file);
+    let key_file = settings
+        .keys
+        .values()
+        .find_map(|key| key.identity.as_ref())
+        .and_then(super::context::secret_file);
     if let Some(file) = &key_file {
-        text.push_str(&format!("\nKeep a copy of {} off this machine: without it, nobody can read the backups.\n", file.display()));
+        text.push_str(&format!(
+            "\nKeep a copy of {} off this machine: without it, nobody can read the backups.\n",
+            file.display()
+        ));
     }
     let sentence = if args.no_backup {
         "Everything is set up, and nothing is protected yet: `lifeboat backup` takes the first backup.".to_owned()
     } else {
-        let lost: Vec<String> = settings.components.iter().map(|component| component.sqlite_path.display().to_string()).collect();
+        let lost: Vec<String> = settings
+            .components
+            .iter()
+            .map(|component| component.sqlite_path.display().to_string())
+            .collect();
         // A restore of a small database is faster than a person; less than a second is not promised.
         let back = human_duration(done.slowest.max(Duration::from_secs(1)));
-        format!("You can now lose {} and be back in about {back}, losing at most what was written since the last backup.", lost.join(", "))
+        format!(
+            "You can now lose {} and be back in about {back}, losing at most what was written since the last backup.",
+            lost.join(", ")
+        )
     };
     text.push_str(&format!("{sentence}\n"));
     let body = json!({

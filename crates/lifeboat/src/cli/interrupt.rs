@@ -22,7 +22,10 @@ impl Signals {
         let (sender, first) = mpsc::channel(1);
         let mut listener = JoinSet::new();
         listener.spawn(watch(interrupt, terminate, sender));
-        Ok(Self { first, _listener: listener })
+        Ok(Self {
+            first,
+            _listener: listener,
+        })
     }
 
     /// Waits for the first signal.

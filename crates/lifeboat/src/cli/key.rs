@@ -19,7 +19,10 @@ pub(super) fn write_new(cx: &Cx, path: &Path) -> Result<String> {
     let (secret, public) = generate_identity();
     let secret = Zeroizing::new(secret);
     let made = format_utc(cx.env.clock.wall_us());
-    let text = Zeroizing::new(format!("# Lifeboat private key, made {made}\n# public key: {public}\n{}\n", secret.as_str()));
+    let text = Zeroizing::new(format!(
+        "# Lifeboat private key, made {made}\n# public key: {public}\n{}\n",
+        secret.as_str()
+    ));
     durable::create_folder(&durable::parent_of(path))?;
     match durable::create_file(path, text.as_bytes(), durable::FILE_MODE)? {
         durable::Created::New => Ok(public),
@@ -28,21 +31,31 @@ pub(super) fn write_new(cx: &Cx, path: &Path) -> Result<String> {
 }
 
 fn taken(path: &Path) -> Error {
-    Error::new(ErrorKind::Refused, "write a key to", path.display(), "something is there already; a key is never overwritten")
-        .with_hint("choose another name")
+    Error::new(
+        ErrorKind::Refused,
+        "write a key to",
+        path.display(),
+        "something is there already; a key is never overwritten",
+    )
+    .with_hint("choose another name")
 }
 
 /// `key new`.
 pub(super) fn new(cx: &Cx, path: &Path) -> Result<Exit> {
     let public = write_new(cx, path).map_err(|error| {
-        if error.kind() == ErrorKind::AlreadyExists { taken(path) } else { error }
+        if error.kind() == ErrorKind::AlreadyExists {
+            taken(path)
+        } else {
+            error
+        }
     })?;
     let shown = path.display();
     let text = format!(
         "public key   {public}\nprivate key  {shown} (readable by you alone)\n\n\
          Keep a copy of {shown} off this machine: without it, no backup made for this key can be read by anybody."
     );
-    cx.out.result("key-new", json!({ "public_key": public, "path": path }), &text)?;
+    cx.out
+        .result("key-new", json!({ "public_key": public, "path": path }), &text)?;
     Ok(Exit::OK)
 }
 
@@ -66,7 +79,8 @@ pub(super) async fn check(cx: &Cx) -> Result<Exit> {
             }
         }
     }
-    cx.out.result("key-check", json!({ "components": rows, "exit_code": exit.code() }), &text)?;
+    cx.out
+        .result("key-check", json!({ "components": rows, "exit_code": exit.code() }), &text)?;
     Ok(exit)
 }
 
@@ -82,15 +96,27 @@ async fn opens(cx: &Cx, context: &Context, component: &ComponentSettings) -> Res
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     let Some(latest) = listing.latest() else {
-        return Err(Error::new(ErrorKind::NoSuchPoint, "check the key with", &component.name, "there is no backup yet that it could open")
-            .with_hint(format!("`lifeboat backup {}` makes one", component.name)));
+        return Err(Error::new(
+            ErrorKind::NoSuchPoint,
+            "check the key with",
+            &component.name,
+            "there is no backup yet that it could open",
+        )
+        .with_hint(format!("`lifeboat backup {}` makes one", component.name)));
     };
     Reader::open(&cx.env, &repository, latest, &identities).await?;
     let clear = latest.closure.keys.iter().all(|key| key.clear);
     let sentence = if clear {
-        format!("backup {} is not encrypted: everybody who has the store can read it", latest.id.short())
+        format!(
+            "backup {} is not encrypted: everybody who has the store can read it",
+            latest.id.short()
+        )
     } else {
-        format!("the private key of {} opens backup {}", public_keys.join(", "), latest.id.short())
+        format!(
+            "the private key of {} opens backup {}",
+            public_keys.join(", "),
+            latest.id.short()
+        )
     };
     Ok(Opened {
         sentence,

@@ -23,11 +23,17 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
             Ok(listing) => {
                 add_rows(&mut table, &listing);
                 if listing.backups.is_empty() {
-                    cx.out.note(&format!("{}: there is no backup yet; `lifeboat backup {}` makes one", component.name, component.name));
+                    cx.out.note(&format!(
+                        "{}: there is no backup yet; `lifeboat backup {}` makes one",
+                        component.name, component.name
+                    ));
                 }
                 for rejected in &listing.rejected {
                     // Never quiet: what is stored and does not count is bad news.
-                    tell(&format!("warning: {}: {} does not count: {}", component.name, rejected.name, rejected.reason));
+                    tell(&format!(
+                        "warning: {}: {} does not count: {}",
+                        component.name, rejected.name, rejected.reason
+                    ));
                 }
                 outcomes.good(as_json(&component.name, &listing), "");
             }

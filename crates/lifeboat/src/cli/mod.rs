@@ -57,9 +57,21 @@ pub(crate) fn parse() -> Result<Cli, Exit> {
             }
             _ if std::env::args_os().any(|arg| arg == "--json") => {
                 let plain = text.to_string();
-                let detail = plain.trim().trim_start_matches("error: ").lines().next().unwrap_or_default().to_owned();
+                let detail = plain
+                    .trim()
+                    .trim_start_matches("error: ")
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
                 let error = Error::new(ErrorKind::Usage, "understand", "the command line", detail);
-                fail(Out { json: true, quiet: false }, &error.with_hint("`lifeboat help` lists the commands, `lifeboat help COMMAND` its arguments"))
+                fail(
+                    Out {
+                        json: true,
+                        quiet: false,
+                    },
+                    &error.with_hint("`lifeboat help` lists the commands, `lifeboat help COMMAND` its arguments"),
+                )
             }
             _ => {
                 render::tell(&text.ansi().to_string());
@@ -95,9 +107,16 @@ pub(crate) fn interrupted_note(command: &Command) -> &'static str {
 
 /// Runs one command to its end and prints what came of it.
 pub(crate) async fn run(cli: Cli) -> Exit {
-    let out = Out { json: cli.global.json, quiet: cli.global.quiet };
+    let out = Out {
+        json: cli.global.json,
+        quiet: cli.global.quiet,
+    };
     let env = crate::env::real(|clock| render::progress::choose(cli.global.progress, cli.global.quiet, clock));
-    let cx = Cx { env, out, config: cli.global.config };
+    let cx = Cx {
+        env,
+        out,
+        config: cli.global.config,
+    };
     let outcome = Box::pin(dispatch(&cx, cli.command)).await;
     // Whatever bar is left is taken away before anything else is said.
     cx.env.progress.finish();
@@ -122,8 +141,12 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         },
         Command::Verify(args) => verify::run(cx, args).await,
         Command::Config { command } => config::run(cx, &command),
-        Command::Key { command: args::Key::New { path } } => key::new(cx, &path),
-        Command::Key { command: args::Key::Check } => key::check(cx).await,
+        Command::Key {
+            command: args::Key::New { path },
+        } => key::new(cx, &path),
+        Command::Key {
+            command: args::Key::Check,
+        } => key::check(cx).await,
         Command::Completions { shell } => completions::run(shell),
         Command::ExitCodes => exit_codes::run(cx),
         Command::DemoWriter { path } => {

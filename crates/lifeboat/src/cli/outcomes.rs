@@ -20,7 +20,13 @@ pub(super) struct Outcomes {
 impl Outcomes {
     /// For as many components.
     pub(super) fn new(expected: usize) -> Self {
-        Self { expected, rows: Vec::new(), text: String::new(), exit: Exit::OK, only: None }
+        Self {
+            expected,
+            rows: Vec::new(),
+            text: String::new(),
+            exit: Exit::OK,
+            only: None,
+        }
     }
 
     /// A component came out well: its JSON, and its part of the text.
@@ -48,7 +54,8 @@ impl Outcomes {
         if !cx.out.json {
             render::tell(&render::error::for_people(&error));
         }
-        self.rows.push(json!({ "component": component, "error": render::json::error(&error) }));
+        self.rows
+            .push(json!({ "component": component, "error": render::json::error(&error) }));
     }
 
     /// Prints the result as `lifeboat/v1/<kind>`. The failure of a single component is the failure of the command.

@@ -18,11 +18,20 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
     for component in components {
         match super::list::listing(&context, component).await {
             Ok(listing) => {
-                let mut points: Vec<_> = listing.backups.iter().filter(|backup| !backup.header.extract && !backup.header.incomplete).collect();
+                let mut points: Vec<_> = listing
+                    .backups
+                    .iter()
+                    .filter(|backup| !backup.header.extract && !backup.header.incomplete)
+                    .collect();
                 points.sort_by_key(|backup| std::cmp::Reverse((backup.header.moment_us, backup.id)));
                 for backup in &points {
                     let moment_us = backup.header.moment_us;
-                    table.row([component.name.clone(), text::time(moment_us), text::ago(now, moment_us), backup.id.short()]);
+                    table.row([
+                        component.name.clone(),
+                        text::time(moment_us),
+                        text::ago(now, moment_us),
+                        backup.id.short(),
+                    ]);
                 }
                 let rows: Vec<Value> = points
                     .iter()

@@ -23,12 +23,34 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
     let what = args.what.clone().unwrap_or_default();
     let components = context.select(std::slice::from_ref(&what))?;
     if components.len() > 1 && (args.to.is_some() || args.point.backup.is_some()) {
-        return Err(Error::new(ErrorKind::Usage, "restore", what, "--to and --backup name one file and one backup, and this system has several components")
-            .with_hint("name the component: SYSTEM/COMPONENT; or choose the moment of all of them with --at or --before"));
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "restore",
+            what,
+            "--to and --backup name one file and one backup, and this system has several components",
+        )
+        .with_hint("name the component: SYSTEM/COMPONENT; or choose the moment of all of them with --at or --before"));
     }
     let mut outcomes = Outcomes::new(components.len());
+    // Everything that can be known is known before the first file of a system is replaced.
+    let mut planned = Vec::new();
+    let mut failed = false;
     for component in components {
-        match one(cx, &context, component, &args).await {
+        match plan(cx, &context, component, &args).await {
+            Ok(plan) => planned.push((component, plan)),
+            Err(error) => {
+                failed = true;
+                outcomes.bad(cx, &component.name, error);
+            }
+        }
+    }
+    if failed && args.in_place && !planned.is_empty() {
+        cx.out
+            .note("nothing was replaced: a system is restored in place only when all of its components can be");
+        planned.clear();
+    }
+    for (component, planned) in planned {
+        match one(cx, &context, component, &args, planned).await {
             Ok(done) => {
                 outcomes.but(done.exit);
                 outcomes.good(done.json, &done.text);
@@ -41,7 +63,10 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
 
 /// `restore export`: a restore whose destination is anywhere and belongs to whoever runs it.
 pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String) -> Result<Exit> {
-    let point = Point { backup: (backup != "latest").then_some(backup), ..Point::default() };
+    let point = Point {
+        backup: (backup != "latest").then_some(backup),
+        ..Point::default()
+    };
     let args = Restore {
         command: None,
         what: Some(what),
@@ -64,38 +89,75 @@ struct Done {
 }
 
 /// Everything a restore works on.
-struct Source {
+struct Planned {
     protected: Protected,
     repository: Repository,
     backup: Backup,
     identities: Identities,
+    plan: Plan,
 }
 
-async fn source(context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Source> {
+async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Planned> {
     let choice = time::choice(&args.point)?;
     let protected = context.protected(component, args.from.as_deref()).await?;
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     let backup = choose(&listing, &choice, &protected.component)?.clone();
     let identities = context.identities(component).await?;
-    Ok(Source { protected, repository, backup, identities })
+    let destination = destination(component, args, &backup);
+    let plan = restore::plan(&cx.env, &protected, &repository, &backup, &identities, destination).await?;
+    Ok(Planned {
+        protected,
+        repository,
+        backup,
+        identities,
+        plan,
+    })
 }
 
-async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Done> {
-    let source = source(context, component, args).await?;
-    let destination = destination(component, args, &source.backup);
-    let Source { protected, repository, backup, identities } = &source;
-    let plan = restore::plan(&cx.env, protected, repository, backup, identities, destination.clone()).await?;
+async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore, planned: Planned) -> Result<Done> {
+    let Planned {
+        protected,
+        repository,
+        backup,
+        identities,
+        plan,
+    } = planned;
     let shown = plan_for_people(&component.name, &plan);
     if args.dry_run {
-        return Ok(Done { exit: Exit::OK, json: plan_as_json(&component.name, &plan), text: shown });
+        return Ok(Done {
+            exit: Exit::OK,
+            json: plan_as_json(&component.name, &plan),
+            text: shown,
+        });
     }
     cx.out.note(&shown);
     if args.in_place && !args.yes {
-        let question = format!("Replace {} with backup {} of {}?", destination.path().display(), backup.id.short(), text::time(backup.header.moment_us));
-        ask::confirm(cx, &question, "restore in place", &component.name, &ask::this_command_with(&["--yes"]))?;
+        let path = plan.destination.path().display();
+        let question = format!(
+            "Replace {path} with backup {} of {}?",
+            backup.id.short(),
+            text::time(backup.header.moment_us)
+        );
+        ask::confirm(
+            cx,
+            &question,
+            "restore in place",
+            &component.name,
+            &ask::this_command_with(&["--yes"]),
+        )?;
     }
-    let report = restore::run(&cx.env, protected, repository, backup, identities, destination, args.accept_findings).await?;
+    let (env, destination) = (&cx.env, plan.destination);
+    let report = restore::run(
+        env,
+        &protected,
+        &repository,
+        &backup,
+        &identities,
+        destination,
+        args.accept_findings,
+    )
+    .await?;
     cx.env.progress.finish();
     for note in &report.notes {
         cx.out.note(&format!("note: {}: {note}", component.name));
@@ -105,19 +167,33 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
 
 /// After an in-place restore the restored state is protected at once.
 async fn finish(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore, report: Report) -> Result<Done> {
-    let mut done = Done { exit: Exit::OK, json: as_json(&component.name, &report), text: for_people(&component.name, &report) };
+    let mut done = Done {
+        exit: Exit::OK,
+        json: as_json(&component.name, &report),
+        text: for_people(&component.name, &report),
+    };
     let Some(_) = &report.undo_folder else { return Ok(done) };
-    let reason = args.reason.clone().unwrap_or_else(|| format!("after restore {} of backup {}", report.id, report.backup.id.short()));
-    let request = Request { reason: Some(reason), ..Request::default() };
+    let reason = args
+        .reason
+        .clone()
+        .unwrap_or_else(|| format!("after restore {} of backup {}", report.id, report.backup.id.short()));
+    let request = Request {
+        reason: Some(reason),
+        ..Request::default()
+    };
     let (key, value) = match backup::one(cx, context, component, request).await {
         Ok(fresh) => {
-            done.text.push_str(&format!("{}\n", backup::sentence(&component.name, &fresh)));
+            done.text
+                .push_str(&format!("{}\n", backup::sentence(&component.name, &fresh)));
             ("fresh_backup", backup::as_json(&component.name, &fresh))
         }
         Err(error) => {
             cx.env.progress.finish();
             done.exit = Exit::INCOMPLETE;
-            done.text.push_str(&format!("{}: THE RESTORED STATE IS NOT BACKED UP YET: the restore is done, the backup after it failed\n", component.name));
+            done.text.push_str(&format!(
+                "{}: THE RESTORED STATE IS NOT BACKED UP YET: the restore is done, the backup after it failed\n",
+                component.name
+            ));
             if !cx.out.json {
                 render::tell(&render::error::for_people(&error));
             }
@@ -132,12 +208,20 @@ async fn finish(cx: &Cx, context: &Context, component: &ComponentSettings, args:
 
 fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -> Destination {
     if args.in_place {
-        return Destination::InPlace { path: component.sqlite_path.clone() };
+        return Destination::InPlace {
+            path: component.sqlite_path.clone(),
+        };
     }
     match &args.to {
-        Some(path) => Destination::Beside { path: path.clone(), keep_owner: false },
+        Some(path) => Destination::Beside {
+            path: path.clone(),
+            keep_owner: false,
+        },
         // Beside the original the owner is kept where that is possible, because the application will want to read it.
-        None => Destination::Beside { path: beside(&component.sqlite_path, backup.id.seq), keep_owner: rustix::process::geteuid().is_root() },
+        None => Destination::Beside {
+            path: beside(&component.sqlite_path, backup.id.seq),
+            keep_owner: rustix::process::geteuid().is_root(),
+        },
     }
 }
 

@@ -30,9 +30,14 @@ impl Scratch {
         env.entropy.fill(&mut random)?;
         let folder = parent.join(hex::encode(random));
         let lock_path = folder.with_extension(LOCK);
-        let lock = take(&lock_path)?.ok_or_else(|| Error::new(ErrorKind::Locked, "use", folder.display(), "another run took it"))?;
+        let lock =
+            take(&lock_path)?.ok_or_else(|| Error::new(ErrorKind::Locked, "use", folder.display(), "another run took it"))?;
         durable::create_folder(&folder)?;
-        Ok(Self { folder, lock_path, _lock: lock })
+        Ok(Self {
+            folder,
+            lock_path,
+            _lock: lock,
+        })
     }
 
     /// A name inside that does not exist yet.
@@ -66,11 +71,19 @@ fn sweep(parent: &Path) -> Result<()> {
 /// Locks a lock file; `None` when somebody else has it, or had it removed meanwhile.
 fn take(path: &Path) -> Result<Option<File>> {
     let failed = |error| Error::io("open", path.display(), error);
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(failed)?;
     if file.try_lock().is_err() {
         return Ok(None);
     }
     let ours = file.metadata().map_err(failed)?;
     // Locked after a sweep had removed it, the name belongs to nobody or to another file.
-    Ok(path.symlink_metadata().is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())).then_some(file))
+    Ok(path
+        .symlink_metadata()
+        .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()))
+        .then_some(file))
 }

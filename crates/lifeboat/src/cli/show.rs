@@ -32,7 +32,11 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str
     let protected = context.protected(component, None).await?;
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
-    let choice = if id == "latest" { Choice::Latest } else { Choice::Named(id.to_owned()) };
+    let choice = if id == "latest" {
+        Choice::Latest
+    } else {
+        Choice::Named(id.to_owned())
+    };
     let backup = choose(&listing, &choice, &protected.component)?;
     let facts = facts(cx, context, component, &repository, backup).await?;
     let proofs = proof::load(&protected.state_dir, &protected.component);
@@ -41,7 +45,10 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str
     if let Value::Object(fields) = &mut json {
         fields.insert("store".to_owned(), json!(protected.store.name()));
         fields.insert("packs".to_owned(), json!(backup.closure.packs.len()));
-        fields.insert("encrypted".to_owned(), json!(backup.closure.keys.iter().any(|key| !key.clear)));
+        fields.insert(
+            "encrypted".to_owned(),
+            json!(backup.closure.keys.iter().any(|key| !key.clear)),
+        );
         fields.insert("facts".to_owned(), facts.clone());
         fields.insert("proofs".to_owned(), json!(proven));
     }
@@ -58,7 +65,13 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str
 }
 
 /// The sealed facts, or null where no private key fits.
-async fn facts(cx: &Cx, context: &Context, component: &ComponentSettings, repository: &Repository, backup: &Backup) -> Result<Value> {
+async fn facts(
+    cx: &Cx,
+    context: &Context,
+    component: &ComponentSettings,
+    repository: &Repository,
+    backup: &Backup,
+) -> Result<Value> {
     let identities = match context.identities(component).await {
         Ok(identities) => identities,
         Err(error) if error.kind() == ErrorKind::WrongKey => return Ok(Value::Null),
@@ -80,7 +93,10 @@ fn lines(protected: &Protected, backup: &Backup) -> Vec<(&'static str, String)> 
         ("moment", text::time(header.moment_us)),
         ("kind", format!("{}, {}", header.kind, header.method)),
         ("size", human_bytes(header.size_bytes)),
-        ("added", format!("{} to {}", human_bytes(header.stored_bytes), protected.store.name())),
+        (
+            "added",
+            format!("{} to {}", human_bytes(header.stored_bytes), protected.store.name()),
+        ),
         ("packs", backup.closure.packs.len().to_string()),
         ("encrypted", if encrypted { "yes" } else { "no" }.to_owned()),
         ("written by", header.instance.clone()),

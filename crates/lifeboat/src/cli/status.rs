@@ -1,7 +1,7 @@
 //! `lifeboat status`: can I recover, to when, losing how much, how long will it take, proven when.
 
-use lifeboat_model::Result;
 use lifeboat_model::time::human_duration;
+use lifeboat_model::{Error, Result};
 use lifeboat_ops::status::{self, Standing, Status};
 use lifeboat_repo::format_utc;
 use owo_colors::OwoColorize as _;
@@ -18,23 +18,46 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
     let components = context.select(what)?;
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        match context.protected(component, None).await {
+        let (status, exit) = match context.protected(component, None).await {
             Ok(protected) => {
                 let status = status::run(&cx.env, &protected).await;
-                if let Some(kind) = status.failure() {
-                    outcomes.but(Exit::of(kind));
-                }
-                outcomes.good(as_json(&status), &for_people(cx, &status));
+                let exit = status.failure().map_or(Exit::OK, Exit::of);
+                (status, exit)
             }
-            Err(error) => outcomes.bad(cx, &component.name, error),
-        }
+            // A store that is away is an answer, too: the worst one.
+            Err(error) => (unknown(&component.name, &error), Exit::of(error.kind())),
+        };
+        outcomes.but(exit);
+        outcomes.good(as_json(&status), &for_people(cx, &status));
     }
-    let named: Vec<_> = context.settings.not_backed_up.iter().filter(|(system, _, _)| what.is_empty() || what.contains(system)).collect();
+    let named: Vec<_> = context
+        .settings
+        .not_backed_up
+        .iter()
+        .filter(|(system, _, _)| what.is_empty() || what.contains(system))
+        .collect();
     let mut tail = String::new();
     for (system, name, reason) in named {
         tail.push_str(&format!("{system}: {name} is not backed up: {reason}\n"));
     }
     outcomes.finish_with(cx, "status", |text| text + &tail)
+}
+
+/// Nothing could be found out, and this is why.
+fn unknown(component: &str, error: &Error) -> Status {
+    Status {
+        component: component.to_owned(),
+        standing: Standing::NotReady,
+        reasons: vec![error.to_string()],
+        latest: None,
+        oldest_us: None,
+        backups: 0,
+        rejected: 0,
+        loss: None,
+        restore: None,
+        proven: None,
+        undo: Vec::new(),
+    }
 }
 
 fn for_people(cx: &Cx, status: &Status) -> String {
@@ -45,22 +68,52 @@ fn for_people(cx: &Cx, status: &Status) -> String {
     };
     let mut text = format!("{}: {words}\n", status.component.bold());
     let unknown = || "unknown".to_owned();
-    let to = status.latest.as_ref().map_or_else(unknown, |backup| format!("{} (backup {})", text::time(backup.header.moment_us), backup.id.short()));
-    let loss = status.loss.map_or_else(unknown, |loss| format!("what was written in the last {}", human_duration(loss)));
+    let to = status.latest.as_ref().map_or_else(unknown, |backup| {
+        format!("{} (backup {})", text::time(backup.header.moment_us), backup.id.short())
+    });
+    let loss = status.loss.map_or_else(unknown, |loss| {
+        format!("what was written in the last {}", human_duration(loss))
+    });
     let restore = status.restore.as_ref().map_or_else(unknown, |estimate| {
-        format!("about {} ({})", human_duration(estimate.expected), estimate.basis.describe("restore"))
+        format!(
+            "about {} ({})",
+            human_duration(estimate.expected),
+            estimate.basis.describe("restore")
+        )
     });
-    let proven = status.proven.as_ref().map_or_else(|| "never".to_owned(), |proof| {
-        format!("{} ({}), by restoring it in {}", text::time(proof.at_us), text::ago(cx.env.clock.wall_us(), proof.at_us), seconds(proof.took_s))
-    });
-    for (name, value) in [("recover to", to), ("would lose", loss), ("would take", restore), ("proven", proven)] {
+    let proven = status.proven.as_ref().map_or_else(
+        || "never".to_owned(),
+        |proof| {
+            format!(
+                "{} ({}), by restoring it in {}",
+                text::time(proof.at_us),
+                text::ago(cx.env.clock.wall_us(), proof.at_us),
+                seconds(proof.took_s)
+            )
+        },
+    );
+    for (name, value) in [
+        ("recover to", to),
+        ("would lose", loss),
+        ("would take", restore),
+        ("proven", proven),
+    ] {
         text.push_str(&format!("  {name:<11} {value}\n"));
     }
-    let oldest = status.oldest_us.map_or_else(String::new, |us| format!(", the oldest of {}", text::time(us)));
-    text.push_str(&format!("  {:<11} {}{oldest}\n", "backups", text::counted(status.backups, "backup")));
+    let oldest = status
+        .oldest_us
+        .map_or_else(String::new, |us| format!(", the oldest of {}", text::time(us)));
+    text.push_str(&format!(
+        "  {:<11} {}{oldest}\n",
+        "backups",
+        text::counted(status.backups, "backup")
+    ));
     for (id, interrupted) in &status.undo {
         let words = if *interrupted { "was interrupted" } else { "can be undone" };
-        text.push_str(&format!("  {:<11} restore {id} {words}: lifeboat restore undo {id}\n", "undo"));
+        text.push_str(&format!(
+            "  {:<11} restore {id} {words}: lifeboat restore undo {id}\n",
+            "undo"
+        ));
     }
     for reason in &status.reasons {
         text.push_str(&format!("  {:<11} {reason}\n", "because"));

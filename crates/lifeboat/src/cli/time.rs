@@ -51,7 +51,12 @@ mod tests {
     fn the_same_moment_in_every_notation() {
         let wanted = parse("2026-11-21T02:10:03Z").unwrap();
         assert_eq!(wanted, 1_795_227_003_000_000);
-        for text in ["2026-11-21T03:10:03+01:00", "2026-11-21 03:10:03+01:00", "2026-11-21T03:10:03[Europe/Berlin]", "2026-11-20T21:10:03-05"] {
+        for text in [
+            "2026-11-21T03:10:03+01:00",
+            "2026-11-21 03:10:03+01:00",
+            "2026-11-21T03:10:03[Europe/Berlin]",
+            "2026-11-20T21:10:03-05",
+        ] {
             assert_eq!(parse(text).unwrap(), wanted, "{text}");
         }
     }

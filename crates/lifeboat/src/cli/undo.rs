@@ -34,6 +34,16 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
             return Ok(Exit::OK);
         }
     }
-    let hint = if known.is_empty() { "no restore can be undone: there is no undo folder beside any database".to_owned() } else { format!("there are: {}", known.join(", ")) };
-    Err(Error::new(ErrorKind::NoSuchPoint, "undo restore", &id, "there is no undo folder of that id beside any configured database").with_hint(hint))
+    let hint = if known.is_empty() {
+        "no restore can be undone: there is no undo folder beside any database".to_owned()
+    } else {
+        format!("there are: {}", known.join(", "))
+    };
+    Err(Error::new(
+        ErrorKind::NoSuchPoint,
+        "undo restore",
+        &id,
+        "there is no undo folder of that id beside any configured database",
+    )
+    .with_hint(hint))
 }

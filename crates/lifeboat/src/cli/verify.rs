@@ -64,8 +64,12 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &V
     };
     let (mut rows, mut text, mut exit) = (Vec::new(), String::new(), None);
     for backup in &backups {
-        let scratch = Scratch::create(&cx.env, &protected)?;
-        match verify::run(&cx.env, &protected, &repository, backup, level, &identities, scratch.path()).await {
+        let scratch = match level {
+            Level::Restore => Some(Scratch::create(&cx.env, &protected)?),
+            Level::List | Level::Hash | Level::Decrypt => None,
+        };
+        let path = scratch.as_ref().map(Scratch::path).unwrap_or_default();
+        match verify::run(&cx.env, &protected, &repository, backup, level, &identities, path).await {
             Ok(report) => {
                 rows.push(as_json(&report));
                 text.push_str(&sentence(&component.name, &report));
@@ -82,7 +86,11 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &V
             Err(error) => return Err(error),
         }
     }
-    Ok(Proven { json: json!({ "component": component.name, "proofs": rows }), text, exit })
+    Ok(Proven {
+        json: json!({ "component": component.name, "proofs": rows }),
+        text,
+        exit,
+    })
 }
 
 const fn level(choice: LevelChoice) -> Level {
@@ -105,7 +113,10 @@ pub(super) fn sentence(component: &str, report: &Report) -> String {
         Level::Restore => {
             let found = report.findings.as_ref();
             let (tables, rows) = found.map_or((0, 0), |findings| (findings.tables, findings.rows));
-            format!("restored and checked ({}, {tables} tables, {rows} rows)", human_bytes(report.bytes))
+            format!(
+                "restored and checked ({}, {tables} tables, {rows} rows)",
+                human_bytes(report.bytes)
+            )
         }
     };
     let mut text = format!("{component}: backup {id}: {what} in {took}\n");

@@ -11,16 +11,16 @@ use crate::exit::Exit;
 /// A whole document: `body` (an object) behind its schema, pretty, with a line break at the end.
 #[must_use]
 pub(crate) fn document(kind: &str, body: Value) -> String {
-    let mut document = Map::new();
-    document.insert("schema".to_owned(), Value::String(format!("lifeboat/v1/{kind}")));
-    match body {
-        Value::Object(fields) => document.extend(fields),
-        other => {
-            document.insert("value".to_owned(), other);
-        }
+    let schema = Value::String(format!("lifeboat/v1/{kind}"));
+    let body = match body {
+        Value::Object(fields) => fields,
+        other => Map::from_iter([("value".to_owned(), other)]),
+    };
+    // Maps are sorted by name; the schema stands first all the same, so that whoever opens the file knows what it is.
+    match format!("{:#}", Value::Object(body)).strip_prefix("{\n") {
+        Some(rest) => format!("{{\n  \"schema\": {schema},\n{rest}\n"),
+        None => format!("{{\n  \"schema\": {schema}\n}}\n"),
     }
-    // A `Value` with string keys always encodes.
-    format!("{:#}\n", Value::Object(document))
 }
 
 /// An error, without its schema: also a part of documents about several components.
@@ -109,4 +109,23 @@ pub(crate) fn findings(findings: &Findings) -> Value {
         "rows": findings.rows,
         "tables": findings.tables,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::document;
+
+    #[test]
+    fn the_schema_stands_first() {
+        let text = document("list", json!({ "backups": [1], "a": null }));
+        assert!(text.starts_with("{\n  \"schema\": \"lifeboat/v1/list\",\n"), "{text}");
+        let whole: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(whole, json!({ "schema": "lifeboat/v1/list", "backups": [1], "a": null }));
+        for empty in [json!({}), json!([]), json!(3)] {
+            let whole: Value = serde_json::from_str(&document("x", empty)).unwrap();
+            assert_eq!(whole["schema"], "lifeboat/v1/x");
+        }
+    }
 }

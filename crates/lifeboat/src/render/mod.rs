@@ -24,7 +24,11 @@ pub(crate) struct Out {
 impl Out {
     /// Prints the result: `body` as `lifeboat/v1/<kind>` with `--json`, the text otherwise.
     pub(crate) fn result(self, kind: &str, body: Value, text: &str) -> Result<()> {
-        if self.json { print(&json::document(kind, body)) } else { print(text) }
+        if self.json {
+            print(&json::document(kind, body))
+        } else {
+            print(text)
+        }
     }
 
     /// Tells a person something beside the result.

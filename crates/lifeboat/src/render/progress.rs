@@ -99,7 +99,11 @@ struct Step {
 
 impl Plain {
     fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, done: AtomicU64::new(0), step: Mutex::new(None) }
+        Self {
+            clock,
+            done: AtomicU64::new(0),
+            step: Mutex::new(None),
+        }
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Step>> {
@@ -111,7 +115,13 @@ impl Progress for Plain {
     fn step(&self, name: &str, total_bytes: Option<u64>) {
         let now = self.clock.monotonic();
         self.done.store(0, Ordering::Relaxed);
-        *self.current() = Some(Step { name: name.to_owned(), total_bytes, began: now, last_line: now, last_part: 0 });
+        *self.current() = Some(Step {
+            name: name.to_owned(),
+            total_bytes,
+            began: now,
+            last_line: now,
+            last_part: 0,
+        });
     }
 
     fn advance(&self, bytes: u64) {
@@ -120,7 +130,10 @@ impl Progress for Plain {
         let Ok(mut current) = self.step.try_lock() else { return };
         let Some(step) = current.as_mut() else { return };
         let now = self.clock.monotonic();
-        let part = step.total_bytes.and_then(|total| done.saturating_mul(LINE_PARTS).checked_div(total)).unwrap_or(0);
+        let part = step
+            .total_bytes
+            .and_then(|total| done.saturating_mul(LINE_PARTS).checked_div(total))
+            .unwrap_or(0);
         let silent_for = now.saturating_sub(step.last_line);
         if (part > step.last_part && silent_for >= LINE_GAP) || silent_for >= LINE_EVERY {
             step.last_part = part;
@@ -144,9 +157,19 @@ fn line(step: &Step, done: u64, now: Duration) -> String {
             let percent = u128::from(done) * 100 / u128::from(total);
             let left_ms = took.as_millis() * u128::from(total - done) / u128::from(done.max(1));
             let left = human_duration(Duration::from_millis(u64::try_from(left_ms).unwrap_or(u64::MAX)));
-            format!("{}: {percent} % ({} of {}), {rate}, {left} left", step.name, human_bytes(done), human_bytes(total))
+            format!(
+                "{}: {percent} % ({} of {}), {rate}, {left} left",
+                step.name,
+                human_bytes(done),
+                human_bytes(total)
+            )
         }
-        _ => format!("{}: {}, {rate}, {} so far", step.name, human_bytes(done), human_duration(took)),
+        _ => format!(
+            "{}: {}, {rate}, {} so far",
+            step.name,
+            human_bytes(done),
+            human_duration(took)
+        ),
     }
 }
 
@@ -162,16 +185,28 @@ mod tests {
     use super::{Step, line};
 
     fn step(total_bytes: Option<u64>) -> Step {
-        Step { name: "back up".to_owned(), total_bytes, began: Duration::from_secs(5), last_line: Duration::ZERO, last_part: 0 }
+        Step {
+            name: "back up".to_owned(),
+            total_bytes,
+            began: Duration::from_secs(5),
+            last_line: Duration::ZERO,
+            last_part: 0,
+        }
     }
 
     #[test]
     fn a_line_says_how_far_how_fast_and_how_long_still() {
         let now = Duration::from_secs(15);
-        assert_eq!(line(&step(Some(40_000_000)), 10_000_000, now), "back up: 25 % (10 MB of 40 MB), 1.0 MB/s, 30s left");
+        assert_eq!(
+            line(&step(Some(40_000_000)), 10_000_000, now),
+            "back up: 25 % (10 MB of 40 MB), 1.0 MB/s, 30s left"
+        );
         assert_eq!(line(&step(None), 10_000_000, now), "back up: 10 MB, 1.0 MB/s, 10s so far");
         // More than was announced (the source grew), nothing yet, no time: no nonsense.
-        assert_eq!(line(&step(Some(10)), 20, now), "back up: 100 % (10 B of 10 B), 2 B/s, 0s left");
+        assert_eq!(
+            line(&step(Some(10)), 20, now),
+            "back up: 100 % (10 B of 10 B), 2 B/s, 0s left"
+        );
         assert!(line(&step(Some(10)), 0, Duration::from_secs(5)).starts_with("back up: 0 % (0 B of 10 B)"));
     }
 }

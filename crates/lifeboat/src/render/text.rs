@@ -16,7 +16,10 @@ pub(crate) struct Table {
 impl Table {
     /// A table with this head. Columns in `right` (from 0) are aligned to the right.
     pub(crate) fn new(head: &[&str], right: &[usize]) -> Self {
-        Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()], right: right.to_vec() }
+        Self {
+            rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()],
+            right: right.to_vec(),
+        }
     }
 
     /// Adds a row; missing cells are empty.
@@ -28,14 +31,25 @@ impl Table {
     pub(crate) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
-            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max().unwrap_or(0))
+            .map(|column| {
+                self.rows
+                    .iter()
+                    .filter_map(|row| row.get(column))
+                    .map(|cell| width(cell))
+                    .max()
+                    .unwrap_or(0)
+            })
             .collect();
         let mut text = String::new();
         for (index, row) in self.rows.iter().enumerate() {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let padding = " ".repeat(widths.get(column).copied().unwrap_or(0).saturating_sub(width(cell)));
-                let (before, after) = if self.right.contains(&column) { (padding.as_str(), "") } else { ("", padding.as_str()) };
+                let (before, after) = if self.right.contains(&column) {
+                    (padding.as_str(), "")
+                } else {
+                    ("", padding.as_str())
+                };
                 line.push_str(&format!("{}{before}{cell}{after}", if column == 0 { "" } else { "  " }));
             }
             let line = line.trim_end();
@@ -84,7 +98,11 @@ pub(crate) fn rate(bytes: u64, took: Duration) -> String {
 /// `1 backup`, `2 backups`.
 #[must_use]
 pub(crate) fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,12 @@ fn compare(path: &Path, now: &str) {
         std::fs::write(path, now).unwrap();
     }
     let then = std::fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(now, then, "{} differs; if that is on purpose, run the tests once with UPDATE_GOLDEN=1", path.display());
+    assert_eq!(
+        now,
+        then,
+        "{} differs; if that is on purpose, run the tests once with UPDATE_GOLDEN=1",
+        path.display()
+    );
 }
 
 /// Values become their types; a list is what its first element is.
@@ -23,12 +28,19 @@ fn shape(value: &Value) -> Value {
         Value::Number(_) => "number".into(),
         Value::String(_) => "string".into(),
         Value::Array(items) => Value::Array(items.first().map(shape).into_iter().collect()),
-        Value::Object(fields) => Value::Object(fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect::<Map<_, _>>()),
+        Value::Object(fields) => Value::Object(
+            fields
+                .iter()
+                .map(|(name, value)| (name.clone(), shape(value)))
+                .collect::<Map<_, _>>(),
+        ),
     }
 }
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/json").join(format!("{name}.json"))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/golden/json")
+        .join(format!("{name}.json"))
 }
 
 /// The document keeps the shape it has in the golden file; its schema stands there in full.
@@ -42,7 +54,13 @@ fn keeps(name: &str, document: &Value) {
 #[test]
 fn documents_keep_their_shapes() {
     let world = World::with_database();
-    keeps("init", &world.run(&["init", "--path", "shop.db", "--system", "shop", "--yes", "--json"]).ends(0).json("init"));
+    keeps(
+        "init",
+        &world
+            .run(&["init", "--path", "shop.db", "--system", "shop", "--yes", "--json"])
+            .ends(0)
+            .json("init"),
+    );
     let runs: [(&str, &str, &[&str]); 15] = [
         ("backup", "backup", &["backup", "--tag", "a", "--reason", "b"]),
         ("list", "list", &["list"]),
@@ -63,10 +81,16 @@ fn documents_keep_their_shapes() {
     for (name, kind, args) in runs {
         keeps(name, &world.run(&[args, &["--json"]].concat()).ends(0).json(kind));
     }
-    let replaced = world.run(&["restore", "shop", "--in-place", "--yes", "--json"]).ends(0).json("restore");
+    let replaced = world
+        .run(&["restore", "shop", "--in-place", "--yes", "--json"])
+        .ends(0)
+        .json("restore");
     keeps("restore-in-place", &replaced);
     let id = replaced["components"][0]["id"].as_str().unwrap();
-    keeps("restore-undo", &world.run(&["restore", "undo", id, "--json"]).ends(0).json("restore-undo"));
+    keeps(
+        "restore-undo",
+        &world.run(&["restore", "undo", id, "--json"]).ends(0).json("restore-undo"),
+    );
     keeps("error", &world.run(&["backup", "nobody", "--json"]).ends(2).json("error"));
 }
 
@@ -103,6 +127,9 @@ fn every_documented_schema_is_one_that_is_printed() {
     kinds.sort();
     kinds.dedup();
     for kind in &kinds {
-        assert!(page.contains(&format!("`{kind}`")), "docs/json-output.md does not mention {kind}");
+        assert!(
+            page.contains(&format!("`{kind}`")),
+            "docs/json-output.md does not mention {kind}"
+        );
     }
 }

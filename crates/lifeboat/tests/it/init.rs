@@ -8,7 +8,10 @@ use crate::world::World;
 fn without_a_terminal_it_prints_the_command_that_goes_on() {
     let world = World::with_database();
     let refused = world.run(&["init"]).ends(6);
-    let left: Vec<_> = std::fs::read_dir(world.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(world.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(left.len(), 2, "something was made before the yes: {left:?}");
     world.shell(&refused.proceeds_with()).ends(0);
     world.run(&["status"]).ends(0);
@@ -18,7 +21,12 @@ fn without_a_terminal_it_prints_the_command_that_goes_on() {
 fn keys_are_private_and_the_configuration_holds_no_secret() {
     let world = World::protected();
     for path in [world.key(), world.path(".lifeboat/instance.key")] {
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        assert_eq!(
+            path.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{}",
+            path.display()
+        );
     }
     let config = std::fs::read_to_string(world.path("lifeboat.yaml")).unwrap();
     assert!(!config.contains("AGE-SECRET-KEY"), "{config}");
@@ -26,7 +34,11 @@ fn keys_are_private_and_the_configuration_holds_no_secret() {
     // Not one row of the data rests in the clear.
     let secret = b"order 500 xxxx";
     for (path, bytes) in world.files("lifeboat-backups") {
-        assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{} holds data in the clear", path.display());
+        assert!(
+            !bytes.windows(secret.len()).any(|window| window == secret),
+            "{} holds data in the clear",
+            path.display()
+        );
     }
 }
 
@@ -37,7 +49,8 @@ fn a_configuration_is_never_overwritten() {
     world.run(&["init", "--path", "shop.db", "--system", "shop", "--yes"]).ends(6);
     world.make_database("other.db", 3);
     world.run(&["init", "--path", "other.db", "--yes"]).ends(6);
-    let config = |files: &[(std::path::PathBuf, Vec<u8>)]| files.iter().find(|(path, _)| path.ends_with("lifeboat.yaml")).cloned();
+    let config =
+        |files: &[(std::path::PathBuf, Vec<u8>)]| files.iter().find(|(path, _)| path.ends_with("lifeboat.yaml")).cloned();
     assert_eq!(config(&world.files("")), config(&before));
 }
 
@@ -61,7 +74,18 @@ fn an_interrupted_set_up_goes_on() {
 #[test]
 fn a_key_never_lies_inside_the_store() {
     let world = World::with_database();
-    world.run(&["init", "--path", "shop.db", "--store", "store", "--key", "store/key.txt", "--yes"]).ends(6);
+    world
+        .run(&[
+            "init",
+            "--path",
+            "shop.db",
+            "--store",
+            "store",
+            "--key",
+            "store/key.txt",
+            "--yes",
+        ])
+        .ends(6);
     assert!(!world.path("store").try_exists().unwrap());
 }
 
@@ -69,14 +93,18 @@ fn a_key_never_lies_inside_the_store() {
 fn a_file_that_is_no_key_stays_as_it_is() {
     let world = World::with_database();
     world.write("notes.txt", "my notes");
-    world.run(&["init", "--path", "shop.db", "--key", "notes.txt", "--yes"]).ends(6);
+    world
+        .run(&["init", "--path", "shop.db", "--key", "notes.txt", "--yes"])
+        .ends(6);
     assert_eq!(std::fs::read_to_string(world.path("notes.txt")).unwrap(), "my notes");
 }
 
 #[test]
 fn without_encryption_only_when_written_out() {
     let world = World::with_database();
-    world.run(&["init", "--path", "shop.db", "--system", "shop", "--encrypt", "none", "--yes"]).ends(0);
+    world
+        .run(&["init", "--path", "shop.db", "--system", "shop", "--encrypt", "none", "--yes"])
+        .ends(0);
     assert!(!world.key().try_exists().unwrap());
     world.run(&["restore", "shop"]).ends(0);
     let doctor = world.run(&["doctor"]).ends(0);
@@ -87,6 +115,8 @@ fn without_encryption_only_when_written_out() {
 fn nothing_to_protect_ends_with_2_and_a_missing_database_with_13() {
     let world = World::with_database();
     std::fs::create_dir(world.path("empty")).unwrap();
-    world.finish(world.command().current_dir(world.path("empty")).args(["init", "--yes"])).ends(2);
+    world
+        .finish(world.command().current_dir(world.path("empty")).args(["init", "--yes"]))
+        .ends(2);
     world.run(&["init", "--path", "absent.db", "--yes"]).ends(13);
 }

@@ -10,10 +10,23 @@ use crate::world::World;
 /// A `verify` that waits for its private key. It has come that far when somebody reads from the pipe.
 fn waiting(world: &World, args: &[&str]) -> (Child, File) {
     let pipe = world.path("pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR, 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
     let file = format!("identity: {{ file: {} }}", world.key().display());
     world.edit_config(&file, &format!("identity: {{ command: [cat, {}] }}", pipe.display()));
-    let child = world.command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = world
+        .command()
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // Opening for writing waits for the reader.
     let writer = File::options().write(true).open(&pipe).unwrap();
     (child, writer)
@@ -32,7 +45,10 @@ fn ctrl_c_ends_with_130_and_says_what_holds() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("interrupted: nothing was published; run the same command again"), "{said}");
+    assert!(
+        said.contains("interrupted: nothing was published; run the same command again"),
+        "{said}"
+    );
     assert!(world.files("lifeboat-backups") == before, "the store changed");
 }
 
@@ -44,5 +60,8 @@ fn sigterm_ends_with_143() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143));
     let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&error["schema"], &error["kind"]), (&"lifeboat/v1/error".into(), &"terminated".into()));
+    assert_eq!(
+        (&error["schema"], &error["kind"]),
+        (&"lifeboat/v1/error".into(), &"terminated".into())
+    );
 }

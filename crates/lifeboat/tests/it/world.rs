@@ -29,8 +29,12 @@ impl Ran {
     /// stdout as the one JSON document it must be, of this kind.
     #[track_caller]
     pub fn json(&self, kind: &str) -> Value {
-        let document: Value = serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("stdout is not one JSON document ({error}): {}\nstderr: {}", self.stdout, self.stderr));
+        let document: Value = serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
+            panic!(
+                "stdout is not one JSON document ({error}): {}\nstderr: {}",
+                self.stdout, self.stderr
+            )
+        });
         assert_eq!(document["schema"], format!("lifeboat/v1/{kind}"), "{document:#}");
         document
     }
@@ -39,14 +43,20 @@ impl Ran {
     #[track_caller]
     pub fn proceeds_with(&self) -> String {
         let marker = "this goes on without asking: ";
-        self.stderr.lines().find_map(|line| line.split_once(marker)).map(|(_, command)| command.to_owned()).expect("no such hint")
+        self.stderr
+            .lines()
+            .find_map(|line| line.split_once(marker))
+            .map(|(_, command)| command.to_owned())
+            .expect("no such hint")
     }
 }
 
 impl World {
     /// A database `shop.db` with some orders, and nothing else.
     pub fn with_database() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         std::fs::create_dir(world.path("home")).unwrap();
         world.make_database("shop.db", 1_000);
         world
@@ -78,7 +88,9 @@ impl World {
             .unwrap();
         let numbered = (0..rows).map(|row| format!("('order {row} {}')", "x".repeat(80)));
         let values: Vec<String> = numbered.collect();
-        connection.execute_batch(&format!("INSERT INTO orders (what) VALUES {}", values.join(","))).unwrap();
+        connection
+            .execute_batch(&format!("INSERT INTO orders (what) VALUES {}", values.join(",")))
+            .unwrap();
         connection.close().unwrap();
     }
 
@@ -86,7 +98,9 @@ impl World {
     #[track_caller]
     pub fn rows(&self, name: &str) -> i64 {
         let connection = self.open(name);
-        let rows = connection.query_row("SELECT count(*) FROM orders", [], |row| row.get(0)).unwrap();
+        let rows = connection
+            .query_row("SELECT count(*) FROM orders", [], |row| row.get(0))
+            .unwrap();
         connection.close().unwrap();
         rows
     }
@@ -94,7 +108,9 @@ impl World {
     pub fn add_rows(&self, name: &str, rows: usize) {
         let connection = self.open(name);
         for row in 0..rows {
-            connection.execute("INSERT INTO orders (what) VALUES (?1)", [format!("later {row}")]).unwrap();
+            connection
+                .execute("INSERT INTO orders (what) VALUES (?1)", [format!("later {row}")])
+                .unwrap();
         }
         connection.close().unwrap();
     }
@@ -104,7 +120,14 @@ impl World {
         #[expect(clippy::disallowed_methods, reason = "tests run the binary as a user would")]
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         command.current_dir(self.folder.path()).stdin(Stdio::null());
-        for name in ["LIFEBOAT_CONFIG", "LIFEBOAT_PROGRESS", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "NO_COLOR", "CLICOLOR_FORCE"] {
+        for name in [
+            "LIFEBOAT_CONFIG",
+            "LIFEBOAT_PROGRESS",
+            "XDG_CONFIG_HOME",
+            "XDG_STATE_HOME",
+            "NO_COLOR",
+            "CLICOLOR_FORCE",
+        ] {
             command.env_remove(name);
         }
         command.env("HOME", self.path("home"));

@@ -35,7 +35,11 @@ impl Proposal {
     pub(super) async fn make(cx: &Cx, args: &Init, config: PathBuf) -> Result<Self> {
         let here = std::env::current_dir().map_err(|error| Error::io("look at", "the current folder", error))?;
         let ask = !args.yes && ask::can_ask(cx);
-        let mut databases = if args.path.is_empty() { search(cx, &here).await? } else { given(&args.path)? };
+        let mut databases = if args.path.is_empty() {
+            search(cx, &here).await?
+        } else {
+            given(&args.path)?
+        };
         if ask && args.path.is_empty() && databases.len() > 1 {
             databases = choose(databases)?;
         }
@@ -54,7 +58,12 @@ impl Proposal {
         let key = match (args.encrypt, &args.key) {
             (EncryptChoice::None, None) => None,
             (EncryptChoice::None, Some(_)) => {
-                return Err(Error::new(ErrorKind::Usage, "set up", "encryption", "--key and --encrypt none contradict each other"));
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    "set up",
+                    "encryption",
+                    "--key and --encrypt none contradict each other",
+                ));
             }
             (EncryptChoice::Age, Some(path)) => Some(absolute(path)?),
             (EncryptChoice::Age, None) => Some(absolute(&default_key(&system))?),
@@ -74,12 +83,22 @@ impl Proposal {
     /// What would undo the protection is refused.
     fn check(&self) -> Result<()> {
         if let Some(key) = self.key.as_ref().filter(|key| key.starts_with(&self.store)) {
-            return Err(Error::new(ErrorKind::Refused, "put the key into", key.display(), "that is inside the store: who takes the store would have the key, who loses the store would lose both")
-                .with_hint("choose another place with --key"));
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "put the key into",
+                key.display(),
+                "that is inside the store: who takes the store would have the key, who loses the store would lose both",
+            )
+            .with_hint("choose another place with --key"));
         }
         if self.state_dir.starts_with(&self.store) {
-            return Err(Error::new(ErrorKind::Refused, "keep the state in", self.state_dir.display(), "that is inside the store")
-                .with_hint("choose another place with --state-dir"));
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "keep the state in",
+                self.state_dir.display(),
+                "that is inside the store",
+            )
+            .with_hint("choose another place with --state-dir"));
         }
         Ok(())
     }
@@ -128,11 +147,19 @@ async fn search(cx: &Cx, here: &Path) -> Result<Vec<PathBuf>> {
     let folder = here.to_path_buf();
     let discovery = compute::run("search for databases", move || sqlite::discover(&folder, DEPTH)).await?;
     for path in &discovery.unreadable {
-        cx.out.note(&format!("note: {} cannot be read: there may be databases in it", path.display()));
+        cx.out.note(&format!(
+            "note: {} cannot be read: there may be databases in it",
+            path.display()
+        ));
     }
     if discovery.found.is_empty() {
-        return Err(Error::new(ErrorKind::Usage, "protect", here.display(), "there is no SQLite database in this folder or below")
-            .with_hint("name it: lifeboat init --path DB"));
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "protect",
+            here.display(),
+            "there is no SQLite database in this folder or below",
+        )
+        .with_hint("name it: lifeboat init --path DB"));
     }
     Ok(discovery.found.into_iter().map(|found| found.path).collect())
 }
@@ -143,12 +170,19 @@ fn given(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         .map(|path| {
             let meta = path.metadata().map_err(|error| {
                 let error = Error::io("protect", path.display(), error);
-                if error.kind() == ErrorKind::NotFound { error.with_kind(ErrorKind::Unreachable).with_hint("check the path given with --path") } else { error }
+                if error.kind() == ErrorKind::NotFound {
+                    error
+                        .with_kind(ErrorKind::Unreachable)
+                        .with_hint("check the path given with --path")
+                } else {
+                    error
+                }
             })?;
             if meta.is_file() {
                 absolute(path)
             } else {
-                Err(Error::new(ErrorKind::Usage, "protect", path.display(), "it is not a file").with_hint("--path names a SQLite database file"))
+                Err(Error::new(ErrorKind::Usage, "protect", path.display(), "it is not a file")
+                    .with_hint("--path names a SQLite database file"))
             }
         })
         .collect()
@@ -162,19 +196,34 @@ fn choose(found: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         .raw_prompt()
         .map_err(|error| ask::prompt_failed(&error))?;
     if chosen.is_empty() {
-        return Err(Error::new(ErrorKind::Refused, "set up", "the protection", "no database was chosen; nothing was changed"));
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "set up",
+            "the protection",
+            "no database was chosen; nothing was changed",
+        ));
     }
-    Ok(chosen.into_iter().filter_map(|answer| found.get(answer.index).cloned()).collect())
+    Ok(chosen
+        .into_iter()
+        .filter_map(|answer| found.get(answer.index).cloned())
+        .collect())
 }
 
 fn names(system: &str, databases: Vec<PathBuf>) -> Result<Vec<(String, PathBuf)>> {
     let alone = databases.len() == 1;
     let mut named: Vec<(String, PathBuf)> = Vec::new();
     for path in databases {
-        let stem = if alone { "db".to_owned() } else { name_from(&path.file_stem().unwrap_or_default().to_string_lossy(), "db") };
+        let stem = if alone {
+            "db".to_owned()
+        } else {
+            name_from(&path.file_stem().unwrap_or_default().to_string_lossy(), "db")
+        };
         let free = |name: &String| !named.iter().any(|(taken, _)| taken == name);
         let numbered = (2_u32..).map(|number| format!("{system}/{stem}-{number}"));
-        let name = std::iter::once(format!("{system}/{stem}")).chain(numbered).find(free).unwrap_or_default();
+        let name = std::iter::once(format!("{system}/{stem}"))
+            .chain(numbered)
+            .find(free)
+            .unwrap_or_default();
         ComponentName::new(&name)?;
         named.push((name, path));
     }
@@ -185,11 +234,21 @@ fn names(system: &str, databases: Vec<PathBuf>) -> Result<Vec<(String, PathBuf)>
 fn name_from(text: &str, otherwise: &str) -> String {
     let name: String = text
         .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.') { letter.to_ascii_lowercase() } else { '-' })
+        .map(|letter| {
+            if letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.') {
+                letter.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
         .take(56)
         .collect();
     let name = name.trim_matches(['.', '-']);
-    if name.is_empty() { otherwise.to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        otherwise.to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// What this installation is called: the machine's name.
