@@ -11,5 +11,6 @@
 mod cli;
 mod golden;
 mod init;
+mod recover;
 mod signals;
 mod world;

@@ -1,0 +1,135 @@
+//! Three ways out of a repository give the same bytes: `restore`, `restore export` and the independent reader `tools/recover.py`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::world::World;
+
+/// The reader, run by the Python that `cargo xtask test` prepared (its packages are not part of a plain system).
+fn recover(world: &World, words: &[&str]) -> Output {
+    let python = std::env::var_os("LIFEBOAT_TEST_PYTHON")
+        .expect("run these tests through `cargo xtask test`, which prepares a Python for them");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/recover.py");
+    #[expect(clippy::disallowed_methods, reason = "a test runs another program")]
+    Command::new(python)
+        .arg(script)
+        .args(words)
+        .current_dir(world.path(""))
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn recovered(output: &Output, code: i32) {
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "\nstdout: {}\nstderr: {}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Many small changes and several backups, so that overlays, shared rows and more than one session are in play.
+fn with_history() -> World {
+    let world = World::protected();
+    for round in 0..4 {
+        let connection = world.open("shop.db");
+        connection
+            .execute_batch(&format!("CREATE TABLE round{round} (a, b); INSERT INTO round{round} WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 3000) SELECT i, hex(randomblob(40)) FROM n;"))
+            .unwrap();
+        connection
+            .execute_batch("UPDATE round0 SET b = 'changed' WHERE a % 500 = 7")
+            .unwrap();
+        drop(connection);
+        world.run(&["backup"]).ends(0);
+    }
+    world
+}
+
+#[test]
+fn restore_export_and_the_independent_reader_give_the_same_bytes() {
+    let world = with_history();
+    let configuration = std::fs::read_to_string(world.path("lifeboat.yaml")).unwrap();
+    let (identity, store) = (world.key(), world.path("lifeboat-backups"));
+    let (identity, store) = (identity.to_str().unwrap(), store.to_str().unwrap());
+    let trust = configuration
+        .split("ed25519:")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .map(|hex| format!("ed25519:{hex}"))
+        .unwrap();
+    for seq in 1..=5 {
+        let seq = seq.to_string();
+        let (plain, exported, folder) = (
+            format!("restored-{seq}.db"),
+            format!("exported-{seq}.db"),
+            format!("recovered-{seq}"),
+        );
+        world.run(&["restore", "shop", "--backup", &seq, "--to", &plain]).ends(0);
+        world
+            .run(&["restore", "export", "shop", "--backup", &seq, "--to", &exported])
+            .ends(0);
+        recovered(
+            &recover(
+                &world,
+                &[
+                    "restore",
+                    store,
+                    "shop/db",
+                    "--backup",
+                    &seq,
+                    "--identity",
+                    identity,
+                    "--to",
+                    &folder,
+                    "--trust",
+                    &trust,
+                ],
+            ),
+            0,
+        );
+        let bytes = std::fs::read(world.path(&plain)).unwrap();
+        assert_eq!(std::fs::read(world.path(&exported)).unwrap(), bytes, "backup {seq}");
+        assert_eq!(
+            std::fs::read(world.path(&folder).join("shop.db")).unwrap(),
+            bytes,
+            "backup {seq}"
+        );
+    }
+    let checked = recover(&world, &["check", store, "--identity", identity, "--trust", &trust]);
+    recovered(&checked, 0);
+    // INV-06: the reader finds no file in a closure that nothing reaches.
+    assert!(
+        !String::from_utf8_lossy(&checked.stderr).contains("nothing reaches"),
+        "{}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
+}
+
+#[test]
+fn the_independent_reader_notices_damage_and_a_wrong_key() {
+    let world = with_history();
+    let store = world.path("lifeboat-backups");
+    let store = store.to_str().unwrap();
+    let other = world.path("other.key");
+    world.run(&["key", "new", other.to_str().unwrap()]).ends(0);
+    recovered(
+        &recover(
+            &world,
+            &[
+                "restore",
+                store,
+                "shop/db",
+                "--identity",
+                other.to_str().unwrap(),
+                "--to",
+                "out",
+            ],
+        ),
+        12,
+    );
+    assert!(!world.path("out").join("shop.db").try_exists().unwrap());
+}
