@@ -57,7 +57,7 @@ pub(super) async fn run(cx: &Cx, args: Init) -> Result<Exit> {
     let mut done = Done {
         rows: Vec::new(),
         text: String::new(),
-        slowest: Duration::ZERO,
+        back: Duration::ZERO,
     };
     if !args.no_backup {
         for component in context.select(&[])? {
@@ -187,7 +187,8 @@ fn own_instance(cx: &Cx, name: &str, state_dir: &Path) -> Result<Instance> {
 struct Done {
     rows: Vec<Value>,
     text: String,
-    slowest: Duration,
+    /// Restores run one after the other.
+    back: Duration,
 }
 
 /// The first backup of a component, unless an earlier run took it, and its proof.
@@ -230,7 +231,7 @@ async fn first_backup(cx: &Cx, context: &Context, component: &ComponentSettings,
     .await?;
     cx.env.progress.finish();
     done.text.push_str(&super::verify::sentence(&component.name, &proven));
-    done.slowest = done.slowest.max(proven.took);
+    done.back += proven.took;
     done.rows.push(json!({
         "component": component.name,
         "path": component.sqlite_path,
@@ -263,7 +264,7 @@ fn finish(cx: &Cx, context: &Context, args: &Init, public_key: Option<String>, d
             .map(|component| component.sqlite_path.display().to_string())
             .collect();
         // A restore of a small database is faster than a person; less than a second is not promised.
-        let back = human_duration(done.slowest.max(Duration::from_secs(1)));
+        let back = human_duration(done.back.max(Duration::from_secs(1)));
         format!(
             "You can now lose {} and be back in about {back}, losing at most what was written since the last backup.",
             lost.join(", ")

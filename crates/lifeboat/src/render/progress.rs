@@ -47,9 +47,9 @@ impl Progress for Bar {
     fn step(&self, name: &str, total_bytes: Option<u64>) {
         let bar = ProgressBar::with_draw_target(total_bytes, ProgressDrawTarget::stderr());
         let template = if total_bytes.is_some() {
-            "{msg:12} {wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left"
+            "{msg:12} {wide_bar} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left"
         } else {
-            "{msg:12} {spinner} {bytes} in {elapsed}"
+            "{msg:12} {spinner} {decimal_bytes} in {elapsed}"
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
