@@ -15,7 +15,9 @@ pub(crate) fn sqlite(op: &'static str, path: &Path, error: rusqlite::Error) -> E
         Some(ErrorCode::NotADatabase) => (
             ErrorKind::Corrupt,
             "it is not a SQLite database, or its pages are encrypted",
-            Some("check the path; databases encrypted by SQLCipher or SEE cannot be read without their key and are not supported"),
+            Some(
+                "check the path; databases encrypted by SQLCipher or SEE cannot be read without their key and are not supported",
+            ),
         ),
         Some(ErrorCode::DatabaseCorrupt) => (
             ErrorKind::Corrupt,
@@ -32,8 +34,16 @@ pub(crate) fn sqlite(op: &'static str, path: &Path, error: rusqlite::Error) -> E
             "SQLite cannot open it: reading needs the file, and write access to its folder while it is in WAL mode or has a journal to roll back",
             Some("run as a user who may write there (the application's own), and mount the folder read-write"),
         ),
-        Some(ErrorCode::DiskFull) => (ErrorKind::NoSpace, "the disk is full", Some("free space on that file system and run the same command again")),
-        Some(ErrorCode::SystemIoFailure) => (ErrorKind::Unreachable, "reading it failed", Some("check the disk and the mount; nothing was published")),
+        Some(ErrorCode::DiskFull) => (
+            ErrorKind::NoSpace,
+            "the disk is full",
+            Some("free space on that file system and run the same command again"),
+        ),
+        Some(ErrorCode::SystemIoFailure) => (
+            ErrorKind::Unreachable,
+            "reading it failed",
+            Some("check the disk and the mount; nothing was published"),
+        ),
         _ => (ErrorKind::Failed, "SQLite reports an error", None),
     };
     let error_text = error.to_string();

@@ -45,13 +45,19 @@ pub(crate) fn count(connection: &Connection, path: &Path, warnings: &mut Vec<Str
             .map_err(failed)
     };
     let mut tables = BTreeMap::new();
-    for name in table_names(connection).map_err(failed)? {
+    for Table { name, is_virtual } in tables_of(connection).map_err(failed)? {
+        let Ok(name) = String::from_utf8(name) else {
+            warnings.push("a table whose name is not UTF-8 was not counted".to_owned());
+            continue;
+        };
         let sql = format!("SELECT count(*) FROM \"{}\"", name.replace('"', "\"\""));
         match connection.query_row(&sql, [], |row| row.get::<_, i64>(0)) {
             Ok(rows) => {
                 tables.insert(name, rows.unsigned_abs());
             }
-            Err(error) if is_missing_module(&error) => warnings.push(format!("table {name} was not counted: {error}")),
+            Err(error) if is_missing_module(&error) || (is_virtual && is_refusal(&error)) => {
+                warnings.push(format!("table {name} was not counted: {error}"));
+            }
             Err(error) => return Err(failed(error)),
         }
     }
@@ -67,10 +73,28 @@ pub(crate) fn count(connection: &Connection, path: &Path, warnings: &mut Vec<Str
     })
 }
 
-fn table_names(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut statement = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
-    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
-    names.collect()
+struct Table {
+    name: Vec<u8>,
+    is_virtual: bool,
+}
+
+fn tables_of(connection: &Connection) -> rusqlite::Result<Vec<Table>> {
+    let sql = "SELECT name, coalesce(sql, '') LIKE 'create virtual table%' FROM sqlite_schema WHERE type = 'table' ORDER BY name";
+    let mut statement = connection.prepare(sql)?;
+    let tables = statement.query_map([], |row| {
+        Ok(Table {
+            name: row.get_ref(0)?.as_bytes().unwrap_or_default().to_vec(),
+            is_virtual: row.get(1)?,
+        })
+    })?;
+    tables.collect()
+}
+
+/// The extension behind a virtual table would not have it so: an option or tokenizer that this build lacks. Anything that speaks of the
+/// file itself (damage, a lock, input and output) is not meant.
+fn is_refusal(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(failure, _) if failure.code == rusqlite::ErrorCode::Unknown)
+        || matches!(error, rusqlite::Error::SqlInputError { .. })
 }
 
 /// A virtual table whose extension this process does not have; its shadow tables are counted all the same.

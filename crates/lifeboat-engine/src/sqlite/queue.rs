@@ -10,7 +10,7 @@ use lifeboat_model::{Error, ErrorKind, Result};
 const CAPACITY: usize = 4;
 
 /// A piece of the database: its offset and its bytes.
-type Segment = (u64, Vec<u8>);
+pub(super) type Segment = (u64, Vec<u8>);
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -55,7 +55,12 @@ impl Queue {
         let full = |inner: &mut Inner| inner.segments.len() >= CAPACITY && !inner.abandoned;
         let mut inner = match patience {
             None => self.changed.wait_while(inner, full).unwrap_or_else(PoisonError::into_inner),
-            Some(patience) => self.changed.wait_timeout_while(inner, patience, full).unwrap_or_else(PoisonError::into_inner).0,
+            Some(patience) => {
+                self.changed
+                    .wait_timeout_while(inner, patience, full)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
         };
         if inner.abandoned {
             return Pushed::Abandoned;
@@ -88,12 +93,22 @@ impl Queue {
     pub(super) fn take(&self, buffer: &mut Vec<u8>) -> Result<Option<u64>> {
         let inner = self.lock();
         let waiting = |inner: &mut Inner| inner.segments.is_empty() && !inner.done;
-        let mut inner = self.changed.wait_while(inner, waiting).unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self
+            .changed
+            .wait_while(inner, waiting)
+            .unwrap_or_else(PoisonError::into_inner);
         if inner.failed {
             // The capture's own `finish` tells why.
-            return Err(Error::new(ErrorKind::Interrupted, "read", "the database", "its capture failed"));
+            return Err(Error::new(
+                ErrorKind::Interrupted,
+                "read",
+                "the database",
+                "its capture failed",
+            ));
         }
-        let Some((offset, bytes)) = inner.segments.pop_front() else { return Ok(None) };
+        let Some((offset, bytes)) = inner.segments.pop_front() else {
+            return Ok(None);
+        };
         let old = std::mem::replace(buffer, bytes);
         inner.spare.push(old);
         drop(inner);
