@@ -44,11 +44,12 @@ struct Announcement {
 }
 
 pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) -> Result<Writer> {
+    check_words(&plan)?;
     let folder = StateFolder::lock(&plan.state_dir, repository.id(), &plan.component, &plan.method)?;
     let (began_us, began) = (env.clock.wall_us(), env.clock.monotonic());
     let component = plan.component.folder()?;
     let standing: HashSet<BackupId> = backup_names(repository, &component).await?;
-    let mut notes = Vec::new();
+    let mut notes = first_notes(&plan);
     let proposed = propose_parent(&plan, &folder, &standing, &mut notes);
     let session = announce(env, repository, &plan, proposed.as_ref()).await?;
     // Only now: what was deleted before the announcement is seen missing here, what is deleted after it must respect it.
@@ -113,6 +114,40 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         unfinished: None,
         next_hash: 0,
     })
+}
+
+fn first_notes(plan: &BackupPlan) -> Vec<String> {
+    let own = plan.instance.public_key();
+    let known = plan.trust.name_of(&own).is_some();
+    let note = || {
+        format!(
+            "the key of this instance ({own}) is not among the configured instances: nobody who reads with this configuration will count its backups"
+        )
+    };
+    (!known).then(note).into_iter().collect()
+}
+
+/// The words of the operator have to fit the header; better said now than after all is stored.
+fn check_words(plan: &BackupPlan) -> Result<()> {
+    const LIMIT: usize = 3000;
+    let words = (
+        &plan.kind,
+        &plan.method,
+        &plan.source,
+        plan.instance.name(),
+        &plan.tags,
+        &plan.reason,
+    );
+    let length = serde_json::to_vec(&words).map_or(usize::MAX, |json| json.len());
+    if length <= LIMIT {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Usage,
+        "begin a backup of",
+        &plan.component,
+        format!("source path, tags and reason take {length} bytes together, and only {LIMIT} fit a backup's header"),
+    ))
 }
 
 async fn backup_names(repository: &Repository, component: &Key) -> Result<HashSet<BackupId>> {

@@ -236,3 +236,41 @@ async fn inv_02_a_backup_file_is_not_put_after_the_deadline() {
         assert!(listing.backups.is_empty() && listing.rejected.is_empty());
     }
 }
+
+/// What cannot work is said before anything is stored.
+#[tokio::test]
+async fn words_that_do_not_fit_and_missing_randomness_are_refused_at_once() {
+    let world = World::new(seed()).await;
+    for length in [2500, 20_000] {
+        let mut plan = world.plan();
+        plan.reason = Some("x".repeat(length / 2));
+        plan.tags = vec!["\"".repeat(length / 4)];
+        let outcome = write(&world.env, &world.repository, plan, &source()).await;
+        match length {
+            2500 => world.assert_holds(&outcome.unwrap().backup, &source()).await,
+            _ => assert_eq!(failed(outcome, "a long reason").kind(), ErrorKind::Usage),
+        }
+    }
+    assert_eq!(world.stored("sessions").await.len(), 1);
+    let mut env = world.env.clone();
+    env.entropy = std::sync::Arc::new(lifeboat_testkit::env::NoEntropy);
+    assert_eq!(
+        failed(write(&env, &world.repository, world.plan(), &source()).await, "no randomness").kind(),
+        ErrorKind::Failed
+    );
+    assert_eq!(world.stored("keys").await.len(), 1);
+}
+
+/// A machine whose own key the configuration does not name is told so.
+#[tokio::test]
+async fn an_instance_that_does_not_trust_itself_is_told() {
+    let world = World::new(seed()).await;
+    let mut plan = world.plan();
+    plan.trust = lifeboat_repo::Trust::new();
+    let committed = write(&world.env, &world.repository, plan, &source()).await.unwrap();
+    assert!(
+        note(&committed.notes, "not among the configured instances"),
+        "{:?}",
+        committed.notes
+    );
+}
