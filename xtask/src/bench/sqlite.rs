@@ -132,21 +132,22 @@ impl<'bench> Stand<'bench> {
 
     /// A configuration with one system, an encrypted store and a key of its own.
     fn configure(&self, home: &Path) -> Result<PathBuf> {
-        let key = home.join("key.txt");
-        let mut age = sh::program("age-keygen", ["-o"]);
-        let recipient = sh::output(age.arg(&key)).and_then(|_| sh::output(sh::program("age-keygen", ["-y"]).arg(&key)))?;
         let config = home.join("lifeboat.yaml");
-        let text = format!(
-            "version: 1\ninstance: {{name: bench, state_dir: {}}}\nkeys:\n  main: {{age: {{recipients: [{}], identity: {{file: {}}}}}}}\n\
-             stores:\n  disk: {{fs: {{path: {}}}}}\nsystems:\n  bench:\n    components:\n      db:\n        sqlite: {{path: {}}}\n        \
-             backup: {{to: [disk], encrypt: main}}\n",
-            home.join("state").display(),
-            recipient.trim(),
-            key.display(),
-            home.join("store").display(),
-            self.database.display()
-        );
-        std::fs::write(&config, text)?;
+        let mut command = Command::new(&self.options.lifeboat);
+        command
+            .args(["init", "--yes", "--no-backup", "--system", "bench", "--path"])
+            .arg(&self.database);
+        command
+            .arg("--store")
+            .arg(home.join("store"))
+            .arg("--key")
+            .arg(home.join("key.txt"));
+        command
+            .arg("--state-dir")
+            .arg(home.join("state"))
+            .arg("--config")
+            .arg(&config);
+        sh::output(command.current_dir(home))?;
         Ok(config)
     }
 

@@ -15,15 +15,17 @@ mod filesystem;
 mod locks;
 mod probe;
 mod queue;
+mod source;
 
 use std::path::{Path, PathBuf};
 
-pub use capture::{Capture, CaptureOptions, Captured, SourceFile, begin};
+pub use capture::{Capture, CaptureOptions, Captured, begin};
 pub use discover::{Discovery, Found, discover};
 pub use facts::Facts;
 pub use filesystem::network_filesystem;
 pub use locks::{Holder, Holders, holders, prove_unused};
 pub use probe::{Inspection, inspect};
+pub use source::SourceFile;
 
 /// The files that belong to a database besides itself: `-wal`, `-shm`, `-journal`.
 #[must_use]

@@ -124,7 +124,7 @@ Examples:
 
 pub(super) const KEY: &str = "\
 Examples:
-  lifeboat key new /root/lifeboat-key.txt
+  lifeboat key new /media/usb/lifeboat-key.txt
   lifeboat key check
   lifeboat key check --json";
 
