@@ -5,7 +5,7 @@
 //! every interleaving of two writers and two pruners over these functions. `docs/deletion.md` says why each step is there.
 //!
 //! Names (`N`) are whatever the caller lists: backup files, stored files, sessions and censuses live in one name space.
-//! All times are the store's, as a [`Duration`] since any fixed moment; none is taken from a writer's own clock.
+//! All times are the store's, as a [`std::time::Duration`] since any fixed moment; none is taken from a writer's own clock.
 
 mod decide;
 mod steps;

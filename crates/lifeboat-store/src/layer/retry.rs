@@ -1,7 +1,7 @@
 //! Does again what failed in a way that may pass, a bounded number of times, with growing pauses.
 //!
 //! Every operation of the contract may be repeated: a put whose reply was lost finds its own file and returns
-//! [`Put::AlreadyThere`](crate::Put::AlreadyThere). Not needed around a folder. Must not retry what cannot pass by itself.
+//! [`crate::Put::AlreadyThere`]. Not needed around a folder. Must not retry what cannot pass by itself.
 
 use std::fmt::Debug;
 use std::ops::Range;

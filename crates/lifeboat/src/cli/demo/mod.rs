@@ -39,10 +39,17 @@ async fn tell(cx: &Cx, folder: &std::path::Path) -> Result<story::Summary> {
 }
 
 fn new_folder(folder: PathBuf) -> Result<PathBuf> {
-    let there = folder.try_exists().map_err(|error| Error::io("look at", folder.display(), error))?;
+    let there = folder
+        .try_exists()
+        .map_err(|error| Error::io("look at", folder.display(), error))?;
     if there {
-        return Err(Error::new(ErrorKind::Refused, "use", folder.display(), "it exists already; the demo makes its own folder")
-            .with_hint("name a folder that does not exist yet"));
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "use",
+            folder.display(),
+            "it exists already; the demo makes its own folder",
+        )
+        .with_hint("name a folder that does not exist yet"));
     }
     durable::create_folder(&folder)?;
     std::path::absolute(&folder).map_err(|error| Error::io("resolve", folder.display(), error))

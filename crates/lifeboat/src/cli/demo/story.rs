@@ -3,15 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use lifeboat_engine::sqlite;
 use lifeboat_io::compute;
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::backup;
 use lifeboat_ops::protected::{Choice, choose};
 use lifeboat_ops::restore::{self, Destination};
 use lifeboat_ops::status::{self, Standing};
 use lifeboat_ops::verify::{self, Level};
-use lifeboat_ops::backup;
 use serde_json::{Value, json};
 
 use super::super::Cx;
@@ -98,13 +97,19 @@ pub(super) async fn run(cx: &Cx, mut world: World) -> Result<Summary> {
     book.open("An application writes to a SQLite database");
     world.wait_for(FIRST_ROWS.unsigned_abs()).await?;
     let size = |world: &World| world.database.metadata().map_or(0, |meta| meta.len());
-    book.say(&format!("{}: WAL mode, one process that never stops writing", world.database.display()));
+    book.say(&format!(
+        "{}: WAL mode, one process that never stops writing",
+        world.database.display()
+    ));
 
     let first = back_up(&mut book, &world, "First backup, encrypted, while it writes").await?;
     let so_far = world.confirmed()?;
     book.open("The application goes on");
     let acknowledged = world.wait_for(so_far + MORE_ROWS).await?;
-    book.say(&format!("{} more orders confirmed, {acknowledged} in all", acknowledged - so_far));
+    book.say(&format!(
+        "{} more orders confirmed, {acknowledged} in all",
+        acknowledged - so_far
+    ));
     let second = back_up(&mut book, &world, "Second backup: only what changed").await?;
 
     book.open("Disaster");
@@ -112,7 +117,10 @@ pub(super) async fn run(cx: &Cx, mut world: World) -> Result<Summary> {
     world.kill_writer().await?;
     let database_bytes = size(&world);
     let destroyed = world.destroy()?;
-    book.say(&format!("the application is killed; {} in the middle of the database are overwritten; its -wal is left behind", human_bytes(destroyed)));
+    book.say(&format!(
+        "the application is killed; {} in the middle of the database are overwritten; its -wal is left behind",
+        human_bytes(destroyed)
+    ));
     show_damage(&book, &world).await?;
 
     let (restored, compared) = bring_back(&mut book, &mut world, acknowledged, noted).await?;
@@ -120,7 +128,15 @@ pub(super) async fn run(cx: &Cx, mut world: World) -> Result<Summary> {
     answer(&mut book, &world).await?;
     world.write_configuration(&durable_parent(&world))?;
     let took = cx.env.clock.monotonic().saturating_sub(began);
-    Ok(Summary { database_bytes, first, second, restore_took: restored.took, compared, noticed, took })
+    Ok(Summary {
+        database_bytes,
+        first,
+        second,
+        restore_took: restored.took,
+        compared,
+        noticed,
+        took,
+    })
 }
 
 fn durable_parent(world: &World) -> std::path::PathBuf {
@@ -129,7 +145,13 @@ fn durable_parent(world: &World) -> std::path::PathBuf {
 
 async fn back_up(book: &mut Chapters<'_>, world: &World, title: &str) -> Result<backup::Report> {
     book.open(title);
-    let report = backup::run(&book.cx.env, &world.protected, std::sync::Arc::clone(&world.instance), backup::Request::default()).await?;
+    let report = backup::run(
+        &book.cx.env,
+        &world.protected,
+        std::sync::Arc::clone(&world.instance),
+        backup::Request::default(),
+    )
+    .await?;
     book.cx.env.progress.finish();
     book.say(&format!(
         "{} read, {} changed, {} stored, in {} ({})",
@@ -140,46 +162,85 @@ async fn back_up(book: &mut Chapters<'_>, world: &World, title: &str) -> Result<
         text::rate(report.stats.read_bytes, report.took),
     ));
     let rows: u64 = report.facts.tables.values().sum();
-    book.say(&format!("backup {}: {rows} rows counted in the same transaction", report.backup.id.short()));
+    book.say(&format!(
+        "backup {}: {rows} rows counted in the same transaction",
+        report.backup.id.short()
+    ));
     Ok(report)
 }
 
 /// What SQLite itself says about the damaged file.
 async fn show_damage(book: &Chapters<'_>, world: &World) -> Result<()> {
     let path = world.database.clone();
-    let verdict = compute::run("look at the damage", move || Ok(sqlite::inspect(&path, None))).await?;
-    let words = match verdict {
-        Ok(inspection) => inspection.integrity.first().cloned().unwrap_or_default(),
-        Err(error) => error.to_string(),
-    };
+    let words = compute::run("look at the damage", move || Ok(super::world::verdict(&path))).await?;
     if words == "ok" {
-        return Err(Error::new(ErrorKind::Bug, "destroy", "the demo's database", "SQLite still finds it in order"));
+        return Err(Error::new(
+            ErrorKind::Bug,
+            "destroy",
+            "the demo's database",
+            "SQLite still finds it in order",
+        ));
     }
-    book.say(&format!("SQLite says: {}", words.lines().next().unwrap_or_default()));
+    book.say(&format!("SQLite says: {words}"));
     Ok(())
 }
 
-async fn bring_back(book: &mut Chapters<'_>, world: &mut World, acknowledged: u64, noted: u64) -> Result<(restore::Report, Compared)> {
+async fn bring_back(
+    book: &mut Chapters<'_>,
+    world: &mut World,
+    acknowledged: u64,
+    noted: u64,
+) -> Result<(restore::Report, Compared)> {
     book.open("Restore, in place");
     let env = &book.cx.env;
     let repository = world.protected.repository().await?;
     let listing = world.protected.listing(&repository).await?;
     let newest = choose(&listing, &Choice::Latest, &world.protected.component)?;
-    let destination = Destination::InPlace { path: world.database.clone() };
-    let restored = restore::run(env, &world.protected, &repository, newest, &world.identities, destination, false).await?;
+    let destination = Destination::InPlace {
+        path: world.database.clone(),
+    };
+    let restored = restore::run(
+        env,
+        &world.protected,
+        &repository,
+        newest,
+        &world.identities,
+        destination,
+        false,
+    )
+    .await?;
     env.progress.finish();
-    book.say(&format!("{} fetched, verified and written in {}", human_bytes(restored.fetched.fetched_bytes), human_duration(restored.took)));
-    book.say(&format!("integrity check ok, {} rows in {} tables as captured, page root equal", restored.findings.rows, restored.findings.tables));
+    book.say(&format!(
+        "{} fetched, verified and written in {}",
+        human_bytes(restored.fetched.fetched_bytes),
+        human_duration(restored.took)
+    ));
+    book.say(&format!(
+        "integrity check ok, {} rows in {} tables as captured, page root equal",
+        restored.findings.rows, restored.findings.tables
+    ));
     if let Some(folder) = &restored.undo_folder {
-        book.say(&format!("the destroyed files are kept for undo in {}", folder.file_name().unwrap_or_default().to_string_lossy()));
+        book.say(&format!(
+            "the destroyed files are kept for undo in {}",
+            folder.file_name().unwrap_or_default().to_string_lossy()
+        ));
     }
     let compared = world.compare(acknowledged)?;
     book.say(&format!(
         "{} orders compared one by one with the writer's own notes: all equal; {} of {noted} or more were written after the backup",
         compared.rows, compared.lost
     ));
-    let fresh = backup::run(env, &world.protected, std::sync::Arc::clone(&world.instance), backup::Request::default()).await?;
-    book.say(&format!("a fresh backup protects the restored state: {} stored", human_bytes(fresh.stats.stored_bytes)));
+    let fresh = backup::run(
+        env,
+        &world.protected,
+        std::sync::Arc::clone(&world.instance),
+        backup::Request::default(),
+    )
+    .await?;
+    book.say(&format!(
+        "a fresh backup protects the restored state: {} stored",
+        human_bytes(fresh.stats.stored_bytes)
+    ));
     Ok((restored, compared))
 }
 
@@ -196,7 +257,12 @@ async fn break_a_pack(book: &mut Chapters<'_>, world: &World) -> Result<String> 
             Ok(error.to_string())
         }
         Err(error) => Err(error),
-        Ok(_) => Err(Error::new(ErrorKind::Bug, "notice", pack.display(), "a flipped bit passed the verification")),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Bug,
+            "notice",
+            pack.display(),
+            "a flipped bit passed the verification",
+        )),
     }
 }
 
@@ -205,7 +271,16 @@ async fn prove(book: &Chapters<'_>, world: &World, level: Level) -> Result<verif
     let listing = world.protected.listing(&repository).await?;
     let newest = choose(&listing, &Choice::Latest, &world.protected.component)?;
     let scratch = verify::scratch_folder(&book.cx.env, &world.protected)?;
-    let report = verify::run(&book.cx.env, &world.protected, &repository, newest, level, &world.identities, scratch).await;
+    let report = verify::run(
+        &book.cx.env,
+        &world.protected,
+        &repository,
+        newest,
+        level,
+        &world.identities,
+        scratch,
+    )
+    .await;
     book.cx.env.progress.finish();
     report
 }
@@ -213,14 +288,28 @@ async fn prove(book: &Chapters<'_>, world: &World, level: Level) -> Result<verif
 async fn answer(book: &mut Chapters<'_>, world: &World) -> Result<()> {
     book.open("Can I recover?");
     let report = prove(book, world, Level::Restore).await?;
-    book.say(&format!("verify --level restore: restored beside, checked and removed again in {}", human_duration(report.took)));
+    book.say(&format!(
+        "verify --level restore: restored beside, checked and removed again in {}",
+        human_duration(report.took)
+    ));
     let status = status::run(&book.cx.env, &world.protected).await;
     if status.standing != Standing::Ready {
-        return Err(Error::new(ErrorKind::Failed, "end", "the demo", format!("the component is {}: {}", status.standing.words(), status.reasons.join("; "))));
+        return Err(Error::new(
+            ErrorKind::Failed,
+            "end",
+            "the demo",
+            format!("the component is {}: {}", status.standing.words(), status.reasons.join("; ")),
+        ));
     }
     let now = book.cx.env.clock.wall_us();
     let moment = status.latest.as_ref().map_or(now, |backup| backup.header.moment_us);
-    let expected = status.restore.map(|estimate| human_duration(estimate.expected)).unwrap_or_default();
-    book.say(&format!("yes: to {}, losing what was written since, in about {expected}; proven just now", text::time(moment)));
+    let expected = status
+        .restore
+        .map(|estimate| human_duration(estimate.expected))
+        .unwrap_or_default();
+    book.say(&format!(
+        "yes: to {}, losing what was written since, in about {expected}; proven just now",
+        text::time(moment)
+    ));
     Ok(())
 }

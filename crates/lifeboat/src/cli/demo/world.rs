@@ -47,7 +47,12 @@ impl World {
         let (secret, recipient) = generate_identity();
         let key = format!("# public key: {recipient}\n{secret}\n");
         let durable::Created::New = durable::create_file(&folder.join("demo.key"), key.as_bytes(), durable::FILE_MODE)? else {
-            return Err(Error::new(ErrorKind::AlreadyExists, "create", "demo.key", "it is there already"));
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "create",
+                "demo.key",
+                "it is there already",
+            ));
         };
         let state_dir = folder.join("state");
         durable::create_folder(&state_dir)?;
@@ -58,7 +63,11 @@ impl World {
         let database = folder.join("app").join("orders.db");
         let protected = Protected {
             component: ComponentName::new("demo/db")?,
-            source: Source::Sqlite { path: database.clone(), busy_timeout: Duration::from_secs(5), max_stall: Duration::from_secs(5) },
+            source: Source::Sqlite {
+                path: database.clone(),
+                busy_timeout: Duration::from_secs(5),
+                max_stall: Duration::from_secs(5),
+            },
             store,
             store_path: Some(store_path.clone()),
             encryption: Encryption::Age(vec![recipient]),
@@ -68,7 +77,14 @@ impl World {
             rto: Some(Duration::from_secs(900)),
         };
         let writer = start_writer(&database)?;
-        Ok(Self { database, protected, identities: Identities::parse(&secret)?, instance: Arc::new(instance), store: store_path, writer })
+        Ok(Self {
+            database,
+            protected,
+            identities: Identities::parse(&secret)?,
+            instance: Arc::new(instance),
+            store: store_path,
+            writer,
+        })
     }
 
     /// Rows that the writer has noted as confirmed.
@@ -88,9 +104,17 @@ impl World {
             if confirmed >= rows {
                 return Ok(confirmed);
             }
-            let ended = self.writer.try_wait().map_err(|error| Error::io("look after", "the demo's writer", error))?;
+            let ended = self
+                .writer
+                .try_wait()
+                .map_err(|error| Error::io("look after", "the demo's writer", error))?;
             if let Some(status) = ended {
-                return Err(Error::new(ErrorKind::Failed, "run", "the demo's writer", format!("it ended by itself ({status})")));
+                return Err(Error::new(
+                    ErrorKind::Failed,
+                    "run",
+                    "the demo's writer",
+                    format!("it ended by itself ({status})"),
+                ));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -98,7 +122,10 @@ impl World {
 
     /// kill -9.
     pub(super) async fn kill_writer(&mut self) -> Result<()> {
-        self.writer.kill().await.map_err(|error| Error::io("kill", "the demo's writer", error))
+        self.writer
+            .kill()
+            .await
+            .map_err(|error| Error::io("kill", "the demo's writer", error))
     }
 
     /// Overwrites the middle third of the database; the -wal stays as the crash left it.
@@ -141,7 +168,9 @@ impl World {
         }
         let failed = |error: rusqlite::Error| Error::new(ErrorKind::Corrupt, "read", self.database.display(), error.to_string());
         let connection = Connection::open_with_flags(&self.database, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failed)?;
-        let mut statement = connection.prepare("SELECT id, customer, amount, note FROM orders ORDER BY id").map_err(failed)?;
+        let mut statement = connection
+            .prepare("SELECT id, customer, amount, note FROM orders ORDER BY id")
+            .map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         let (mut count, mut sum) = (0_u64, 0_i64);
         while let Some(row) = rows.next().map_err(failed)? {
@@ -153,20 +182,32 @@ impl World {
             count += 1;
             sum += amount;
         }
-        let totals = connection.query_row("SELECT amount, orders FROM totals", [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+        let totals = connection.query_row("SELECT amount, orders FROM totals", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        });
         if totals.map_err(failed)? != (sum, i64::try_from(count).unwrap_or(-1)) {
             return Err(different("the application's own totals do not fit its orders".into()));
         }
         if count < least {
-            return Err(different(format!("{count} orders are there, {least} were confirmed before the backup")));
+            return Err(different(format!(
+                "{count} orders are there, {least} were confirmed before the backup"
+            )));
         }
-        Ok(Compared { rows: count, lost: (known.len() as u64).saturating_sub(count) })
+        Ok(Compared {
+            rows: count,
+            lost: (known.len() as u64).saturating_sub(count),
+        })
     }
 
     /// Writes a configuration, so that a kept folder can be worked with.
     pub(super) fn write_configuration(&self, folder: &Path) -> Result<PathBuf> {
         let Encryption::Age(recipients) = &self.protected.encryption else {
-            return Err(Error::new(ErrorKind::Bug, "write", "the demo's configuration", "it is encrypted"));
+            return Err(Error::new(
+                ErrorKind::Bug,
+                "write",
+                "the demo's configuration",
+                "it is encrypted",
+            ));
         };
         let path = folder.join("lifeboat.yaml");
         let text = format!(
@@ -175,7 +216,8 @@ impl World {
             recipients.join(", "),
         );
         let mut file = std::fs::File::create(&path).map_err(|error| Error::io("create", path.display(), error))?;
-        file.write_all(text.as_bytes()).map_err(|error| Error::io("write", path.display(), error))?;
+        file.write_all(text.as_bytes())
+            .map_err(|error| Error::io("write", path.display(), error))?;
         Ok(path)
     }
 }
@@ -211,5 +253,23 @@ fn largest(folder: &Path) -> Result<PathBuf> {
             }
         }
     }
-    best.map(|(_, path)| path).ok_or_else(|| Error::new(ErrorKind::Bug, "damage", folder.display(), "the store is empty"))
+    best.map(|(_, path)| path)
+        .ok_or_else(|| Error::new(ErrorKind::Bug, "damage", folder.display(), "the store is empty"))
+}
+
+/// The first line of SQLite's integrity check, or the error that it ends in. Opened to read only, so that the -wal stays as it is.
+pub(super) fn verdict(database: &Path) -> String {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let first =
+        connection.and_then(|connection| connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0)));
+    match first {
+        Ok(words) => words
+            .split('\n')
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .next_back()
+            .unwrap_or("")
+            .to_owned(),
+        Err(error) => error.to_string(),
+    }
 }

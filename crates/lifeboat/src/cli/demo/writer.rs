@@ -15,8 +15,8 @@ use rusqlite::{Connection, params};
 pub(super) const FIRST_ROWS: i64 = 120_000;
 const PAUSE: Duration = Duration::from_millis(2);
 const WORDS: [&str; 16] = [
-    "anchor", "beacon", "compass", "davit", "ebb", "fathom", "galley", "halyard", "inlet", "jetty", "keel", "lantern", "mooring", "narrows",
-    "oar", "pilot",
+    "anchor", "beacon", "compass", "davit", "ebb", "fathom", "galley", "halyard", "inlet", "jetty", "keel", "lantern", "mooring",
+    "narrows", "oar", "pilot",
 ];
 
 /// Where the writer notes what SQLite confirmed.
@@ -77,7 +77,9 @@ pub(crate) fn run(database: &Path) -> Result<()> {
     let mut rows = FIRST_ROWS;
     loop {
         let confirmed = commit(&mut connection, &mut numbers, next, rows).map_err(failed)?;
-        notes.write_all(confirmed.as_bytes()).map_err(|error| Error::io("write", path.display(), error))?;
+        notes
+            .write_all(confirmed.as_bytes())
+            .map_err(|error| Error::io("write", path.display(), error))?;
         next += rows;
         rows = i64::try_from(1 + numbers.below(5)).unwrap_or(1);
         std::thread::sleep(PAUSE);
@@ -99,7 +101,10 @@ fn commit(connection: &mut Connection, numbers: &mut Numbers, first: i64, rows: 
             confirmed.push('\n');
         }
     }
-    transaction.execute("UPDATE totals SET amount = amount + ?1, orders = orders + ?2 WHERE what = 'all'", params![sum, rows])?;
+    transaction.execute(
+        "UPDATE totals SET amount = amount + ?1, orders = orders + ?2 WHERE what = 'all'",
+        params![sum, rows],
+    )?;
     transaction.commit()?;
     Ok(confirmed)
 }
