@@ -266,8 +266,7 @@ pub(super) fn verdict(database: &Path) -> String {
         Ok(words) => words
             .split('\n')
             .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .next_back()
+            .rfind(|line| !line.is_empty())
             .unwrap_or("")
             .to_owned(),
         Err(error) => error.to_string(),
