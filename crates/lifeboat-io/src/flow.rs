@@ -1,4 +1,6 @@
 //! The shapes in which bytes flow between an engine and the repository; neither knows the other.
+//!
+//! Must not know what the bytes mean.
 
 use std::fmt::Debug;
 use std::os::unix::fs::FileExt;
@@ -93,52 +95,5 @@ impl PageSource for FilePages {
             }
         })?;
         Ok(Some(offset))
-    }
-}
-
-/// A [`PageSink`] over a file.
-#[derive(Debug)]
-pub struct FileSink {
-    file: std::fs::File,
-    name: String,
-}
-
-impl FileSink {
-    /// Writes into `file` (opened for reading and writing; called `name` in errors).
-    pub fn new(file: std::fs::File, name: impl Into<String>) -> Self {
-        Self { file, name: name.into() }
-    }
-}
-
-impl PageSink for FileSink {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|error| Error::io("write", &self.name, error))
-    }
-
-    fn read_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
-        while !buffer.is_empty() {
-            let count = self
-                .file
-                .read_at(buffer, offset)
-                .map_err(|error| Error::io("read", &self.name, error))?;
-            if count == 0 {
-                buffer.fill(0);
-                return Ok(());
-            }
-            buffer = &mut buffer[count..];
-            offset += count as u64;
-        }
-        Ok(())
-    }
-
-    fn finish(&self, size_bytes: u64) -> Result<()> {
-        self.file
-            .set_len(size_bytes)
-            .map_err(|error| Error::io("set the size of", &self.name, error))?;
-        self.file
-            .sync_all()
-            .map_err(|error| Error::io("make durable", &self.name, error))
     }
 }

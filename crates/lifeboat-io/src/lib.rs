@@ -7,3 +7,4 @@ pub mod compute;
 pub mod durable;
 pub mod flow;
 pub mod process;
+pub mod sink;

@@ -14,13 +14,15 @@ use std::time::Duration;
 use lifeboat_engine::sqlite::{self, Facts};
 use lifeboat_io::compute;
 use lifeboat_io::durable;
-use lifeboat_io::flow::{FileSink, PageSink};
+use lifeboat_io::flow::PageSink;
+use lifeboat_io::sink::FileSink;
 use lifeboat_model::estimate::{Estimate, Run, estimate};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Fetched, FileRecord, Identities, ReadPlan, Reader, Repository};
 
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
+use crate::words::counted;
 use staging::Staging;
 
 /// The steps, in order; the same words in progress, plans and tests.
@@ -68,6 +70,8 @@ pub struct Plan {
     pub free_bytes: u64,
     /// What will be done, in order.
     pub steps: Vec<String>,
+    /// What to know before saying yes.
+    pub notes: Vec<String>,
 }
 
 /// What the checks of a restored database found.
@@ -77,12 +81,38 @@ pub struct Findings {
     pub integrity: Vec<String>,
     /// Rows that point to nothing: they did so in the source, too.
     pub foreign_keys: Vec<String>,
+    /// What cannot be checked without the application's own functions and modules. No sign of damage.
+    pub unchecked: Vec<String>,
     /// Where counts, schema or pages differ from what was captured.
     pub differences: Vec<String>,
     /// Rows counted in the restored copy.
     pub rows: u64,
     /// Tables counted.
     pub tables: u64,
+}
+
+impl From<sqlite::Inspection> for Findings {
+    fn from(inspection: sqlite::Inspection) -> Self {
+        Self {
+            rows: inspection.facts.tables.values().sum(),
+            tables: inspection.facts.tables.len() as u64,
+            integrity: inspection.integrity.into_iter().filter(|line| line != "ok").collect(),
+            foreign_keys: inspection.foreign_keys,
+            unchecked: inspection.unchecked,
+            differences: inspection.differences,
+        }
+    }
+}
+
+impl Findings {
+    /// What a person should know about a copy that is accepted all the same, one sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let source = |line: &String| format!("{line}; it was so in the source, too");
+        let mut notes: Vec<String> = self.integrity.iter().chain(&self.foreign_keys).map(source).collect();
+        notes.extend(self.unchecked.iter().cloned());
+        notes
+    }
 }
 
 /// What came of a restore.
@@ -134,6 +164,7 @@ pub async fn plan(
 
 async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, destination: Destination) -> Result<Plan> {
     let read = reader.plan(database(reader)?).await?;
+    let (destination, notes) = settle_destination(destination)?;
     let free_bytes = preflight(&destination, read.size_bytes)?;
     let past: Vec<Run> = proof::load(&protected.state_dir, &protected.component)
         .iter()
@@ -150,9 +181,9 @@ async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, dest
             lifeboat_model::time::human_bytes(free_bytes)
         ),
         format!(
-            "fetch: {} from {} packs, every byte verified",
+            "fetch: {} from {}, every byte verified",
             lifeboat_model::time::human_bytes(read.fetch_bytes),
-            read.packs
+            counted(read.packs, "pack")
         ),
         "check: integrity, foreign keys, row counts, schema and page root against what was captured".to_owned(),
     ];
@@ -171,6 +202,32 @@ async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, dest
         estimate,
         free_bytes,
         steps,
+        notes,
+    })
+}
+
+/// Where an in-place restore really goes, and what can be said about it before it begins.
+fn settle_destination(destination: Destination) -> Result<(Destination, Vec<String>)> {
+    let Destination::InPlace { path } = destination else {
+        return Ok((destination, Vec::new()));
+    };
+    let mut notes = Vec::new();
+    let real = quarantine::real_path(&path)?;
+    if real != path {
+        notes.push(format!(
+            "{} is a link to {}: that file is replaced, and the link stays",
+            path.display(),
+            real.display()
+        ));
+    }
+    notes.extend(blind_note(&sqlite::holders(&real)?));
+    Ok((Destination::InPlace { path: real }, notes))
+}
+
+/// What a look at the running processes leaves open.
+fn blind_note(holders: &sqlite::Holders) -> Option<String> {
+    holders.blind.then(|| {
+        "processes of other users could not be looked into: a lock of theirs would be seen, an idle connection may not. Make sure that the application is stopped, or run this as root".to_owned()
     })
 }
 
@@ -191,33 +248,36 @@ pub async fn run(
         quarantine::settle_interrupted(path)?;
     }
     let reader = Reader::open(env, repository, backup, identities).await?;
-    plan_with(protected, &reader, backup, destination.clone()).await?;
+    let Plan {
+        destination,
+        notes: before,
+        ..
+    } = plan_with(protected, &reader, backup, destination).await?;
     let staged = fetch_and_check(env, &reader, &destination, &id, accept_findings).await?;
     let (file, path) = (staged.file.clone(), destination.path().to_path_buf());
-    let undo_folder = match &destination {
-        Destination::Beside { .. } => {
-            refuse_taken(&path)?;
-            durable::rename_new(&file, &path).map_err(|error| {
-                if error.kind() == ErrorKind::AlreadyExists {
-                    taken(&path)
-                } else {
-                    error
-                }
-            })?;
-            None
-        }
-        Destination::InPlace { .. } => {
-            let record = quarantine::Intent {
-                id: id.clone(),
-                component: protected.component.to_string(),
-                backup: backup.id.to_string(),
-                at_us: env.clock.wall_us(),
-            };
-            let (old, new) = (path.clone(), file.clone());
-            Some(compute::run("replace", move || quarantine::replace(&record, &old, &new)).await?)
-        }
-    };
-    staged.staging.remove()?;
+    let Staged {
+        staging,
+        findings,
+        fetched,
+        notes: dressed,
+        ..
+    } = staged;
+    let in_place = matches!(destination, Destination::InPlace { .. });
+    let intent = in_place.then(|| quarantine::Intent {
+        id: id.clone(),
+        component: protected.component.to_string(),
+        backup: backup.id.to_string(),
+        at_us: env.clock.wall_us(),
+    });
+    let target = path.clone();
+    // The staging folder goes along: a run that is interrupted right now must not lose the restored file between two renames.
+    let published = compute::run("publish", move || {
+        let undo_folder = publish(intent.as_ref(), &file, &target)?;
+        // The data is back: litter is worth a word, not a failure.
+        let litter = staging.remove().err();
+        Ok((undo_folder, litter))
+    });
+    let (undo_folder, litter) = published.await?;
     let took = env.clock.monotonic().saturating_sub(began);
     let record = Proof {
         backup: backup.id.to_string(),
@@ -226,7 +286,9 @@ pub async fn run(
         took_s: took.as_secs_f64(),
         bytes: backup.header.size_bytes,
     };
-    let mut notes = staged.notes;
+    let mut notes = before;
+    notes.extend(dressed);
+    notes.extend(litter.map(|error| error.to_string()));
     // The data is back: that its proof cannot be written down is worth a word, not a failure.
     if let Err(error) = proof::record(&protected.state_dir, &protected.component, record) {
         notes.push(format!("the run could not be recorded: {error}"));
@@ -235,12 +297,25 @@ pub async fn run(
         id,
         backup: backup.clone(),
         path,
-        fetched: staged.fetched,
-        findings: staged.findings,
+        fetched,
+        findings,
         undo_folder,
         took,
         notes,
     })
+}
+
+/// Gives the checked file its name, in place with the journal of [`quarantine`]. Returns the undo folder, where there is one.
+fn publish(intent: Option<&quarantine::Intent>, file: &Path, path: &Path) -> Result<Option<PathBuf>> {
+    if let Some(intent) = intent {
+        return quarantine::replace(intent, path, file).map(Some);
+    }
+    refuse_taken(path)?;
+    match durable::rename_new(file, path) {
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(taken(path)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Fetches into a staging folder beside the destination and checks everything there. On an error the staging folder is removed.
@@ -295,25 +370,13 @@ async fn fetch_into(
     let inspection = compute::run("check", move || sqlite::inspect(&inspected, Some(&expected))).await?;
     // After SQLite had the file open: what is published is what was captured, to the byte.
     reader.check_root(&record, sink).await?;
-    let findings = judge(&inspection, accept_findings)?;
+    let findings = judge(inspection, accept_findings)?;
     let notes = staging::dress(&file, &record, destination)?;
     Ok((file, findings, fetched, notes))
 }
 
-fn judge(inspection: &sqlite::Inspection, accept_findings: bool) -> Result<Findings> {
-    let integrity: Vec<String> = inspection
-        .integrity
-        .iter()
-        .filter(|line| line.as_str() != "ok")
-        .cloned()
-        .collect();
-    let findings = Findings {
-        integrity,
-        foreign_keys: inspection.foreign_keys.clone(),
-        differences: inspection.differences.clone(),
-        rows: inspection.facts.tables.values().sum(),
-        tables: inspection.facts.tables.len() as u64,
-    };
+fn judge(inspection: sqlite::Inspection, accept_findings: bool) -> Result<Findings> {
+    let findings = Findings::from(inspection);
     let bad = |detail: String| Error::new(ErrorKind::Corrupt, "accept", "the restored database", detail);
     if let Some(first) = findings.differences.first() {
         return Err(bad(format!("it differs from what was captured: {first}"))
@@ -322,7 +385,7 @@ fn judge(inspection: &sqlite::Inspection, accept_findings: bool) -> Result<Findi
     if let Some(first) = findings.integrity.first()
         && !accept_findings
     {
-        return Err(bad(format!("SQLite's integrity check finds {} problems, for example: {first}", findings.integrity.len())).with_hint(
+        return Err(bad(format!("SQLite's integrity check finds {}, for example: {first}", counted(findings.integrity.len() as u64, "problem"))).with_hint(
             "its pages are exactly those that were captured: the source was damaged then. Restore an older backup, or take this one as it is with --accept-findings",
         ));
     }
@@ -335,14 +398,7 @@ fn preflight(destination: &Destination, size_bytes: u64) -> Result<u64> {
     let folder = durable::parent_of(path);
     match destination {
         Destination::Beside { .. } => refuse_taken(path)?,
-        Destination::InPlace { .. } => {
-            if path
-                .try_exists()
-                .map_err(|error| Error::io("look at", path.display(), error))?
-            {
-                sqlite::prove_unused(path)?;
-            }
-        }
+        Destination::InPlace { .. } => sqlite::prove_unused(path)?,
     }
     let existing = nearest_folder(&folder)?;
     let stat = rustix::fs::statvfs(&existing)
@@ -446,4 +502,17 @@ fn draw_id(env: &Env) -> Result<String> {
         .filter(|c| !matches!(c, '-' | ':'))
         .collect();
     Ok(format!("{stamp}-{}", hex::encode(random)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_missed_processes_is_told() {
+        let mut holders = sqlite::Holders::default();
+        assert_eq!(blind_note(&holders), None);
+        holders.blind = true;
+        assert!(blind_note(&holders).is_some_and(|note| note.contains("processes of other users")));
+    }
 }

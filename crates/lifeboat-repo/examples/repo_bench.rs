@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lifeboat_io::flow::{FilePages, FileSink};
+use lifeboat_io::flow::FilePages;
+use lifeboat_io::sink::FileSink;
 use lifeboat_model::{Clock, Entropy, Env, env::Silent};
 use lifeboat_repo::{
     BackupPlan, ComponentName, Encryption, FileMeta, Identities, Instance, Reader, Repository, Trust, Writer, generate_identity,

@@ -5,7 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 
 use lifeboat_io::durable;
-use lifeboat_io::flow::{EXTENT_BYTES, FilePages, FileSink, PageSink, PageSource, SEGMENT_BYTES};
+use lifeboat_io::flow::{EXTENT_BYTES, FilePages, PageSink, PageSource, SEGMENT_BYTES};
+use lifeboat_io::sink::FileSink;
 use lifeboat_model::ErrorKind;
 
 fn content(size: usize) -> Vec<u8> {
