@@ -10,6 +10,7 @@ use lifeboat_repo::{Encryption, Identities, Reader};
 
 use crate::protected::Protected;
 use crate::restore::quarantine;
+use crate::words::counted;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +89,7 @@ pub async fn run(env: &Env, protected: &Protected, instance_name: &str, key: Opt
         Err(error) => checks.push(Check::failed(&error)),
     }
     private_folder(&protected.state_dir, "the state folder", &mut checks);
+    private_file(&Protected::instance_key(&protected.state_dir), "the signing key", &mut checks);
     encryption(protected, key.as_ref(), &mut checks);
     space(protected, &mut checks);
     store(env, protected, key, &mut checks).await;
@@ -147,6 +149,23 @@ fn private_folder(path: &Path, what: &str, checks: &mut Vec<Check>) {
     }
 }
 
+/// Says something only when others can read it: a file that is not there is told by whoever reads it.
+fn private_file(path: &Path, what: &str, checks: &mut Vec<Check>) {
+    use std::os::unix::fs::MetadataExt;
+    if let Ok(meta) = path.metadata()
+        && meta.mode() & 0o077 != 0
+    {
+        checks.push(Check::warning(
+            format!(
+                "{what} {} can be read or written by others (mode {:o})",
+                path.display(),
+                meta.mode() & 0o777
+            ),
+            format!("chmod 600 {}", path.display()),
+        ));
+    }
+}
+
 fn encryption(protected: &Protected, key: Option<&KeyAtHand>, checks: &mut Vec<Check>) {
     match &protected.encryption {
         Encryption::Clear => checks.push(Check::warning(
@@ -154,9 +173,12 @@ fn encryption(protected: &Protected, key: Option<&KeyAtHand>, checks: &mut Vec<C
             "make a key with `lifeboat key new`, name it under `keys:`, and write `encrypt: NAME`",
         )),
         Encryption::Age(recipients) => checks.push(Check::good(format!(
-            "backups are encrypted to {} public key(s)",
-            recipients.len()
+            "backups are encrypted to {}",
+            counted(recipients.len() as u64, "public key")
         ))),
+    }
+    if let Some(file) = key.and_then(|key| key.file.as_deref()) {
+        private_file(file, "the private key", checks);
     }
     let inside = key
         .and_then(|key| key.file.as_deref())
@@ -214,9 +236,9 @@ async fn store(env: &Env, protected: &Protected, key: Option<KeyAtHand>, checks:
         Err(error) => return checks.push(Check::failed(&error)),
     };
     checks.push(Check::good(format!(
-        "the store {} can be listed: {} backups",
+        "the store {} can be listed: {}",
         protected.store.name(),
-        listing.backups.len()
+        counted(listing.backups.len() as u64, "backup")
     )));
     for rejected in &listing.rejected {
         checks.push(Check::bad(

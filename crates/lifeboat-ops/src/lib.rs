@@ -9,5 +9,6 @@ pub mod protected;
 pub mod restore;
 pub mod status;
 pub mod verify;
+mod words;
 
 pub use protected::{Protected, Source};

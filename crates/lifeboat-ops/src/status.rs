@@ -124,11 +124,10 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
     if let Some(first) = listing.rejected.first() {
         status.worsen(
             Standing::AtRisk,
-            format!(
-                "{} stored backups do not count, for example: {}",
-                listing.rejected.len(),
-                first.reason
-            ),
+            match listing.rejected.len() {
+                1 => format!("1 stored backup does not count: {}", first.reason),
+                many => format!("{many} stored backups do not count, for example: {}", first.reason),
+            },
         );
     }
     let Some(latest) = listing.latest() else {
@@ -204,7 +203,15 @@ fn judge_proof(env: &Env, protected: &Protected, latest: &Backup, status: &mut S
             "no restore of it was ever proven from here (`lifeboat verify` does it)".into(),
         ),
         Some(proof) if proof.backup != latest.id.to_string() => {
-            let at = Duration::from_micros(u64::try_from(env.clock.wall_us() - proof.at_us).unwrap_or(0));
+            let Ok(age_us) = u64::try_from(env.clock.wall_us() - proof.at_us) else {
+                status.worsen(
+                    Standing::AtRisk,
+                    "the last proven restore is from the future: the clock is or was wrong, so nobody knows how old the proof is"
+                        .into(),
+                );
+                return;
+            };
+            let at = Duration::from_micros(age_us);
             if at > Duration::from_secs(31 * 24 * 3600) {
                 status.worsen(
                     Standing::AtRisk,

@@ -145,8 +145,3 @@ pub fn scratch_folder(env: &Env, protected: &Protected) -> Result<PathBuf> {
     env.entropy.fill(&mut random)?;
     Ok(protected.state_dir.join("scratch").join(hex::encode(random)))
 }
-
-/// Removes scratch folders that killed runs left. Called while the component's verbs are not running.
-pub fn sweep_scratch(protected: &Protected) -> Result<()> {
-    durable::remove_folder(&protected.state_dir.join("scratch"))
-}

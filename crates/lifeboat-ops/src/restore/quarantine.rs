@@ -6,8 +6,13 @@
 //! 3. the old database moves away, then its -wal, -shm, -journal: dying in between leaves no database rather than a stale one;
 //! 4. the new file gets the name; 5. phase `published`.
 //!
-//! Whether the file at the path is the restored one is decided by its inode, which a rename keeps.
+//! Whether the file at the path is the restored one is decided by its inode, which a rename keeps. A path that is a link stands for the
+//! file it leads to, as it does to SQLite: that file is replaced, and the link stays. The folder of the database is locked meanwhile:
+//! two runs that settle each other's steps could leave the `-wal` of one database beside another one.
+//!
+//! Must not remove anything but its own records, and those only when no old file lies beside them.
 
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 const RECORD: &str = "record.json";
 const REPLACED: &str = "replaced";
+const VERSION: u32 = 1;
 
 /// Which restore replaces something.
 #[derive(Debug, Clone)]
@@ -108,17 +114,70 @@ fn undo_folder(path: &Path, id: &str) -> PathBuf {
     durable::parent_of(path).join(format!("{name}.lifeboat-undo-{id}"))
 }
 
-/// Moves what is at `path` into an undo folder and gives `new` its name. Returns the undo folder.
-pub fn replace(intent: &Intent, path: &Path, new: &Path) -> Result<PathBuf> {
-    if exists(path)? {
-        sqlite::prove_unused(path)?;
+/// The file that `path` leads to, whether it exists or not: links are followed at its last part, where SQLite follows them, too.
+///
+/// # Errors
+/// When a link cannot be read, or when links lead in a circle.
+pub fn real_path(path: &Path) -> Result<PathBuf> {
+    /// As many as the kernel follows.
+    const LINKS: usize = 40;
+    let mut real = path.to_path_buf();
+    for _ in 0..LINKS {
+        match real.symlink_metadata() {
+            Ok(meta) if meta.is_symlink() => {
+                let target = std::fs::read_link(&real).map_err(|error| Error::io("follow", real.display(), error))?;
+                real = durable::parent_of(&real).join(target);
+            }
+            Ok(_) => return Ok(real),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(real),
+            Err(error) => return Err(Error::io("look at", real.display(), error)),
+        }
     }
+    Err(Error::new(
+        ErrorKind::Unreachable,
+        "follow",
+        path.display(),
+        "its links lead in a circle",
+    ))
+}
+
+/// Keeps other runs from replacing or settling anything in the folder of `path`. The kernel gives the lock back however a run ends.
+fn lock(path: &Path) -> Result<Option<File>> {
+    let parent = durable::parent_of(path);
+    let folder = match File::open(&parent) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("open", parent.display(), error)),
+    };
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Err(Error::new(
+            ErrorKind::Locked,
+            "replace the database",
+            path.display(),
+            "another restore in this folder is putting files in their place",
+        )
+        .with_hint("wait for it, then run the same command again")),
+        // A file system without locks on folders: there, nothing but care keeps two restores apart.
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// Moves what is at `path` into an undo folder and gives `new` its name. Returns the undo folder.
+///
+/// # Errors
+/// `Refused` when somebody uses the database, `Locked` when another run is replacing it. After any error the old files are back in their
+/// place; where even that fails, the hint says where they are, and the next run brings them back.
+pub fn replace(intent: &Intent, path: &Path, new: &Path) -> Result<PathBuf> {
+    let path = &real_path(path)?;
+    let _lock = lock(path)?;
+    sqlite::prove_unused(path)?;
     let folder = undo_folder(path, &intent.id);
     durable::create_folder(&folder)?;
     let restored =
         identity(new)?.ok_or_else(|| Error::new(ErrorKind::Bug, "publish", new.display(), "the restored file is gone"))?;
     let mut record = Record {
-        version: 1,
+        version: VERSION,
         id: intent.id.clone(),
         component: intent.component.clone(),
         backup: intent.backup.clone(),
@@ -127,20 +186,52 @@ pub fn replace(intent: &Intent, path: &Path, new: &Path) -> Result<PathBuf> {
         phase: Phase::Quarantining,
         restored,
     };
-    write(&folder, &record)?;
-    for member in family(path) {
-        if exists(&member)? {
-            durable::rename_new(&member, &name_in(&folder, &member))?;
+    match write(&folder, &record).and_then(|()| swap(&folder, path, new)) {
+        Ok(()) => {}
+        Err(error) => {
+            let settled = settle_quarantine(&folder, &mut record, path);
+            return Err(match settled {
+                Ok(()) if record.phase == Phase::Published => error.with_hint(format!(
+                    "the restored database is in its place all the same; the old files are in {}",
+                    folder.display()
+                )),
+                Ok(()) => error,
+                Err(_) => error.with_hint(format!(
+                    "the old files are in {}; run the same command again: it brings them back first",
+                    folder.display()
+                )),
+            });
         }
     }
-    durable::rename_new(new, path)?;
     record.phase = Phase::Published;
     write(&folder, &record)?;
     Ok(folder)
 }
 
-/// Undo folders beside a database, oldest first.
+/// The old files away, the database first; the new one in its place.
+fn swap(folder: &Path, path: &Path, new: &Path) -> Result<()> {
+    for member in family(path) {
+        if exists(&member)? {
+            durable::rename_new(&member, &name_in(folder, &member))?;
+        }
+    }
+    durable::rename_new(new, path)
+}
+
+/// Undo folders beside a database, oldest first. Changes nothing; a folder without a record is nobody's here.
 pub fn records(path: &Path) -> Result<Vec<(PathBuf, Record)>> {
+    let mut found = Vec::new();
+    for folder in folders(&real_path(path)?)? {
+        if let Some(record) = read(&folder)? {
+            found.push((folder, record));
+        }
+    }
+    found.sort_by(|a, b| (a.1.at_us, &a.1.id).cmp(&(b.1.at_us, &b.1.id)));
+    Ok(found)
+}
+
+/// Folders whose name says that they belong to a replacement of `path`.
+fn folders(path: &Path) -> Result<Vec<PathBuf>> {
     let parent = durable::parent_of(path);
     let prefix = format!("{}.lifeboat-undo-", path.file_name().unwrap_or_default().to_string_lossy());
     let mut found = Vec::new();
@@ -151,28 +242,59 @@ pub fn records(path: &Path) -> Result<Vec<(PathBuf, Record)>> {
     };
     for entry in entries {
         let entry = entry.map_err(|error| Error::io("list", parent.display(), error))?;
-        if !entry.file_name().to_string_lossy().starts_with(&prefix) {
-            continue;
-        }
-        let file = entry.path().join(RECORD);
-        match std::fs::read(&file) {
-            Ok(bytes) => {
-                let record: Record = serde_json::from_slice(&bytes).map_err(|error| {
-                    Error::new(ErrorKind::Corrupt, "read", file.display(), "it is not an undo record").with_source(error)
-                })?;
-                found.push((entry.path(), record));
-            }
-            // Died before the record was written: nothing was moved yet.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => durable::remove_folder(&entry.path())?,
-            Err(error) => return Err(Error::io("read", file.display(), error)),
+        let is_folder = entry
+            .file_type()
+            .map_err(|error| Error::io("list", parent.display(), error))?
+            .is_dir();
+        if is_folder && entry.file_name().to_string_lossy().starts_with(&prefix) {
+            found.push(entry.path());
         }
     }
-    found.sort_by(|a, b| (a.1.at_us, &a.1.id).cmp(&(b.1.at_us, &b.1.id)));
     Ok(found)
+}
+
+fn read(folder: &Path) -> Result<Option<Record>> {
+    let file = folder.join(RECORD);
+    let bytes = match std::fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read", file.display(), error)),
+    };
+    let unusable = |kind, detail: &str| {
+        Error::new(kind, "read", file.display(), detail).with_hint(format!(
+            "{} may hold the old database: look into it, then move the folder elsewhere and run the same command again",
+            folder.display()
+        ))
+    };
+    let record: Record = serde_json::from_slice(&bytes)
+        .map_err(|error| unusable(ErrorKind::Corrupt, "it is not an undo record").with_source(error))?;
+    if record.version == VERSION {
+        Ok(Some(record))
+    } else {
+        Err(unusable(ErrorKind::Incompatible, "another version of Lifeboat wrote it"))
+    }
+}
+
+/// Removes the folders of runs that died before their record was written: nothing was moved into them. One that holds anything stays.
+fn sweep_empty(path: &Path) -> Result<()> {
+    for folder in folders(path)? {
+        if read(&folder)?.is_some() {
+            continue;
+        }
+        durable::remove_leftovers(&folder)?;
+        let failed = |error| Error::io("list", folder.display(), error);
+        if std::fs::read_dir(&folder).map_err(failed)?.next().is_none() {
+            durable::remove_folder(&folder)?;
+        }
+    }
+    Ok(())
 }
 
 /// Finishes or takes back what a killed run left in the middle. Safe to repeat, and safe to be killed in.
 pub fn settle_interrupted(path: &Path) -> Result<()> {
+    let path = &real_path(path)?;
+    let _lock = lock(path)?;
+    sweep_empty(path)?;
     for (folder, mut record) in records(path)? {
         match record.phase {
             Phase::Published | Phase::Undone => {}
@@ -217,9 +339,15 @@ fn bring_back(folder: &Path, path: &Path) -> Result<()> {
 }
 
 /// Brings the old files of restore `id` back; the restored ones move into the undo folder.
+///
+/// # Errors
+/// `NoSuchPoint` when nothing of that id is there, `Refused` when it was undone, when the database was replaced again since, or when
+/// somebody uses it; `Locked` when another run is at work there.
 pub fn undo(path: &Path, id: &str) -> Result<PathBuf> {
+    let path = &real_path(path)?;
+    let _lock = lock(path)?;
     let found = records(path)?;
-    let (folder, mut record) = found.into_iter().find(|(_, record)| record.id == id).ok_or_else(|| {
+    let (folder, mut record) = found.iter().find(|(_, record)| record.id == id).cloned().ok_or_else(|| {
         Error::new(
             ErrorKind::NoSuchPoint,
             "undo restore",
@@ -249,10 +377,18 @@ pub fn undo(path: &Path, id: &str) -> Result<PathBuf> {
                 id,
                 format!("{} was replaced again since", path.display()),
             )
-            .with_hint("undo the later restore first"));
+            .with_hint(match found.iter().find(|(_, later)| Some(later.restored) == current) {
+                Some((_, later)) => format!("undo the later restore first: `lifeboat restore undo {}`", later.id),
+                None => format!(
+                    "something other than Lifeboat put a file there; the old database is in {}",
+                    folder.display()
+                ),
+            }));
         }
-        if current.is_some() {
-            sqlite::prove_unused(path)?;
+        sqlite::prove_unused(path)?;
+        if current.is_none() {
+            // Somebody removed the restored database alone: what lies beside its name is not the old one's.
+            move_into(&folder.join(REPLACED), path)?;
         }
         record.phase = Phase::Undoing;
         write(&folder, &record)?;
@@ -262,18 +398,23 @@ pub fn undo(path: &Path, id: &str) -> Result<PathBuf> {
 }
 
 fn finish_undo(folder: &Path, record: &mut Record, path: &Path) -> Result<()> {
-    let replaced = folder.join(REPLACED);
-    durable::create_folder(&replaced)?;
     // The restored database moves last: as long as it is at the path, a run that died here goes on with whatever is left; once it is
     // gone, none of its companions can be there for the old database to be read with.
     if identity(path)? == Some(record.restored) {
-        for member in family(path).into_iter().rev() {
-            if exists(&member)? {
-                durable::rename_new(&member, &name_in(&replaced, &member))?;
-            }
-        }
+        move_into(&folder.join(REPLACED), path)?;
     }
     bring_back(folder, path)?;
     record.phase = Phase::Undone;
     write(folder, record)
+}
+
+/// Moves what is at `path` into `folder`, the database last.
+fn move_into(folder: &Path, path: &Path) -> Result<()> {
+    durable::create_folder(folder)?;
+    for member in family(path).into_iter().rev() {
+        if exists(&member)? {
+            durable::rename_new(&member, &name_in(folder, &member))?;
+        }
+    }
+    Ok(())
 }

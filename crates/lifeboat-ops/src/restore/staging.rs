@@ -1,7 +1,8 @@
 //! The staging folder: where a restored file lies until it gets its name.
 //!
 //! It lies in the folder of the destination, so that publishing is one rename. A lock inside tells the leftovers of a dead run from a
-//! run that is under way; leftovers are removed by the next restore to the same folder.
+//! run that is under way; leftovers are removed by the next restore to the same folder. It must not outlive the run that made it: what
+//! lies in it is the data in the clear.
 
 use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -45,6 +46,13 @@ impl Staging {
     }
 }
 
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // After Ctrl-C nobody is left to be told. What cannot be removed now is removed by the next restore to this folder.
+        drop(self.remove());
+    }
+}
+
 fn lock_file(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     File::options()
@@ -60,7 +68,11 @@ fn sweep(parent: &Path) -> Result<()> {
     for entry in std::fs::read_dir(parent).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX) && entry.file_type().map_err(failed)?.is_dir();
-        if ours && lock_file(&entry.path())?.try_lock().is_ok() {
+        // Another user's leftovers cannot be opened, and another run may have removed these meanwhile: neither is in our way.
+        let Some(lock) = ours.then(|| lock_file(&entry.path()).ok()).flatten() else {
+            continue;
+        };
+        if lock.try_lock().is_ok() {
             durable::remove_folder(&entry.path())?;
         }
     }

@@ -215,3 +215,82 @@ async fn a_bad_source_ends_in_an_error_and_no_backup() {
     assert_eq!(listing.backups.len(), 1);
     assert_eq!(listing.latest().unwrap().id, good.backup.id);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_place_through_a_link_the_plan_says_so_and_the_link_stays() {
+    let mut world = World::new(300).await;
+    let _report = world.back_up().await.unwrap();
+    let link = world.folder.join("link.db");
+    std::os::unix::fs::symlink("app/app.db", &link).unwrap();
+    let lifeboat_ops::Source::Sqlite { path, .. } = &mut world.protected.source;
+    path.clone_from(&link);
+    add(&open(&link), 5);
+    let report = world
+        .restore("latest", Destination::InPlace { path: link.clone() })
+        .await
+        .unwrap();
+    assert!(
+        report.notes.iter().any(|note| note.contains("is a link to")),
+        "{:?}",
+        report.notes
+    );
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    assert_eq!((count(&link), count(&world.database)), (300, 300));
+    assert_eq!(report.undo_folder.unwrap().parent(), world.database.parent());
+    let status = lifeboat_ops::status::run(&world.env, &world.protected).await;
+    assert_eq!(status.undo, [(report.id, false)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_is_given_up_leaves_no_data_in_the_clear() {
+    let world = World::new(3000).await;
+    let _report = world.back_up().await.unwrap();
+    let repository = world.protected.repository().await.unwrap();
+    let listing = world.protected.listing(&repository).await.unwrap();
+    let backup = listing.latest().unwrap();
+    let to = world.folder.join("x.db");
+    let reader = lifeboat_repo::Reader::open(&world.env, &repository, backup, &world.identities)
+        .await
+        .unwrap();
+    let destination = beside(&to);
+    let staged = lifeboat_ops::restore::fetch_and_check(&world.env, &reader, &destination, "r1", false)
+        .await
+        .unwrap();
+    let staging = world.folder.join(".lifeboat-restore-r1");
+    assert!(staging.join("database").is_file());
+    // Ctrl-C drops whatever the command holds.
+    drop(staged);
+    assert!(!staging.try_exists().unwrap());
+    assert!(!to.try_exists().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dangling_references_and_what_cannot_be_checked_are_told() {
+    let world = World::new(10).await;
+    open(&world.database)
+        .execute_batch(
+            "PRAGMA foreign_keys = off;
+             CREATE TABLE child (id INTEGER PRIMARY KEY, item REFERENCES items (id));
+             INSERT INTO child (item) VALUES (99999);",
+        )
+        .unwrap();
+    // A collation of the application: no check knows how to compare with it.
+    let made = Command::new("python3")
+        .args(["-c", "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.create_collation('mine', lambda a, b: (a > b) - (a < b)); c.execute('create table words (w text collate mine)'); c.execute('create index words_w on words (w)'); c.execute(\"insert into words values ('a'), ('b')\"); c.commit()"])
+        .arg(&world.database)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let _report = world.back_up().await.unwrap();
+    let to = world.folder.join("x.db");
+    let report = world.restore("latest", beside(&to)).await.unwrap();
+    let notes = report.findings.notes();
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("table child") && note.contains("so in the source")),
+        "{notes:?}"
+    );
+    assert!(!report.findings.unchecked.is_empty());
+    assert!(notes.iter().any(|note| note.contains("words")), "{notes:?}");
+}

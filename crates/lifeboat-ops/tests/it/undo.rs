@@ -130,3 +130,155 @@ fn an_undo_that_died_after_any_rename_is_finished_by_the_next_one() {
         assert_eq!(count(&replaced.join("a.db")), 20);
     }
 }
+
+#[test]
+fn what_only_looks_removes_nothing_and_a_folder_with_anything_in_it_stays() {
+    let scene = scene();
+    let parent = scene.database.parent().unwrap();
+    let (theirs, dead) = (parent.join("a.db.lifeboat-undo-mine"), parent.join("a.db.lifeboat-undo-dead"));
+    std::fs::create_dir(&theirs).unwrap();
+    std::fs::create_dir(&dead).unwrap();
+    std::fs::write(theirs.join("a.db"), "the only copy").unwrap();
+    // What a run that died while it wrote its record leaves.
+    std::fs::write(dead.join(".lifeboat-tmp-0123456789abcdef"), "{").unwrap();
+    assert!(quarantine::records(&scene.database).unwrap().is_empty());
+    assert!(theirs.is_dir() && dead.is_dir(), "looking removed something");
+    quarantine::settle_interrupted(&scene.database).unwrap();
+    assert!(!dead.try_exists().unwrap());
+    assert_eq!(std::fs::read_to_string(theirs.join("a.db")).unwrap(), "the only copy");
+}
+
+#[test]
+fn an_undo_record_of_another_version_is_left_alone_and_the_hint_says_what_to_do() {
+    let scene = scene();
+    let folder = quarantine::replace(&intent(), &scene.database, &scene.new).unwrap();
+    let record = folder.join("record.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    for (text, kind) in [
+        (
+            text.replace("\"version\": 1", "\"version\": 2"),
+            lifeboat_model::ErrorKind::Incompatible,
+        ),
+        ("{}".to_owned(), lifeboat_model::ErrorKind::Corrupt),
+    ] {
+        std::fs::write(&record, text).unwrap();
+        let error = quarantine::settle_interrupted(&scene.database).unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(error.hint().unwrap().contains("move the folder elsewhere"), "{error:?}");
+    }
+    assert_eq!(count(&folder.join("a.db")), 10);
+}
+
+#[test]
+fn a_replacement_that_fails_in_the_middle_brings_the_old_files_back_at_once() {
+    let scene = scene();
+    let parent = scene.database.parent().unwrap();
+    let before = files(parent);
+    // The last rename fails: the new file lies on another file system.
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let new = elsewhere.path().join("new");
+    std::fs::copy(&scene.new, &new).unwrap();
+    quarantine::replace(&intent(), &scene.database, &new).unwrap_err();
+    assert!(files(parent) == before, "something is left of it, or missing");
+    assert!(new.try_exists().unwrap());
+}
+
+#[test]
+fn a_link_stays_and_the_file_it_leads_to_is_replaced_and_brought_back() {
+    let scene = scene();
+    let outside = tempfile::tempdir().unwrap();
+    let inner = outside.path().join("inner.db");
+    std::os::unix::fs::symlink(&scene.database, &inner).unwrap();
+    let link = outside.path().join("link.db");
+    std::os::unix::fs::symlink("inner.db", &link).unwrap();
+
+    let folder = quarantine::replace(&intent(), &link, &scene.new).unwrap();
+    assert_eq!(folder.parent(), scene.database.parent());
+    assert!(link.symlink_metadata().unwrap().is_symlink() && inner.symlink_metadata().unwrap().is_symlink());
+    assert_eq!((count(&link), count(&scene.database)), (20, 20));
+    assert!(
+        !scene.database.with_file_name("a.db-journal").try_exists().unwrap(),
+        "SQLite would read it through the link"
+    );
+    assert_eq!(quarantine::records(&link).unwrap().len(), 1);
+    quarantine::undo(&link, "r1").unwrap();
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    assert_eq!(count(&link), 10);
+}
+
+#[test]
+fn a_link_whose_target_is_away_in_the_middle_still_finds_its_undo_folder() {
+    let scene = interrupted(2);
+    let outside = tempfile::tempdir().unwrap();
+    let link = outside.path().join("link.db");
+    std::os::unix::fs::symlink(&scene.database, &link).unwrap();
+    assert!(!link.try_exists().unwrap(), "the link dangles");
+    quarantine::settle_interrupted(&link).unwrap();
+    assert_eq!(count(&link), 10);
+    let circle = outside.path().join("circle.db");
+    std::os::unix::fs::symlink("circle.db", &circle).unwrap();
+    assert_eq!(
+        quarantine::settle_interrupted(&circle).unwrap_err().kind(),
+        lifeboat_model::ErrorKind::Unreachable
+    );
+}
+
+#[test]
+fn two_runs_never_move_files_of_one_folder_at_once() {
+    let scene = scene();
+    let folder = std::fs::File::open(scene.database.parent().unwrap()).unwrap();
+    folder.lock().unwrap();
+    let locked = lifeboat_model::ErrorKind::Locked;
+    assert_eq!(
+        quarantine::replace(&intent(), &scene.database, &scene.new)
+            .unwrap_err()
+            .kind(),
+        locked
+    );
+    assert_eq!(quarantine::settle_interrupted(&scene.database).unwrap_err().kind(), locked);
+    assert_eq!(quarantine::undo(&scene.database, "r1").unwrap_err().kind(), locked);
+    assert_eq!(count(&scene.database), 10);
+    drop(folder);
+    quarantine::replace(&intent(), &scene.database, &scene.new).unwrap();
+}
+
+#[test]
+fn an_undo_after_the_restored_database_was_removed_leaves_its_wal_behind() {
+    let scene = scene();
+    let folder = quarantine::replace(&intent(), &scene.database, &scene.new).unwrap();
+    let beside = |name: &str| scene.database.with_file_name(name);
+    std::fs::remove_file(&scene.database).unwrap();
+    std::fs::write(beside("a.db-wal"), "of the restored one").unwrap();
+    quarantine::undo(&scene.database, "r1").unwrap();
+    assert_eq!(count(&scene.database), 10);
+    assert!(!beside("a.db-wal").try_exists().unwrap());
+    assert!(folder.join("replaced/a.db-wal").try_exists().unwrap());
+}
+
+#[test]
+fn restores_are_undone_in_turn_and_the_refusal_names_the_one_to_begin_with() {
+    let scene = scene();
+    let second = scene.database.with_file_name("second");
+    make(&second, "delete", 30);
+    quarantine::replace(&intent(), &scene.database, &scene.new).unwrap();
+    let later = Intent {
+        id: "r2".into(),
+        ..intent()
+    };
+    quarantine::replace(&later, &scene.database, &second).unwrap();
+    let refused = quarantine::undo(&scene.database, "r1").unwrap_err();
+    assert_eq!(refused.kind(), lifeboat_model::ErrorKind::Refused);
+    assert!(refused.hint().unwrap().contains("`lifeboat restore undo r2`"), "{refused:?}");
+    quarantine::undo(&scene.database, "r2").unwrap();
+    quarantine::undo(&scene.database, "r1").unwrap();
+    assert_eq!(count(&scene.database), 10);
+    // A file of somebody else's.
+    std::fs::remove_dir_all(scene.database.with_file_name("a.db.lifeboat-undo-r1")).unwrap();
+    make(&scene.new, "delete", 40);
+    quarantine::replace(&intent(), &scene.database, &scene.new).unwrap();
+    make(&second, "delete", 50);
+    std::fs::rename(&second, &scene.database).unwrap();
+    let refused = quarantine::undo(&scene.database, "r1").unwrap_err();
+    assert!(refused.hint().unwrap().contains("other than Lifeboat"), "{refused:?}");
+    assert_eq!(count(&scene.database), 50);
+}

@@ -91,3 +91,51 @@ async fn each_level_notices_the_damage_that_is_its_own() {
         drop(report);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proof_from_the_future_proves_nothing_about_its_age() {
+    let mut world = World::new(100).await;
+    world.protected.rpo = Some(std::time::Duration::from_secs(3600));
+    let _report = world.back_up().await.unwrap();
+    let _proof = prove(&world, Level::Restore).await.unwrap();
+    let _newer = world.back_up().await.unwrap();
+    assert_eq!(status::run(&world.env, &world.protected).await.standing, Standing::Ready);
+    let file = world.protected.state_dir.join("proofs");
+    let file = std::fs::read_dir(file).unwrap().next().unwrap().unwrap().path();
+    let mut proofs: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    proofs["proofs"][0]["at_us"] = (world.env.clock.wall_us() + 3_600_000_000).into();
+    std::fs::write(&file, proofs.to_string()).unwrap();
+    let status = status::run(&world.env, &world.protected).await;
+    assert_eq!(status.standing, Standing::AtRisk);
+    assert!(
+        status.reasons.iter().any(|reason| reason.contains("from the future")),
+        "{:?}",
+        status.reasons
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_others_can_read_are_told_by_the_doctor() {
+    use lifeboat_ops::doctor::{self, KeyAtHand, Outcome};
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new(10).await;
+    let key = world.folder.join("key");
+    let instance = lifeboat_ops::Protected::instance_key(&world.protected.state_dir);
+    for (mode, told) in [(0o600, false), (0o640, true), (0o604, true)] {
+        for file in [&key, &instance] {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let at_hand = KeyAtHand {
+            identities: Ok(lifeboat_repo::Identities::none()),
+            file: Some(key.clone()),
+        };
+        let checks = doctor::run(&world.env, &world.protected, "test", Some(at_hand)).await;
+        for file in [&key, &instance] {
+            let fix = format!("chmod 600 {}", file.display());
+            let found = checks
+                .iter()
+                .any(|check| check.outcome == Outcome::Warning && check.fix.as_deref() == Some(fix.as_str()));
+            assert_eq!(found, told, "{mode:o} {checks:?}");
+        }
+    }
+}

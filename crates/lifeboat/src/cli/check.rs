@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use lifeboat_engine::sqlite::{self, Inspection};
+use lifeboat_engine::sqlite;
 use lifeboat_io::compute;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::proof::Level;
@@ -20,7 +20,7 @@ use super::outcomes::Outcomes;
 use super::scratch::Scratch;
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
-use crate::render::json as document;
+use crate::render::{json as document, text};
 
 pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
     let context = Context::load(cx)?;
@@ -108,17 +108,7 @@ async fn on(path: &Path, context: &Context) -> Result<(String, Findings)> {
         sqlite::inspect(&absolute, None)
     })
     .await?;
-    Ok((shown, findings(inspection)))
-}
-
-fn findings(inspection: Inspection) -> Findings {
-    Findings {
-        integrity: inspection.integrity.into_iter().filter(|line| line != "ok").collect(),
-        foreign_keys: inspection.foreign_keys,
-        differences: inspection.differences,
-        rows: inspection.facts.tables.values().sum(),
-        tables: inspection.facts.tables.len() as u64,
-    }
+    Ok((shown, Findings::from(inspection)))
 }
 
 fn is_bad(findings: &Findings) -> bool {
@@ -126,7 +116,11 @@ fn is_bad(findings: &Findings) -> bool {
 }
 
 fn for_people(component: &str, subject: &str, findings: &Findings) -> String {
-    let mut text = format!("{component}: {subject}: {} tables, {} rows\n", findings.tables, findings.rows);
+    let mut text = format!(
+        "{component}: {subject}: {}, {}\n",
+        text::counted(findings.tables, "table"),
+        text::counted(findings.rows, "row")
+    );
     for (name, lines) in [
         ("integrity", &findings.integrity),
         ("foreign keys", &findings.foreign_keys),
@@ -137,6 +131,9 @@ fn for_people(component: &str, subject: &str, findings: &Findings) -> String {
         for line in lines {
             text.push_str(&format!("    {line}\n"));
         }
+    }
+    for line in &findings.unchecked {
+        text.push_str(&format!("  note: {line}\n"));
     }
     text
 }

@@ -245,6 +245,9 @@ fn plan_for_people(component: &str, plan: &Plan) -> String {
     for (index, step) in plan.steps.iter().enumerate() {
         text.push_str(&format!("  {}. {step}\n", index + 1));
     }
+    for note in &plan.notes {
+        text.push_str(&format!("  note: {note}\n"));
+    }
     text
 }
 
@@ -259,23 +262,24 @@ fn plan_as_json(component: &str, plan: &Plan) -> Value {
         "free_bytes": plan.free_bytes,
         "estimate": document::estimate(&plan.estimate),
         "steps": plan.steps,
+        "notes": plan.notes,
     })
 }
 
 fn for_people(component: &str, report: &Report) -> String {
     let mut text = format!(
-        "{component}: restored backup {} of {} to {}: {} in {} ({}), checked: {} tables, {} rows\n",
+        "{component}: restored backup {} of {} to {}: {} in {} ({}), checked: {}, {}\n",
         report.backup.id.short(),
         text::time(report.backup.header.moment_us),
         report.path.display(),
         human_bytes(report.backup.header.size_bytes),
         human_duration(report.took),
         text::rate(report.backup.header.size_bytes, report.took),
-        report.findings.tables,
-        report.findings.rows,
+        text::counted(report.findings.tables, "table"),
+        text::counted(report.findings.rows, "row"),
     );
-    for line in report.findings.integrity.iter().chain(&report.findings.foreign_keys) {
-        text.push_str(&format!("  note: {line}; it was so in the source, too\n"));
+    for note in report.findings.notes() {
+        text.push_str(&format!("  note: {note}\n"));
     }
     if let Some(folder) = &report.undo_folder {
         text.push_str(&format!(

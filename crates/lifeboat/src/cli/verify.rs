@@ -4,6 +4,7 @@ use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{ErrorKind, Result};
 use lifeboat_ops::proof::Level;
 use lifeboat_ops::protected::{Choice, choose};
+use lifeboat_ops::restore::Findings;
 use lifeboat_ops::verify::{self, Report};
 use lifeboat_repo::{Backup, Identities};
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use super::outcomes::Outcomes;
 use super::scratch::Scratch;
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
-use crate::render::{self, json as document};
+use crate::render::{self, json as document, text};
 
 pub(super) async fn run(cx: &Cx, args: Verify) -> Result<Exit> {
     let context = Context::load(cx)?;
@@ -107,21 +108,27 @@ pub(super) fn sentence(component: &str, report: &Report) -> String {
     let id = report.backup.id.short();
     let took = human_duration(report.took);
     let what = match report.level {
-        Level::List => format!("all {} files are there with their size", report.checked),
-        Level::Hash => format!("{} stored files are intact ({})", report.checked, human_bytes(report.bytes)),
+        Level::List => format!("{} there, with the right size", text::counted(report.checked, "stored file")),
+        Level::Hash => format!(
+            "{} intact ({})",
+            text::counted(report.checked, "stored file"),
+            human_bytes(report.bytes)
+        ),
         Level::Decrypt => format!("everything opens and is what it claims to be ({})", human_bytes(report.bytes)),
         Level::Restore => {
             let found = report.findings.as_ref();
             let (tables, rows) = found.map_or((0, 0), |findings| (findings.tables, findings.rows));
             format!(
-                "restored and checked ({}, {tables} tables, {rows} rows)",
-                human_bytes(report.bytes)
+                "restored and checked ({}, {}, {})",
+                human_bytes(report.bytes),
+                text::counted(tables, "table"),
+                text::counted(rows, "row")
             )
         }
     };
     let mut text = format!("{component}: backup {id}: {what} in {took}\n");
-    for line in report.findings.iter().flat_map(|findings| &findings.foreign_keys) {
-        text.push_str(&format!("  note: {line}; it was so in the source, too\n"));
+    for note in report.findings.iter().flat_map(Findings::notes) {
+        text.push_str(&format!("  note: {note}\n"));
     }
     text
 }

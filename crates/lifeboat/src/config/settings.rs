@@ -178,7 +178,16 @@ impl SecretRef {
         let process = args
             .iter()
             .fold(Process::new(program, SECRET_COMMAND_LIMIT), |process, arg| process.arg(arg));
-        Ok(Zeroizing::new(process.run().await?.stdout))
+        // Not `run`: its error quotes what the program said, and that may be the secret.
+        let output = process.finish().await?;
+        let stdout = Zeroizing::new(output.stdout);
+        if output.status.success() {
+            Ok(stdout)
+        } else {
+            let detail = format!("the command ended with {}; what it said is not shown", output.status);
+            Err(Error::new(ErrorKind::Failed, "read secret", self, detail)
+                .with_hint("run the command by hand to see what is wrong, then `lifeboat key check`"))
+        }
     }
 
     fn invalid(&self, detail: &str) -> Error {
@@ -220,5 +229,27 @@ impl fmt::Display for Encrypt {
             Self::Key(name) => f.write_str(name),
             Self::None => f.write_str("none"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_that_fails_keeps_its_secret() {
+        let script = "echo SECRET; echo SECRET >&2; exit 3";
+        let reference = SecretRef::Command(["sh", "-c", script].map(str::to_owned).to_vec());
+        let error = reference.read().await.unwrap_err();
+        assert!(error.detail().contains("exit status: 3"), "{error}");
+        let mut said = format!("{error} {error:?} {:?}", error.hint());
+        let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            said.push_str(&error.to_string());
+            cause = error.source();
+        }
+        assert!(!said.contains("SECRET"), "{said}");
+        let reference = SecretRef::Command(["sh", "-c", "echo SECRET"].map(str::to_owned).to_vec());
+        assert_eq!(reference.read().await.unwrap().as_str(), "SECRET");
     }
 }

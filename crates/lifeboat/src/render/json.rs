@@ -105,6 +105,7 @@ pub(crate) fn findings(findings: &Findings) -> Value {
     json!({
         "integrity": findings.integrity,
         "foreign_keys": findings.foreign_keys,
+        "unchecked": findings.unchecked,
         "differences": findings.differences,
         "rows": findings.rows,
         "tables": findings.tables,
