@@ -265,7 +265,7 @@ async fn put_backup(writer: &Writer, id: &BackupId, bytes: Vec<u8>) -> Result<()
             &writer.plan.component,
             "it took longer than its session may last (48 h)",
         )
-        .with_hint("run it again: what it stored is used where it still fits"));
+        .with_hint("find out what makes it so slow (the store, the network), then run it again"));
     }
     let key = writer.plan.component.folder()?.join(&format!("backups/{id}"))?;
     match writer.repository.store().put(&key, Bytes::from(bytes)).await? {
