@@ -10,6 +10,7 @@ use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, BackupPlan, FileMeta, Instance, Stats, Writer};
 
+use crate::proof;
 use crate::protected::Protected;
 
 /// What a person asks for.
@@ -45,6 +46,8 @@ pub struct Report {
 pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, request: Request) -> Result<Report> {
     let began = env.clock.monotonic();
     let repository = protected.repository().await?;
+    let damage = proof::damage(&protected.state_dir, &protected.component);
+    let damaged = damage.iter().find(|damage| !damage.renewed);
     let options = protected.source.capture_options();
     let clock = Arc::clone(&env.clock);
     let capture = compute::run("begin a capture", move || sqlite::begin(&options, clock)).await?;
@@ -59,7 +62,8 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         state_dir: protected.state_dir.clone(),
         tags: request.tags,
         reason: request.reason,
-        full: request.full,
+        // An incremental backup would share the damaged files.
+        full: request.full || damaged.is_some(),
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
     let pages = capture.pages();
@@ -86,6 +90,13 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
     let committed = writer.commit(moment_us, facts).await?;
     env.progress.finish();
     let mut notes = committed.notes;
+    if let Some(damaged) = damaged {
+        notes.push(format!(
+            "damage was found in backup {} ({}): everything was stored anew; `lifeboat verify` proves it",
+            damaged.backup, damaged.says
+        ));
+        proof::record_renewal(&protected.state_dir, &protected.component)?;
+    }
     notes.extend(captured.warnings);
     Ok(Report {
         backup: committed.backup,

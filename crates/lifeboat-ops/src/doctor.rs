@@ -194,6 +194,16 @@ fn encryption(protected: &Protected, key: Option<&KeyAtHand>, checks: &mut Vec<C
 
 fn space(protected: &Protected, checks: &mut Vec<Check>) {
     let Some(path) = &protected.store_path else { return };
+    if let Err(error) = rustix::fs::access(path, rustix::fs::Access::WRITE_OK) {
+        checks.push(Check::bad(
+            format!(
+                "the store {} cannot be written to ({}): no backup can be made",
+                path.display(),
+                std::io::Error::from(error)
+            ),
+            "mount it writable, or give this user write permission",
+        ));
+    }
     let Ok(stat) = rustix::fs::statvfs(path) else { return };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let size = protected.source.path().metadata().map_or(0, |meta| meta.len());

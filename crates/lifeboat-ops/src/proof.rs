@@ -1,6 +1,7 @@
 //! What was proven, when, and how long it took: a small file in the state folder.
 //!
-//! It is a cache for `status` and for estimates: losing it makes "proven" unknown, never green.
+//! It is a cache for `status` and for estimates: losing it makes "proven" unknown, never green. It also remembers where damage was found,
+//! so that the next backup does not build on it.
 
 use std::path::{Path, PathBuf};
 
@@ -54,10 +55,25 @@ pub struct Proof {
     pub bytes: u64,
 }
 
+/// A stored backup that did not open, or was not what it claims to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// Which backup (`SEQ-HASH`).
+    pub backup: String,
+    /// When it was found, microseconds since 1970.
+    pub at_us: i64,
+    /// What was found, one sentence.
+    pub says: String,
+    /// Whether a backup that shares nothing with it was made since.
+    pub renewed: bool,
+}
+
 #[derive(Serialize, Deserialize, Default)]
 struct ProofsJson {
     version: u32,
     proofs: Vec<Proof>,
+    #[serde(default)]
+    damage: Vec<Damage>,
 }
 
 fn path(state_dir: &Path, component: &ComponentName) -> PathBuf {
@@ -67,19 +83,59 @@ fn path(state_dir: &Path, component: &ComponentName) -> PathBuf {
 /// What was proven, oldest first. A missing or unreadable record is nothing proven.
 #[must_use]
 pub fn load(state_dir: &Path, component: &ComponentName) -> Vec<Proof> {
-    let text = std::fs::read(path(state_dir, component)).unwrap_or_default();
-    let json: ProofsJson = serde_json::from_slice(&text).unwrap_or_default();
-    if json.version == 1 { json.proofs } else { Vec::new() }
+    read(state_dir, component).proofs
 }
 
-/// Adds a proof.
-pub fn record(state_dir: &Path, component: &ComponentName, proof: Proof) -> Result<()> {
-    let mut proofs = load(state_dir, component);
-    proofs.push(proof);
-    if proofs.len() > KEPT {
-        proofs.drain(..proofs.len() - KEPT);
+/// Damage that nothing newer has been proven after.
+#[must_use]
+pub fn damage(state_dir: &Path, component: &ComponentName) -> Vec<Damage> {
+    read(state_dir, component).damage
+}
+
+fn read(state_dir: &Path, component: &ComponentName) -> ProofsJson {
+    let text = std::fs::read(path(state_dir, component)).unwrap_or_default();
+    let json: ProofsJson = serde_json::from_slice(&text).unwrap_or_default();
+    if json.version == 1 { json } else { ProofsJson::default() }
+}
+
+/// Remembers that a stored backup is damaged, until it or a newer one is proven.
+pub fn record_damage(state_dir: &Path, component: &ComponentName, damage: Damage) -> Result<()> {
+    let mut json = read(state_dir, component);
+    json.damage.retain(|known| known.backup != damage.backup);
+    json.damage.push(damage);
+    write(state_dir, component, json)
+}
+
+/// Remembers that a backup was made which shares nothing with the damaged ones.
+pub fn record_renewal(state_dir: &Path, component: &ComponentName) -> Result<()> {
+    let mut json = read(state_dir, component);
+    for damage in &mut json.damage {
+        damage.renewed = true;
     }
-    let bytes = serde_json::to_vec_pretty(&ProofsJson { version: 1, proofs })
+    write(state_dir, component, json)
+}
+
+/// Adds a proof. One that read all stored bytes ends what is known of damage in that backup and in older ones.
+pub fn record(state_dir: &Path, component: &ComponentName, proof: Proof) -> Result<()> {
+    let mut json = read(state_dir, component);
+    if proof.level > Level::List {
+        // Names begin with the sequence number, of fixed width.
+        json.damage
+            .retain(|damage| sequence(&damage.backup) > sequence(&proof.backup));
+    }
+    json.proofs.push(proof);
+    if json.proofs.len() > KEPT {
+        json.proofs.drain(..json.proofs.len() - KEPT);
+    }
+    write(state_dir, component, json)
+}
+
+fn sequence(name: &str) -> &str {
+    name.split('-').next().unwrap_or_default()
+}
+
+fn write(state_dir: &Path, component: &ComponentName, json: ProofsJson) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(&ProofsJson { version: 1, ..json })
         .map_err(|error| Error::new(ErrorKind::Bug, "encode", "the proofs", error.to_string()))?;
     let path = path(state_dir, component);
     durable::create_folder(&durable::parent_of(&path))?;

@@ -22,6 +22,7 @@ use lifeboat_repo::{Backup, Fetched, FileRecord, Identities, ReadPlan, Reader, R
 
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
+use crate::verify;
 use crate::words::counted;
 use staging::Staging;
 
@@ -158,8 +159,16 @@ pub async fn plan(
     identities: &Identities,
     destination: Destination,
 ) -> Result<Plan> {
-    let reader = Reader::open(env, repository, backup, identities).await?;
-    plan_with(protected, &reader, backup, destination).await
+    let planned = async {
+        let reader = Reader::open(env, repository, backup, identities).await?;
+        plan_with(protected, &reader, backup, destination).await
+    };
+    planned.await.inspect_err(|error| remember(env, protected, backup, error))
+}
+
+/// A state folder that cannot be written to must not hide what is wrong with the backup.
+fn remember(env: &Env, protected: &Protected, backup: &Backup, error: &Error) {
+    drop(verify::remember_damage(env, protected, backup, error));
 }
 
 async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, destination: Destination) -> Result<Plan> {
@@ -227,7 +236,7 @@ fn settle_destination(destination: Destination) -> Result<(Destination, Vec<Stri
 /// What a look at the running processes leaves open.
 fn blind_note(holders: &sqlite::Holders) -> Option<String> {
     holders.blind.then(|| {
-        "processes of other users could not be looked into: a lock of theirs would be seen, an idle connection may not. Make sure that the application is stopped, or run this as root".to_owned()
+        "some processes could not be looked into (those of other users, or outside this container): a lock of theirs would be seen, an idle connection may not. Make sure that the application is stopped".to_owned()
     })
 }
 
@@ -253,7 +262,9 @@ pub async fn run(
         notes: before,
         ..
     } = plan_with(protected, &reader, backup, destination).await?;
-    let staged = fetch_and_check(env, &reader, &destination, &id, accept_findings).await?;
+    let staged = fetch_and_check(env, &reader, &destination, &id, accept_findings)
+        .await
+        .inspect_err(|error| remember(env, protected, backup, error))?;
     let (file, path) = (staged.file.clone(), destination.path().to_path_buf());
     let Staged {
         staging,
@@ -445,6 +456,18 @@ fn nearest_folder(folder: &Path) -> Result<PathBuf> {
 }
 
 fn taken(path: &Path) -> Error {
+    if path.is_dir() {
+        return Error::new(
+            ErrorKind::Refused,
+            "restore to",
+            path.display(),
+            "it is a folder; a restore makes a file",
+        )
+        .with_hint(format!(
+            "name a file in it, for example `--to {}`",
+            path.join("restored.db").display()
+        ));
+    }
     Error::new(
         ErrorKind::Refused,
         "restore to",
@@ -513,6 +536,6 @@ mod tests {
         let mut holders = sqlite::Holders::default();
         assert_eq!(blind_note(&holders), None);
         holders.blind = true;
-        assert!(blind_note(&holders).is_some_and(|note| note.contains("processes of other users")));
+        assert!(blind_note(&holders).is_some_and(|note| note.contains("some processes could not be looked into")));
     }
 }

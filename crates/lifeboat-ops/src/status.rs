@@ -79,7 +79,8 @@ pub async fn run(env: &Env, protected: &Protected) -> Status {
         undo: Vec::new(),
     };
     if let Err(error) = fill(env, protected, &mut status).await {
-        status.worsen(Standing::NotReady, error.to_string());
+        let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        status.worsen(Standing::NotReady, format!("{error}{hint}"));
     }
     status
 }
@@ -140,8 +141,29 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
     };
     judge_age(env, protected, latest, status);
     judge_proof(env, protected, latest, status);
+    judge_damage(protected, latest, status);
     status.latest = Some(latest.clone());
     Ok(())
+}
+
+/// A `verify` or `restore` that found damage has the last word until something newer is proven.
+fn judge_damage(protected: &Protected, latest: &Backup, status: &mut Status) {
+    for damage in proof::damage(&protected.state_dir, &protected.component) {
+        let standing = if damage.backup == latest.id.to_string() {
+            Standing::NotReady
+        } else {
+            Standing::AtRisk
+        };
+        let next = if damage.renewed {
+            "everything was stored anew since: `lifeboat verify` proves it"
+        } else {
+            "`lifeboat backup` stores everything anew, `lifeboat verify` proves it"
+        };
+        status.worsen(
+            standing,
+            format!("backup {} is damaged ({}); {next}", damage.backup, damage.says),
+        );
+    }
 }
 
 fn judge_age(env: &Env, protected: &Protected, latest: &Backup, status: &mut Status) {

@@ -8,7 +8,7 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, Listing, Reader, Repository, scrub};
 
 pub use crate::proof::Level;
-use crate::proof::{self, Proof};
+use crate::proof::{self, Damage, Proof};
 use crate::protected::Protected;
 use crate::restore::{self, Destination, Findings};
 
@@ -63,6 +63,37 @@ pub fn check_listing(protected: &Protected, listing: &Listing) -> Result<()> {
 
 /// Proves one backup. `scratch` is where level `restore` restores to; it is removed afterwards, also after a failure.
 pub async fn run(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    level: Level,
+    identities: &Identities,
+    scratch: PathBuf,
+) -> Result<Report> {
+    let proven = prove(env, protected, repository, backup, level, identities, scratch).await;
+    if let Err(error) = &proven {
+        // A state folder that cannot be written to must not hide what is wrong with the backup.
+        drop(remember_damage(env, protected, backup, error));
+    }
+    proven
+}
+
+/// Writes down that a stored backup is damaged: `status` tells it, and the next backup does not build on it.
+pub(crate) fn remember_damage(env: &Env, protected: &Protected, backup: &Backup, error: &Error) -> Result<()> {
+    if error.kind() != ErrorKind::Corrupt {
+        return Ok(());
+    }
+    let damage = Damage {
+        backup: backup.id.to_string(),
+        at_us: env.clock.wall_us(),
+        says: error.to_string(),
+        renewed: false,
+    };
+    proof::record_damage(&protected.state_dir, &protected.component, damage)
+}
+
+async fn prove(
     env: &Env,
     protected: &Protected,
     repository: &Repository,

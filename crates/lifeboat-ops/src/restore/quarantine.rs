@@ -141,8 +141,18 @@ pub fn real_path(path: &Path) -> Result<PathBuf> {
     ))
 }
 
+/// A locked folder. Unlocked by hand: a child that is just being started has a copy of the descriptor, which would keep it locked.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file unlocks it as well, only later.
+        drop(self.0.unlock());
+    }
+}
+
 /// Keeps other runs from replacing or settling anything in the folder of `path`. The kernel gives the lock back however a run ends.
-fn lock(path: &Path) -> Result<Option<File>> {
+fn lock(path: &Path) -> Result<Option<Lock>> {
     let parent = durable::parent_of(path);
     let folder = match File::open(&parent) {
         Ok(folder) => folder,
@@ -150,7 +160,7 @@ fn lock(path: &Path) -> Result<Option<File>> {
         Err(error) => return Err(Error::io("open", parent.display(), error)),
     };
     match folder.try_lock() {
-        Ok(()) => Ok(Some(folder)),
+        Ok(()) => Ok(Some(Lock(folder))),
         Err(TryLockError::WouldBlock) => Err(Error::new(
             ErrorKind::Locked,
             "replace the database",

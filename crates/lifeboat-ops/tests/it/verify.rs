@@ -139,3 +139,51 @@ async fn keys_that_others_can_read_are_told_by_the_doctor() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_cannot_be_written_to_is_told_by_the_doctor() {
+    use lifeboat_ops::doctor::{self, Outcome};
+    let mut world = World::new(10).await;
+    let told = |checks: &[doctor::Check]| {
+        checks
+            .iter()
+            .any(|check| check.outcome == Outcome::Bad && check.says.contains("no backup can be made"))
+    };
+    let whole = doctor::run(&world.env, &world.protected, "test", None).await;
+    assert!(!told(&whole), "{whole:?}");
+    world.protected.store_path = Some(world.folder.join("not mounted"));
+    let gone = doctor::run(&world.env, &world.protected, "test", None).await;
+    assert!(told(&gone), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_damage_was_found_status_says_so_and_the_next_backup_does_not_build_on_it() {
+    let mut world = World::new(2000).await;
+    world.protected.rpo = Some(std::time::Duration::from_secs(3600));
+    let first = world.back_up().await.unwrap();
+    let _proof = prove(&world, Level::Restore).await.unwrap();
+    let store = world.protected.store_path.clone().unwrap();
+    let stored = files(&store).unwrap();
+    let pack = stored.iter().find(|key| key.to_string().contains("/packs/")).unwrap();
+    corrupt(&store, pack, &Damage::FlipBit { byte: 5000, bit: 3 }).unwrap();
+    for level in [Level::Hash, Level::Decrypt, Level::Restore] {
+        assert_eq!(kind_of(prove(&world, level).await), ErrorKind::Corrupt);
+        let damaged = status::run(&world.env, &world.protected).await;
+        assert_eq!(damaged.standing, Standing::NotReady, "{:?}", damaged.reasons);
+    }
+    let second = world.back_up().await.unwrap();
+    assert!(second.backup.header.parent.is_none());
+    assert!(
+        second.notes.iter().any(|note| note.contains(&first.backup.id.to_string())),
+        "{:?}",
+        second.notes
+    );
+    let unproven = status::run(&world.env, &world.protected).await;
+    assert_eq!(unproven.standing, Standing::AtRisk, "{:?}", unproven.reasons);
+    // Made anew once, not with every backup until somebody proves it.
+    let third = world.back_up().await.unwrap();
+    assert_eq!(third.backup.header.parent, Some(second.backup.id.to_string()));
+    let _proof = prove(&world, Level::Restore).await.unwrap();
+    let proven = status::run(&world.env, &world.protected).await;
+    assert_eq!(proven.standing, Standing::Ready, "{:?}", proven.reasons);
+}

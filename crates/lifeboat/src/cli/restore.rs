@@ -147,7 +147,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
             &ask::this_command_with(&["--yes"]),
         )?;
     }
-    let (env, destination) = (&cx.env, plan.destination);
+    let (env, destination, told) = (&cx.env, plan.destination, plan.notes);
     let report = restore::run(
         env,
         &protected,
@@ -159,7 +159,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
     )
     .await?;
     cx.env.progress.finish();
-    for note in &report.notes {
+    for note in report.notes.iter().filter(|note| !told.contains(note)) {
         cx.out.note(&format!("note: {}: {note}", component.name));
     }
     finish(cx, context, component, args, report).await

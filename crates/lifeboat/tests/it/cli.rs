@@ -423,3 +423,23 @@ fn the_version_and_completions_are_printed() {
         );
     }
 }
+
+#[test]
+fn a_folder_as_destination_and_an_empty_store_say_what_to_do() {
+    let world = World::protected();
+    let refused = world.run(&["restore", "shop", "--to", "home"]).ends(6);
+    assert!(refused.stderr.contains("it is a folder"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--to home/restored.db"), "{}", refused.stderr);
+    std::fs::rename(world.path("lifeboat-backups"), world.path("away")).unwrap();
+    std::fs::create_dir(world.path("lifeboat-backups")).unwrap();
+    let status = world.run(&["status"]).ends(1);
+    assert!(
+        status.stdout.contains("check that the right disk is mounted"),
+        "{}",
+        status.stdout
+    );
+    assert!(
+        world.files("lifeboat-backups").is_empty(),
+        "something was written beside the mount"
+    );
+}
