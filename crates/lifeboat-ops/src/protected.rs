@@ -100,7 +100,7 @@ impl Protected {
         let path = Self::instance_key(&self.state_dir);
         let instance = Instance::load(name, &path).map_err(|error| {
             if error.kind() == ErrorKind::NotFound {
-                error.with_kind(ErrorKind::ConfigInvalid).with_hint("this installation has no signing key yet: `lifeboat init` makes one and writes its public half into lifeboat.yaml")
+                error.with_kind(ErrorKind::ConfigInvalid).with_hint("bring it back from a copy of the state folder; or let `lifeboat init` make a new one, and write its public half into lifeboat.yaml under `instances:`")
             } else {
                 error
             }

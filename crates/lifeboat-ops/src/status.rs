@@ -7,7 +7,7 @@ use std::time::Duration;
 use lifeboat_model::estimate::{Estimate, Run, estimate};
 use lifeboat_model::time::human_duration;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::Backup;
+use lifeboat_repo::{Backup, Identities, Reader};
 
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
@@ -86,6 +86,20 @@ pub async fn run(env: &Env, protected: &Protected) -> Status {
 }
 
 impl Status {
+    /// Takes into account whether the private key that is configured here opens the newest backup. Where none is configured, a restore
+    /// happens elsewhere, and this is not asked.
+    pub async fn judge_key(&mut self, env: &Env, protected: &Protected, identities: Result<Identities>) {
+        let Some(latest) = self.latest.clone() else { return };
+        let opened = async {
+            let repository = protected.repository().await?;
+            Reader::open(env, &repository, &latest, &identities?).await.map(drop)
+        };
+        if let Err(error) = opened.await {
+            let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            self.worsen(Standing::NotReady, format!("{error}{hint}"));
+        }
+    }
+
     fn worsen(&mut self, standing: Standing, reason: String) {
         self.standing = self.standing.max(standing);
         self.reasons.push(reason);

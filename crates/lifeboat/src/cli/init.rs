@@ -90,6 +90,9 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
             ));
         }
     }
+    if let Some(refused) = renew_instance(cx, &context)? {
+        return Err(refused);
+    }
     let mut finished = true;
     for component in context.select(&[])? {
         let protected = context.protected(component, None).await?;
@@ -281,4 +284,29 @@ fn finish(cx: &Cx, context: &Context, args: &Init, public_key: Option<String>, d
     });
     cx.out.result("init", body, &text)?;
     Ok(Exit::OK)
+}
+
+/// The signing key of a lost state folder: a new one is made. The configuration is a person's: they are told what to write there.
+fn renew_instance(cx: &Cx, context: &Context) -> Result<Option<Error>> {
+    let (settings, path) = (&context.settings, Protected::instance_key(&context.settings.state_dir));
+    if path
+        .try_exists()
+        .map_err(|error| Error::io("look at", path.display(), error))?
+    {
+        return Ok(None);
+    }
+    durable::create_folder(&settings.state_dir)?;
+    let instance = Instance::create(&cx.env, &settings.instance_name, &path)?;
+    let error = Error::new(
+        ErrorKind::ConfigInvalid,
+        "use the instance key",
+        path.display(),
+        "the old one is gone, a new one was made just now, and the configuration does not trust it yet",
+    );
+    Ok(Some(error.with_hint(format!(
+        "add this line under `instances:` in {}, leave the old one for the old backups, then run `lifeboat backup`: {}-new: \"{}\"",
+        settings.path.display(),
+        settings.instance_name,
+        instance.public_key()
+    ))))
 }

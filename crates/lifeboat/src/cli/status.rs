@@ -20,7 +20,12 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
     for component in components {
         let (status, exit) = match context.protected(component, None).await {
             Ok(protected) => {
-                let status = status::run(&cx.env, &protected).await;
+                let mut status = status::run(&cx.env, &protected).await;
+                let has_key = context.key_of(component)?.is_some_and(|key| key.identity.is_some());
+                if has_key {
+                    let identities = context.identities(component).await;
+                    status.judge_key(&cx.env, &protected, identities).await;
+                }
                 let exit = status.failure().map_or(Exit::OK, Exit::of);
                 (status, exit)
             }

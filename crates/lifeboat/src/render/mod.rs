@@ -44,7 +44,9 @@ pub(crate) fn print(text: &str) -> Result<()> {
     let mut stdout = anstream::stdout().lock();
     let written = write_whole(&mut stdout, text);
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write to", "stdout", error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write to", "stdout", error).with_hint(
+            "the command did its work, only its report is missing: `lifeboat list` and `lifeboat status` show how things stand",
+        )),
         _ => Ok(()),
     }
 }

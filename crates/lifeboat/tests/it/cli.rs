@@ -430,6 +430,7 @@ fn a_folder_as_destination_and_an_empty_store_say_what_to_do() {
     let refused = world.run(&["restore", "shop", "--to", "home"]).ends(6);
     assert!(refused.stderr.contains("it is a folder"), "{}", refused.stderr);
     assert!(refused.stderr.contains("--to home/restored.db"), "{}", refused.stderr);
+    #[expect(clippy::disallowed_methods, reason = "the disaster of the test")]
     std::fs::rename(world.path("lifeboat-backups"), world.path("away")).unwrap();
     std::fs::create_dir(world.path("lifeboat-backups")).unwrap();
     let status = world.run(&["status"]).ends(1);
@@ -441,5 +442,61 @@ fn a_folder_as_destination_and_an_empty_store_say_what_to_do() {
     assert!(
         world.files("lifeboat-backups").is_empty(),
         "something was written beside the mount"
+    );
+}
+
+#[test]
+fn status_is_not_ready_when_the_key_here_does_not_open_the_backups() {
+    let world = World::protected();
+    world.run(&["status"]).ends(0);
+    let key = world.key();
+    let away = world.path("key-away");
+    #[expect(clippy::disallowed_methods, reason = "the disaster of the test")]
+    std::fs::rename(&key, &away).unwrap();
+    let gone = world.run(&["status"]).ends(1);
+    assert!(
+        gone.stdout.contains("not ready") && gone.stdout.contains("lifeboat key check"),
+        "{}",
+        gone.stdout
+    );
+    world.run(&["key", "new", &key.display().to_string()]).ends(0);
+    let wrong = world.run(&["status"]).ends(1);
+    assert!(wrong.stdout.contains("none of the private keys fits"), "{}", wrong.stdout);
+}
+
+#[test]
+fn a_lost_state_folder_has_a_way_back_to_backups() {
+    let world = World::protected();
+    std::fs::remove_file(world.path(".lifeboat/instance.key")).unwrap();
+    let lost = world.run(&["backup"]).ends(7);
+    assert!(lost.stderr.contains("lifeboat init"), "{}", lost.stderr);
+    let renewed = world.run(&["init", "--yes"]).ends(7);
+    let line = renewed
+        .stderr
+        .split_once("`lifeboat backup`: ")
+        .and_then(|(_, rest)| rest.lines().next())
+        .expect("the line to add");
+    world.edit_config("instances:\n", &format!("instances:\n  {line}\n"));
+    world.run(&["backup"]).ends(0);
+    world.run(&["verify", "--all"]).ends(0);
+}
+
+#[test]
+fn a_report_that_cannot_be_printed_does_not_deny_what_was_done() {
+    let world = World::protected();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let child = world
+        .command()
+        .arg("backup")
+        .stdout(full)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("the command did its work") && !said.contains("nothing was published"),
+        "{said}"
     );
 }
