@@ -236,6 +236,13 @@ fn accept_parent(
     if newest.is_some_and(|moment| moment > now_us) {
         notes.push("the clock of this machine is behind the moment of an earlier backup: backups are ordered by number, but check the clock".into());
     }
+    if let Some(rejected) = listing.rejected.first() {
+        let count = listing.rejected.len();
+        notes.push(format!(
+            "{count} stored backups of this component do not count, for example {}: {}",
+            rejected.name, rejected.reason
+        ));
+    }
     let Some(state) = proposed else { return Ok(None) };
     let folder = component.folder()?;
     let prune = folder.join("prune")?;
