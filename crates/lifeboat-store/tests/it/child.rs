@@ -46,7 +46,14 @@ pub fn unprivileged(name: &str, folder: &Path) {
     let program = tempfile::tempdir().unwrap();
     std::fs::set_permissions(program.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = program.path().join("tests");
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    // By another process: a descriptor of ours, open for writing, could be inherited by what another test starts meanwhile, and the
+    // kernel does not start a program that somebody has open for writing.
+    let copied = Command::new("cp")
+        .arg(std::env::current_exe().unwrap())
+        .arg(&copy)
+        .status()
+        .unwrap();
+    assert!(copied.success());
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(&copy);
     command.arg("--exact").arg(name).env(FOLDER, folder).current_dir("/");
