@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
-use super::alternate::{Side, alternate};
+use super::alternate::{Side, alternate, median};
 use super::measure::measured;
 use super::{Figures, Options, data, ratio};
 use crate::setup::{self, Need};
@@ -34,34 +34,53 @@ const WRITE: &str = include_str!("../../python/sqlite_writer.py");
 /// How long a writer is watched alone.
 const BASELINE: Duration = Duration::from_secs(5);
 
-/// Stalls in WAL and rollback mode, and the time of a capture.
+/// How long `sqlite3 .backup` may try while somebody writes. It begins anew after every commit of another process.
+const PATIENCE_S: u64 = 15;
+
+/// Stalls in WAL and rollback mode, and the time of a capture with and without a writer.
 pub(super) fn run(options: &Options) -> Result<Figures> {
     setup::packages(NEEDS)?;
     let wal = Stand::new(options, "wal")?;
     let quiet = alternate(
-        "capture",
+        "capture without a writer",
         options.rounds,
         vec![
             Side::new("lifeboat", |_| Ok(wal.capture()?.seconds)),
-            Side::new("sqlite3", |_| wal.sqlite_backup()),
+            Side::new("sqlite3", |_| Ok(wal.sqlite_backup()?.0)),
         ],
     )?;
-    let (stall, baseline) = wal.stall(options.rounds)?;
-    let rollback = Stand::new(options, "delete")?;
-    let (rollback_stall, rollback_baseline) = rollback.stall(options.rounds)?;
-    println!("  longest transaction without a capture: WAL {baseline:.1} ms, rollback {rollback_baseline:.1} ms");
+    let busy = wal.under_a_writer(options.rounds, true)?;
+    let rollback = Stand::new(options, "delete")?.under_a_writer(options.rounds, false)?;
+    println!(
+        "  longest transaction without a capture: WAL {:.1} ms, rollback {:.1} ms",
+        busy.baseline_ms, rollback.baseline_ms
+    );
+    let side = |index: usize| quiet.get(index).copied().flatten();
     Ok(vec![
-        ("writer_stall_ms", Some(stall)),
-        ("writer_stall_rollback_ms", Some(rollback_stall)),
-        ("writer_baseline_ms", Some(baseline)),
-        ("writer_baseline_rollback_ms", Some(rollback_baseline)),
-        (
-            "capture_vs_sqlite_backup",
-            ratio(quiet.get(1).copied().flatten(), quiet.first().copied().flatten()),
-        ),
-        ("capture_s", quiet.first().copied().flatten()),
-        ("sqlite_backup_s", quiet.get(1).copied().flatten()),
+        ("writer_stall_ms", Some(busy.stall_ms)),
+        ("writer_stall_rollback_ms", Some(rollback.stall_ms)),
+        ("writer_baseline_ms", Some(busy.baseline_ms)),
+        ("writer_baseline_rollback_ms", Some(rollback.baseline_ms)),
+        // A lower bound where the peer did not end: see `sqlite_backup_ended`.
+        ("capture_vs_sqlite_backup", ratio(busy.sqlite_backup_s, busy.capture_s)),
+        ("sqlite_backup_ended", busy.sqlite_backup_ended),
+        ("capture_s", busy.capture_s),
+        ("capture_vs_sqlite_backup_quiet", ratio(side(1), side(0))),
+        ("capture_quiet_s", side(0)),
+        ("sqlite_backup_quiet_s", side(1)),
     ])
+}
+
+/// What was seen while a writer ran.
+#[derive(Debug)]
+struct Busy {
+    stall_ms: f64,
+    baseline_ms: f64,
+    capture_s: Option<f64>,
+    /// Until it ended or was ended.
+    sqlite_backup_s: Option<f64>,
+    /// Share of the rounds in which it ended by itself.
+    sqlite_backup_ended: Option<f64>,
 }
 
 /// One capture: how long it took, and from when to when.
@@ -151,26 +170,43 @@ impl<'bench> Stand<'bench> {
         Ok(config)
     }
 
-    /// What people do without us: the shell's backup command, made durable.
-    fn sqlite_backup(&self) -> Result<f64> {
+    /// What people do without us: the shell's backup command, made durable. Returns how long it took, and whether it ended by itself
+    /// within [`PATIENCE_S`].
+    fn sqlite_backup(&self) -> Result<(f64, bool)> {
         let to = self.folder.join("copy.db");
         if to.try_exists()? {
             std::fs::remove_file(&to)?;
         }
         data::sync(&self.folder)?;
-        let mut command = Command::new("sqlite3");
-        let run = measured(command.arg(&self.database).arg(format!(".backup '{}'", to.display())))?;
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "timeout \"$1\" sqlite3 \"$2\" \".backup '$3'\" || echo \"did not end: $?\"",
+            "sh",
+        ]);
+        command.arg(PATIENCE_S.to_string()).arg(&self.database).arg(&to);
+        let run = measured(&mut command)?;
+        let ended = match run.stdout.trim() {
+            "" => true,
+            "did not end: 124" => false,
+            other => bail!("sqlite3 .backup failed: {other}"),
+        };
         let began = std::time::Instant::now();
         data::sync(&self.folder)?;
         let seconds = run.seconds + began.elapsed().as_secs_f64();
-        std::fs::remove_file(&to)?;
-        Ok(seconds)
+        for leftover in ["copy.db", "copy.db-journal"] {
+            let leftover = self.folder.join(leftover);
+            if leftover.try_exists()? {
+                std::fs::remove_file(leftover)?;
+            }
+        }
+        Ok((seconds, ended))
     }
 
-    /// The longest transaction during our captures and without them, in milliseconds.
-    fn stall(&self, rounds: usize) -> Result<(f64, f64)> {
+    /// Captures, and where asked for the peer's backups, in turn under one writer.
+    fn under_a_writer(&self, rounds: usize, with_peer: bool) -> Result<Busy> {
         let writer = Writer::start(&self.database)?;
-        let mut windows = Vec::new();
+        let (mut windows, mut ours, mut theirs, mut ended) = (Vec::new(), Vec::new(), Vec::new(), 0_u32);
         let quiet_from = now()?;
         std::thread::sleep(BASELINE);
         let quiet = (quiet_from, now()?);
@@ -178,6 +214,14 @@ impl<'bench> Stand<'bench> {
             let capture = self.capture()?;
             windows.push(capture.window);
             println!("  capture under a writer: {:.3} s", capture.seconds);
+            ours.push(capture.seconds);
+            if with_peer {
+                let (seconds, done) = self.sqlite_backup()?;
+                let word = if done { "" } else { ", not ended" };
+                println!("  sqlite3 .backup under the same writer: {seconds:.3} s{word}");
+                theirs.push(seconds);
+                ended += u32::from(done);
+            }
         }
         let samples = writer.stop()?;
         let longest = |windows: &[(f64, f64)]| {
@@ -187,8 +231,14 @@ impl<'bench> Stand<'bench> {
             during.map(|(began, ended)| (ended - began) * 1000.0).max_by(f64::total_cmp)
         };
         println!("  {} transactions were timed", samples.len());
-        let stall = longest(&windows).context("no transaction overlapped a capture")?;
-        Ok((stall, longest(&[quiet]).context("no transaction without a capture")?))
+        let share = f64::from(ended) / f64::from(u32::try_from(rounds)?);
+        Ok(Busy {
+            stall_ms: longest(&windows).context("no transaction overlapped a capture")?,
+            baseline_ms: longest(&[quiet]).context("no transaction without a capture")?,
+            capture_s: median(ours),
+            sqlite_backup_s: median(theirs),
+            sqlite_backup_ended: with_peer.then_some(share),
+        })
     }
 }
 
