@@ -1,7 +1,7 @@
 //! A file that restored bytes are written to, and made durable while more of them come.
 //!
 //! Left alone, the kernel begins to write when gigabytes are dirty, so that a restore would first compute and then wait for the disk. A
-//! thread of its own syncs every 64 MiB: computing and writing go side by side, and little is left for the end.
+//! thread of its own syncs every 16 MiB: computing and writing go side by side, and little is left for the end.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,7 +15,7 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use crate::flow::PageSink;
 
 /// Bytes between two syncs.
-const FLUSH_BYTES: u64 = 64 << 20;
+const FLUSH_BYTES: u64 = 16 << 20;
 
 /// A [`PageSink`] over a file.
 #[derive(Debug)]
