@@ -91,7 +91,7 @@ struct Server {
 
 impl Server {
     fn start() -> Result<Self> {
-        let folder = PathBuf::from(sh::output(&mut sh::program("mktemp", ["-d", "--tmpdir", "lifeboat-bench-XXXXXXXX"]))?.trim());
+        let folder = PathBuf::from(sh::output(&mut sh::program("mktemp", ["-d"]))?.trim());
         let as_user = setup::is_root()?;
         if as_user {
             sh::run(sh::program("chown", [USER]).arg(&folder))?;
