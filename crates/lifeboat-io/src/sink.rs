@@ -2,10 +2,13 @@
 //!
 //! Left alone, the kernel begins to write when gigabytes are dirty, so that a restore would first compute and then wait for the disk. A
 //! thread of its own syncs every 16 MiB: computing and writing go side by side, and little is left for the end.
+//!
+//! Where nobody reads the file back soon, large pieces go around the page cache altogether (`O_DIRECT`).
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -16,6 +19,10 @@ use crate::flow::PageSink;
 
 /// Bytes between two syncs.
 const FLUSH_BYTES: u64 = 16 << 20;
+/// What a write around the page cache must be aligned to, in memory, in the file and in length: the largest block of any disk met so far.
+const BLOCK_BYTES: usize = 4096;
+/// Smaller pieces go through the page cache, which joins them; the disk would be asked for each of them alone.
+const DIRECT_BYTES: usize = 64 << 10;
 
 /// A [`PageSink`] over a file.
 #[derive(Debug)]
@@ -23,7 +30,65 @@ pub struct FileSink {
     file: Arc<File>,
     name: String,
     written: AtomicU64,
+    direct: Option<Direct>,
     flusher: Mutex<Option<Flusher>>,
+}
+
+/// The same file, opened once more to write around the page cache.
+#[derive(Debug)]
+struct Direct {
+    file: File,
+    /// Some file systems take the flag and then refuse the writes.
+    refused: AtomicBool,
+    /// Aligned room, taken and given back.
+    rooms: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Direct {
+    fn open(file: &File) -> Option<Self> {
+        let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let file = File::options().write(true).custom_flags(flags).open(path).ok()?;
+        Some(Self {
+            file,
+            refused: AtomicBool::new(false),
+            rooms: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Writes `bytes`, or says `false` where they have to go another way.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<bool> {
+        let fits =
+            bytes.len() >= DIRECT_BYTES && bytes.len().is_multiple_of(BLOCK_BYTES) && offset.is_multiple_of(BLOCK_BYTES as u64);
+        if !fits || self.refused.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        // Safe code cannot ask the allocator for an alignment: room for one block more, and the aligned part of it.
+        let mut room = self
+            .rooms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default();
+        if room.len() < bytes.len() + BLOCK_BYTES {
+            room.resize(bytes.len() + BLOCK_BYTES, 0);
+        }
+        let start = room.as_ptr().align_offset(BLOCK_BYTES);
+        let Some(aligned) = room.get_mut(start..start + bytes.len()) else {
+            return Ok(false);
+        };
+        aligned.copy_from_slice(bytes);
+        let outcome = self.file.write_all_at(aligned, offset);
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+                self.refused.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// The syncing thread; it ends when nobody can wake it any more.
@@ -40,8 +105,20 @@ impl FileSink {
             file: Arc::new(file),
             name: name.into(),
             written: AtomicU64::new(0),
+            direct: None,
             flusher: Mutex::new(None),
         }
+    }
+
+    /// For a file of `size_bytes` that nobody reads back soon: large pieces go around the page cache, where the file system lets them. A
+    /// restore then neither pushes out of memory what the machine's other programs read, nor waits for memory to copy into.
+    pub fn around_cache(mut self, size_bytes: u64) -> Result<Self> {
+        // Writing beyond the end of a file makes the kernel take turns.
+        self.file
+            .set_len(size_bytes)
+            .map_err(|error| Error::io("set the size of", &self.name, error))?;
+        self.direct = Direct::open(&self.file);
+        Ok(self)
     }
 
     /// Wakes the flusher, or starts it. Where no thread can be had, `finish` does all the syncing.
@@ -86,9 +163,13 @@ impl FileSink {
 
 impl PageSink for FileSink {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|error| Error::io("write", &self.name, error))?;
+        let failed = |error| Error::io("write", &self.name, error);
+        if let Some(direct) = &self.direct
+            && direct.write_at(offset, bytes).map_err(failed)?
+        {
+            return Ok(());
+        }
+        self.file.write_all_at(bytes, offset).map_err(failed)?;
         let length = bytes.len() as u64;
         let before = self.written.fetch_add(length, Ordering::Relaxed);
         if before / FLUSH_BYTES != (before + length) / FLUSH_BYTES {

@@ -185,9 +185,9 @@ async fn restore(env: &Env, store: PathBuf, state: PathBuf, to: &Path) -> Result
             std::fs::create_dir_all(parent)?;
         }
         let target = File::options().read(true).write(true).create_new(true).open(&path)?;
-        let fetched = reader
-            .restore(file, Arc::new(FileSink::new(target, file.meta.path.clone())), false)
-            .await?;
+        // As a database's folder is restored: nobody reads it back at once.
+        let sink = FileSink::new(target, file.meta.path.clone()).around_cache(file.size_bytes)?;
+        let fetched = reader.restore(file, Arc::new(sink), false).await?;
         fetched_bytes += fetched.fetched_bytes;
         written_bytes += fetched.written_bytes;
     }

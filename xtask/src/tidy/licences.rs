@@ -17,6 +17,7 @@ const ALLOWED: &[&str] = &[
     "BSD-3-Clause",
     "BSL-1.0",
     "CC0-1.0",
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",
@@ -47,6 +48,12 @@ const BANNED: &[(&str, &str)] = &[
     ("sqlx", "links a second SQLite; rusqlite is used"),
     ("git2", "links C libraries that nothing here needs"),
     ("md5", "no broken hash decides anything here"),
+];
+
+/// Who may bring a banned crate along all the same: no other library does what they do.
+const BROUGHT_BY: &[(&str, &[&str])] = &[
+    ("chrono", &["object_store", "s3s"]),
+    ("time", &["s3s", "x509-parser", "asn1-rs"]),
 ];
 
 /// Cryptography that must exist once: two versions are two places to patch.
@@ -113,12 +120,29 @@ pub(super) fn licences(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// Nothing that is banned, at any depth.
+/// Nothing that is banned, at any depth, unless only those bring it that may.
 pub(super) fn banned(tree: &Tree) -> Vec<String> {
     packages(tree)
         .filter_map(|package| BANNED.iter().find(|(name, _)| *name == text(package, "name")))
-        .map(|(name, reason)| format!("{name} is not let in: {reason}"))
+        .filter_map(|(name, reason)| {
+            let allowed = BROUGHT_BY.iter().find(|(banned, _)| banned == name);
+            let allowed = allowed.map_or::<&[&str], _>(&[], |(_, by)| by);
+            let others: Vec<&str> = dependents(tree, name).filter(|by| !allowed.contains(by)).collect();
+            (allowed.is_empty() || !others.is_empty()).then(|| format!("{name} is not let in ({}): {reason}", others.join(", ")))
+        })
         .collect()
+}
+
+/// The packages that ask for `name`, by themselves or as an option.
+fn dependents<'tree>(tree: &'tree Tree, name: &'tree str) -> impl Iterator<Item = &'tree str> {
+    packages(tree).filter_map(move |package| {
+        let mut wanted = package.get("dependencies").and_then(Value::as_array).into_iter().flatten();
+        let asks = wanted.any(|dependency| {
+            let optional = dependency.get("optional").and_then(Value::as_bool).unwrap_or(false);
+            text(dependency, "name") == name && !optional && text(dependency, "kind") != "dev"
+        });
+        asks.then(|| text(package, "name"))
+    })
 }
 
 /// Each piece of cryptography in one version, or with a reason.

@@ -61,6 +61,43 @@ fn a_file_that_becomes_shorter_is_an_error_and_not_zeros() {
 }
 
 #[test]
+fn what_goes_around_the_cache_and_what_does_not_end_in_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    let open = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
+    let size = (1 << 20) + 77;
+    let expected: Vec<u8> = (0..size).map(|at: usize| u8::try_from(at * 31 % 251).unwrap()).collect();
+    let sink = FileSink::new(open, "out").around_cache(size as u64).unwrap();
+    for (index, piece) in expected.chunks(128 << 10).enumerate() {
+        sink.write_at(index as u64 * (128 << 10), piece).unwrap();
+    }
+    // A base first, then pages over it, as a restore does; one of them lies across two direct writes, one is not aligned.
+    for (offset, length) in [(8192, 8192), ((128 << 10) - 4096, 8192), (300_001, 70_000)] {
+        sink.write_at(offset as u64, &vec![7; length]).unwrap();
+    }
+    sink.write_at(256 << 10, &vec![9; 128 << 10]).unwrap();
+    let mut expected = expected;
+    for (offset, length, byte) in [
+        (8192, 8192, 7),
+        ((128 << 10) - 4096, 8192, 7),
+        (300_001, 70_000, 7),
+        (256 << 10, 128 << 10, 9),
+    ] {
+        expected[offset..offset + length].fill(byte);
+    }
+    let mut back = vec![0; 4096];
+    sink.read_at(256 << 10, &mut back).unwrap();
+    assert_eq!(back, vec![9; 4096]);
+    sink.finish(size as u64).unwrap();
+    assert!(std::fs::read(&path).unwrap() == expected);
+}
+
+#[test]
 fn a_sink_takes_places_in_any_order_and_ends_at_its_size() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out");
