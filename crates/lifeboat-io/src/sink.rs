@@ -110,13 +110,19 @@ impl FileSink {
         }
     }
 
-    /// For a file of `size_bytes` that nobody reads back soon: large pieces go around the page cache, where the file system lets them. A
-    /// restore then neither pushes out of memory what the machine's other programs read, nor waits for memory to copy into.
+    /// For a file of `size_bytes`, most of it data, that nobody reads back soon: large pieces go around the page cache, where the file
+    /// system lets them. A restore then neither pushes out of memory what the machine's other programs read, nor waits for memory to copy
+    /// into. Its room is taken at once: a disk that is too small is found now.
     pub fn around_cache(mut self, size_bytes: u64) -> Result<Self> {
-        // Writing beyond the end of a file makes the kernel take turns.
-        self.file
-            .set_len(size_bytes)
-            .map_err(|error| Error::io("set the size of", &self.name, error))?;
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        if size_bytes > 0 {
+            // Writes into room that is not there yet, or beyond the end, make the kernel take turns.
+            match fallocate(&self.file, FallocateFlags::empty(), 0, size_bytes) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(error) => return Err(Error::io("make room for", &self.name, error.into())),
+            }
+        }
         self.direct = Direct::open(&self.file);
         Ok(self)
     }
