@@ -2,4 +2,5 @@
 //!
 //! Knows databases and files, and nothing about the repository, the stores or schedules.
 
+pub mod files;
 pub mod sqlite;

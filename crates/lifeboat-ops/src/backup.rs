@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_engine::sqlite::{self, Facts};
+use lifeboat_engine::{files as tree, sqlite};
 use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, BackupPlan, FileMeta, Instance, Stats, Writer};
@@ -24,6 +24,35 @@ pub struct Request {
     pub full: bool,
 }
 
+/// What the engine counted.
+#[derive(Debug, Clone)]
+pub enum Facts {
+    /// Of a database, in the transaction that read its pages.
+    Sqlite(sqlite::Facts),
+    /// Of files, while they were read.
+    Files(tree::Facts),
+}
+
+impl Facts {
+    /// The facts of a database, where it is one.
+    #[must_use]
+    pub fn sqlite(&self) -> Option<&sqlite::Facts> {
+        match self {
+            Self::Sqlite(facts) => Some(facts),
+            Self::Files(_) => None,
+        }
+    }
+
+    /// The facts of files, where it is files.
+    #[must_use]
+    pub fn files(&self) -> Option<&tree::Facts> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Files(facts) => Some(facts),
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 #[must_use]
@@ -32,7 +61,7 @@ pub struct Report {
     pub backup: Backup,
     /// Bytes read, changed, stored.
     pub stats: Stats,
-    /// What the engine counted in the same transaction.
+    /// What the engine counted.
     pub facts: Facts,
     /// How long it took.
     pub took: Duration,
@@ -48,7 +77,14 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
     let repository = protected.repository().await?;
     let damage = proof::damage(&protected.state_dir, &protected.component);
     let damaged = damage.iter().find(|damage| !damage.renewed);
-    let options = protected.source.capture_options();
+    let options = protected.source.capture_options().ok_or_else(|| {
+        Error::new(
+            ErrorKind::Refused,
+            "back up",
+            &protected.component,
+            "backing up files is not finished in this version",
+        )
+    })?;
     let clock = Arc::clone(&env.clock);
     let capture = compute::run("begin a capture", move || sqlite::begin(&options, clock)).await?;
     let plan = BackupPlan {
@@ -101,7 +137,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
     Ok(Report {
         backup: committed.backup,
         stats: committed.stats,
-        facts: captured.facts,
+        facts: Facts::Sqlite(captured.facts),
         took: env.clock.monotonic().saturating_sub(began),
         stall: captured.stall,
         notes,

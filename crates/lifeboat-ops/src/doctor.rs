@@ -99,7 +99,9 @@ pub async fn run(env: &Env, protected: &Protected, instance_name: &str, key: Opt
 
 /// Opens the source and lets it go at once.
 async fn source(protected: &Protected) -> Check {
-    let options = protected.source.capture_options();
+    let Some(options) = protected.source.capture_options() else {
+        return folder(protected.source.path());
+    };
     let path = options.path.clone();
     let clock: std::sync::Arc<dyn lifeboat_model::Clock> = std::sync::Arc::new(Still);
     match compute::run("open the source", move || {
@@ -113,6 +115,14 @@ async fn source(protected: &Protected) -> Check {
             human_bytes(size_bytes)
         )),
         Err(error) => Check::failed(&error),
+    }
+}
+
+/// Whether the root of files can be listed.
+fn folder(root: &Path) -> Check {
+    match std::fs::read_dir(root) {
+        Ok(_) => Check::good(format!("the folder {} can be listed", root.display())),
+        Err(error) => Check::failed(&Error::io("list", root.display(), error)),
     }
 }
 

@@ -11,4 +11,4 @@ pub mod status;
 pub mod verify;
 mod words;
 
-pub use protected::{Protected, Source};
+pub use protected::{PkiRoles, Protected, Source};

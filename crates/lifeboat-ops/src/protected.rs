@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_engine::sqlite;
+use lifeboat_engine::{files, sqlite};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, ComponentName, Encryption, Instance, Listing, Repository, Trust};
 use lifeboat_store::BlobStore;
 
 /// Where a component's data lives.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A SQLite database.
     Sqlite {
@@ -21,6 +21,35 @@ pub enum Source {
         /// How long writers may be kept waiting (rollback-journal mode).
         max_stall: Duration,
     },
+    /// Files and folders.
+    Files {
+        /// Where they are.
+        files: files::Options,
+        /// Whether they are never stored in the clear.
+        encryption_required: bool,
+    },
+    /// Keys, certificates and revocation lists: files that have to fit each other.
+    Pki {
+        /// Where they are.
+        files: files::Options,
+        /// Which of them is what.
+        roles: PkiRoles,
+        /// How long before an expiry it is warned of.
+        warn_expiry: Duration,
+        /// Whether they are never stored in the clear.
+        encryption_required: bool,
+    },
+}
+
+/// Which files of a PKI are what: patterns below the root, as in [`files::Options::include`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PkiRoles {
+    /// Private keys.
+    pub keys: Vec<String>,
+    /// Certificates and chains.
+    pub certs: Vec<String>,
+    /// Certificate revocation lists.
+    pub crl: Vec<String>,
 }
 
 impl Source {
@@ -29,28 +58,50 @@ impl Source {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Sqlite { .. } => "sqlite",
+            Self::Files { .. } => "files",
+            Self::Pki { .. } => "pki",
         }
     }
 
-    /// Where it is, for people.
+    /// Where it is, for people: the database file, or the root folder of files.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
             Self::Sqlite { path, .. } => path,
+            Self::Files { files, .. } | Self::Pki { files, .. } => &files.root,
         }
     }
 
-    pub(crate) fn capture_options(&self) -> sqlite::CaptureOptions {
+    /// The database file, where it is one: for what only databases have.
+    #[must_use]
+    pub fn database(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite { path, .. } => Some(path),
+            Self::Files { .. } | Self::Pki { .. } => None,
+        }
+    }
+
+    /// The files, where it is files.
+    #[must_use]
+    pub fn files(&self) -> Option<&files::Options> {
+        match self {
+            Self::Sqlite { .. } => None,
+            Self::Files { files, .. } | Self::Pki { files, .. } => Some(files),
+        }
+    }
+
+    pub(crate) fn capture_options(&self) -> Option<sqlite::CaptureOptions> {
         match self {
             Self::Sqlite {
                 path,
                 busy_timeout,
                 max_stall,
-            } => sqlite::CaptureOptions {
+            } => Some(sqlite::CaptureOptions {
                 path: path.clone(),
                 busy_timeout: *busy_timeout,
                 max_stall: *max_stall,
-            },
+            }),
+            Self::Files { .. } | Self::Pki { .. } => None,
         }
     }
 }

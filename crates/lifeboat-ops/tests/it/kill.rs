@@ -168,7 +168,7 @@ async fn inv_02_inv_07_a_backup_killed_at_any_store_operation_leaves_every_liste
             break;
         }
         let next = world.back_up().await.unwrap();
-        assert_eq!(next.facts.tables["items"], 1540);
+        assert_eq!(next.facts.sqlite().unwrap().tables["items"], 1540);
         assert!(next.backup.header.parent.is_some(), "incremental again: {:?}", next.notes);
         assert!(world.all_restore().await >= 2);
     }

@@ -153,7 +153,7 @@ async fn rollback_journal_databases_restore_too_and_a_missing_database_can_be_re
     std::fs::remove_file(&world.database).unwrap();
     make(&world.database, "delete", 900);
     let report = world.back_up().await.unwrap();
-    assert_eq!(report.facts.journal_mode, "delete");
+    assert_eq!(report.facts.sqlite().unwrap().journal_mode, "delete");
     let image = std::fs::read(&world.database).unwrap();
     std::fs::remove_file(&world.database).unwrap();
     let restored = world
@@ -222,7 +222,9 @@ async fn in_place_through_a_link_the_plan_says_so_and_the_link_stays() {
     let _report = world.back_up().await.unwrap();
     let link = world.folder.join("link.db");
     std::os::unix::fs::symlink("app/app.db", &link).unwrap();
-    let lifeboat_ops::Source::Sqlite { path, .. } = &mut world.protected.source;
+    let lifeboat_ops::Source::Sqlite { path, .. } = &mut world.protected.source else {
+        panic!("a database")
+    };
     path.clone_from(&link);
     add(&open(&link), 5);
     let report = world

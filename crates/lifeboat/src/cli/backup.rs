@@ -107,7 +107,8 @@ pub(super) fn as_json(component: &str, report: &Report) -> Value {
         "stored_bytes": report.stats.stored_bytes,
         "took_s": report.took.as_secs_f64(),
         "stall_s": report.stall.as_secs_f64(),
-        "tables": report.facts.tables,
+        "tables": report.facts.sqlite().map(|facts| &facts.tables),
+        "files": report.facts.files(),
         "notes": report.notes,
     })
 }

@@ -85,11 +85,12 @@ async fn on(path: &Path, context: &Context) -> Result<(String, Findings)> {
     let absolute = path
         .canonicalize()
         .map_err(|error| Error::io("look at", path.display(), error))?;
-    let live = context
-        .settings
-        .components
-        .iter()
-        .find(|component| component.sqlite_path.canonicalize().is_ok_and(|live| live == absolute));
+    let live = context.settings.components.iter().find(|component| {
+        component
+            .source
+            .database()
+            .is_some_and(|path| path.canonicalize().is_ok_and(|live| live == absolute))
+    });
     if let Some(component) = live {
         return Err(Error::new(
             ErrorKind::Refused,

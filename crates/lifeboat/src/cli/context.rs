@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_ops::{Protected, Source};
+use lifeboat_ops::Protected;
 use lifeboat_repo::{ComponentName, Encryption, Identities, PublicKey, Trust};
 use lifeboat_store::fs::FsStore;
 use zeroize::Zeroizing;
@@ -99,11 +99,7 @@ impl Context {
         let (store, store_path) = self.open_store(component, from).await?;
         Ok(Protected {
             component: ComponentName::new(&component.name)?,
-            source: Source::Sqlite {
-                path: component.sqlite_path.clone(),
-                busy_timeout: component.busy_timeout,
-                max_stall: component.max_stall,
-            },
+            source: component.source.clone(),
             store: Arc::new(store),
             store_path: Some(store_path),
             encryption: self.encryption(component)?,

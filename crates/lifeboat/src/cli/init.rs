@@ -79,7 +79,7 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
         out: crate::render::Out { quiet: true, ..cx.out },
     })?;
     for path in &args.path {
-        let known = |component: &ComponentSettings| match (component.sqlite_path.canonicalize(), path.canonicalize()) {
+        let known = |component: &ComponentSettings| match (component.source.path().canonicalize(), path.canonicalize()) {
             (Ok(known), Ok(given)) => known == given,
             _ => false,
         };
@@ -237,7 +237,7 @@ async fn first_backup(cx: &Cx, context: &Context, component: &ComponentSettings,
     done.back += proven.took;
     done.rows.push(json!({
         "component": component.name,
-        "path": component.sqlite_path,
+        "path": component.source.path(),
         "backup": document::backup(latest),
         "proof": super::verify::as_json(&proven),
     }));
@@ -264,7 +264,7 @@ fn finish(cx: &Cx, context: &Context, args: &Init, public_key: Option<String>, d
         let lost: Vec<String> = settings
             .components
             .iter()
-            .map(|component| component.sqlite_path.display().to_string())
+            .map(|component| component.source.path().display().to_string())
             .collect();
         // A restore of a small database is faster than a person; less than a second is not promised.
         let back = human_duration(done.back.max(Duration::from_secs(1)));

@@ -209,7 +209,7 @@ async fn finish(cx: &Cx, context: &Context, component: &ComponentSettings, args:
 fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -> Destination {
     if args.in_place {
         return Destination::InPlace {
-            path: component.sqlite_path.clone(),
+            path: component.source.path().to_path_buf(),
         };
     }
     match &args.to {
@@ -219,7 +219,7 @@ fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -
         },
         // Beside the original the owner is kept where that is possible, because the application will want to read it.
         None => Destination::Beside {
-            path: beside(&component.sqlite_path, backup.id.seq),
+            path: beside(component.source.path(), backup.id.seq),
             keep_owner: rustix::process::geteuid().is_root(),
         },
     }

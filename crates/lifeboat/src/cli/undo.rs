@@ -13,7 +13,7 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
     let context = Context::load(cx)?;
     let mut known = Vec::new();
     for component in &context.settings.components {
-        let path = component.sqlite_path.clone();
+        let path = component.source.path().to_path_buf();
         for (_, record) in quarantine::records(&path)? {
             if record.id != id {
                 if record.can_undo() || record.is_interrupted() {

@@ -271,8 +271,15 @@ struct ReasonText(String);
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ComponentFile {
-    /// An SQLite database.
-    pub(super) sqlite: SqliteFile,
+    /// An SQLite database. A component has exactly one of `sqlite`, `files` and `pki`.
+    #[serde(default)]
+    pub(super) sqlite: Option<SqliteFile>,
+    /// Files and folders, such as configuration.
+    #[serde(default)]
+    pub(super) files: Option<FilesFile>,
+    /// Private keys, certificates and revocation lists, which must fit each other.
+    #[serde(default)]
+    pub(super) pki: Option<PkiFile>,
     /// What was promised to the people who depend on it.
     #[serde(default)]
     pub(super) objectives: Option<ObjectivesFile>,
@@ -303,6 +310,68 @@ pub(super) struct SqliteFile {
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("default" = "5s"))]
     pub(super) max_stall: Option<At<String>>,
+}
+
+/// Files and folders.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilesFile {
+    /// What is backed up: paths or patterns (`*`, `?`, `[…]`, `{a,b}`, and `**` for any number of folders). A folder is taken with all that is
+    /// in it. Each entry must match something. A relative one begins at `root`, or at the folder of this file.
+    #[schemars(with = "Vec<String>", length(min = 1), example = &["docker-compose*.yml", "k8s/*.yaml"])]
+    pub(super) include: At<Vec<At<String>>>,
+    /// The same, for what may not be there.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(super) optional: Option<Vec<At<String>>>,
+    /// What is left out: a pattern with `/` begins where `include` begins, one without is a name in any folder.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>", example = &["*.tmp"])]
+    pub(super) exclude: Option<Vec<At<String>>>,
+    /// Files of `KEY=value` lines (`.env`) of which only the keys are kept; no value is ever stored. Each entry must match something.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>", example = &[".env"])]
+    pub(super) env_structure: Option<Vec<At<String>>>,
+    /// `encrypt`: these files hold secrets, and a backup in the clear is refused.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("enum" = ["encrypt"]))]
+    pub(super) secrets: Option<At<String>>,
+    /// Take what symbolic links lead to, instead of the links. Default: false.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(super) follow_symlinks: Option<bool>,
+    /// The folder that the paths of the backup are relative to. Default: the deepest folder that all patterns share.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"/etc/n-kudo")]
+    pub(super) root: Option<At<String>>,
+    /// How often a file is read again that changed while it was read, before the backup fails. Default: 5.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(max = 1000), extend("default" = 5))]
+    pub(super) max_change_retries: Option<At<u32>>,
+}
+
+/// Private keys, certificates and revocation lists.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PkiFile {
+    /// Private keys of certificate authorities: paths or patterns, as in `files`. Links are followed.
+    #[schemars(with = "Vec<String>", example = &["/etc/n-kudo/ca/*.key"])]
+    pub(super) ca_keys: At<Vec<At<String>>>,
+    /// Certificates and chains.
+    #[schemars(with = "Vec<String>", example = &["/etc/n-kudo/ca/*.crt"])]
+    pub(super) certs: At<Vec<At<String>>>,
+    /// Certificate revocation lists.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>", example = &["/etc/n-kudo/ca/*.crl"])]
+    pub(super) crl: Option<Vec<At<String>>>,
+    /// How long before a certificate or a revocation list runs out this is said in every report. Default: 30d.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "30d"))]
+    pub(super) warn_expiry: Option<At<String>>,
+    /// Refuse backups in the clear. Default: true.
+    #[serde(default)]
+    #[schemars(extend("default" = true))]
+    pub(super) encryption_required: Option<bool>,
 }
 
 /// What was promised.

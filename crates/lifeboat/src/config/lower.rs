@@ -3,6 +3,7 @@
 //! Fills in defaults, resolves paths and references, reads units. Must not open anything that the configuration names;
 //! it only asks the file system whether two paths are the same place.
 
+mod source;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -229,17 +230,18 @@ impl Lowering<'_> {
             for (name, component) in content.components.iter().flatten() {
                 self.name(name, "a component");
                 let full = format!("{}/{}", system.value, name.value);
-                let settings = self.component(file, &full, component);
-                let path = &component.sqlite.path;
-                let real = real(&settings.sqlite_path);
-                if let Some((_, other)) = databases.iter().find(|(place, _)| *place == real) {
-                    self.problems.push(
-                        Problem::at(path.place, format!("{other} and {full} are the same database"))
-                            .label(format!("also the database of {other}"))
-                            .help("back a database up as one component"),
-                    );
+                let settings = self.component(file, &full, name.place, component);
+                if let (Some(path), Some(sqlite)) = (settings.source.database(), &component.sqlite) {
+                    let real = real(path);
+                    if let Some((_, other)) = databases.iter().find(|(place, _)| *place == real) {
+                        self.problems.push(
+                            Problem::at(sqlite.path.place, format!("{other} and {full} are the same database"))
+                                .label(format!("also the database of {other}"))
+                                .help("back a database up as one component"),
+                        );
+                    }
+                    databases.push((real, full));
                 }
-                databases.push((real, full));
                 for dependency in component.depends_on.iter().flatten() {
                     references.push((components.len(), dependency, qualified(&system.value, &dependency.value)));
                 }
@@ -249,8 +251,8 @@ impl Lowering<'_> {
         self.in_order(components, references)
     }
 
-    fn component(&mut self, file: &ConfigFile, full: &str, component: &ComponentFile) -> ComponentSettings {
-        let sqlite = &component.sqlite;
+    fn component(&mut self, file: &ConfigFile, full: &str, place: Location, component: &ComponentFile) -> ComponentSettings {
+        let encrypt = self.encrypt_of(file, full, component);
         let objectives = component.objectives.as_ref();
         let rpo = objectives.and_then(|objectives| objectives.rpo.as_ref());
         let rto = objectives.and_then(|objectives| objectives.rto.as_ref());
@@ -261,19 +263,11 @@ impl Lowering<'_> {
         }
         ComponentSettings {
             name: full.to_owned(),
-            sqlite_path: self.path(&sqlite.path),
-            busy_timeout: sqlite
-                .busy_timeout
-                .as_ref()
-                .map_or(DEFAULT_LIMIT, |text| self.duration(text, "busy_timeout", "5s")),
-            max_stall: sqlite
-                .max_stall
-                .as_ref()
-                .map_or(DEFAULT_LIMIT, |text| self.some_duration(text, "max_stall", "5s")),
+            source: self.source(full, place, component, &encrypt),
             rpo: rpo.map(|text| self.some_duration(text, "rpo", "24h")),
             rto: rto.map(|text| self.some_duration(text, "rto", "30m")),
             store: self.store_of(file, full, component),
-            encrypt: self.encrypt_of(file, full, component),
+            encrypt,
             priority: component
                 .priority
                 .as_ref()
@@ -450,9 +444,9 @@ impl Lowering<'_> {
                 }
             }
             for component in &settings.components {
-                if real(&component.sqlite_path).starts_with(&folder) {
+                if real(component.source.path()).starts_with(&folder) {
                     self.warnings.push(format!(
-                        "the database of {} lies inside the store {}: one broken disk takes both",
+                        "the data of {} lies inside the store {}: one broken disk takes both",
                         component.name, store.name
                     ));
                 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::Source;
 use serde_json::{Value as Json, json};
 
 pub(crate) use initial::{Initial, render_initial};
@@ -157,19 +158,50 @@ pub(crate) fn show(settings: &Settings) -> Json {
 }
 
 fn show_component(component: &ComponentSettings) -> Json {
-    json!({
+    let mut shown = json!({
         "name": component.name,
-        "kind": "sqlite",
-        "path": component.sqlite_path,
-        "busy_timeout": exact_duration(component.busy_timeout),
-        "max_stall": exact_duration(component.max_stall),
+        "kind": component.source.kind(),
+        "path": component.source.path(),
         "rpo": component.rpo.map(exact_duration),
         "rto": component.rto.map(exact_duration),
         "store": component.store,
         "encrypt": component.encrypt.to_string(),
         "priority": component.priority,
         "depends_on": component.depends_on,
-    })
+    });
+    let own = match &component.source {
+        Source::Sqlite {
+            busy_timeout, max_stall, ..
+        } => json!({ "busy_timeout": exact_duration(*busy_timeout), "max_stall": exact_duration(*max_stall) }),
+        Source::Files {
+            files,
+            encryption_required,
+        } => json!({
+            "include": files.include,
+            "optional": files.optional,
+            "exclude": files.exclude,
+            "env_structure": files.env_structure,
+            "follow_symlinks": files.follow_links,
+            "max_change_retries": files.max_change_retries,
+            "encryption_required": encryption_required,
+        }),
+        Source::Pki {
+            roles,
+            warn_expiry,
+            encryption_required,
+            ..
+        } => json!({
+            "ca_keys": roles.keys,
+            "certs": roles.certs,
+            "crl": roles.crl,
+            "warn_expiry": exact_duration(*warn_expiry),
+            "encryption_required": encryption_required,
+        }),
+    };
+    if let (Json::Object(shown), Json::Object(own)) = (&mut shown, own) {
+        shown.extend(own);
+    }
+    shown
 }
 
 /// A duration as it can be written into the file again: `1d12h`, never rounded.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lifeboat_io::process::Process;
 use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::Source;
 use zeroize::Zeroizing;
 
 /// How long a command that prints a secret may take.
@@ -94,17 +95,13 @@ pub(crate) enum Encrypt {
     None,
 }
 
-/// One component: a database, its promises and where its backups go.
+/// One component: its data, its promises and where its backups go.
 #[derive(Debug, Clone)]
 pub(crate) struct ComponentSettings {
     /// `system/component`.
     pub(crate) name: String,
-    /// The SQLite database file.
-    pub(crate) sqlite_path: PathBuf,
-    /// How long to wait for a lock of the application.
-    pub(crate) busy_timeout: Duration,
-    /// How long the application may be held up at most.
-    pub(crate) max_stall: Duration,
+    /// Where its data lives.
+    pub(crate) source: Source,
     /// How much work may be lost.
     pub(crate) rpo: Option<Duration>,
     /// How long a recovery may take.

@@ -161,7 +161,7 @@ async fn back_up(book: &mut Chapters<'_>, world: &World, title: &str) -> Result<
         human_duration(report.took),
         text::rate(report.stats.read_bytes, report.took),
     ));
-    let rows: u64 = report.facts.tables.values().sum();
+    let rows: u64 = report.facts.sqlite().map_or(0, |facts| facts.tables.values().sum());
     book.say(&format!(
         "backup {}: {rows} rows counted in the same transaction",
         report.backup.id.short()

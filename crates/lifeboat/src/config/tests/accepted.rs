@@ -3,11 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lifeboat_ops::Source;
+
 use super::super::{ComponentSettings, Encrypt, Initial, MinFree, SecretRef, Settings, load, render_initial, show};
 use super::{GOOD, PATH, assert_golden, golden, read, with};
 
 fn component<'a>(settings: &'a Settings, name: &str) -> Option<&'a ComponentSettings> {
     settings.components.iter().find(|component| component.name == name)
+}
+
+/// Busy timeout and longest stall of a database.
+fn patience(component: &ComponentSettings) -> (Duration, Duration) {
+    match &component.source {
+        Source::Sqlite {
+            busy_timeout, max_stall, ..
+        } => (*busy_timeout, *max_stall),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -33,11 +45,8 @@ fn everything_arrives() {
     let names: Vec<&str> = settings.components.iter().map(|component| component.name.as_str()).collect();
     assert_eq!(names, ["sortie/queue", "sortie/db"]);
     let db = component(&settings, "sortie/db").unwrap();
-    assert_eq!(db.sqlite_path, Path::new("/data/sortie.db"));
-    assert_eq!(
-        (db.busy_timeout, db.max_stall),
-        (Duration::from_secs(5), Duration::from_secs(3))
-    );
+    assert_eq!(db.source.path(), Path::new("/data/sortie.db"));
+    assert_eq!(patience(db), (Duration::from_secs(5), Duration::from_secs(3)));
     assert_eq!(
         (db.rpo, db.rto),
         (Some(Duration::from_secs(86_400)), Some(Duration::from_secs(1_800)))
@@ -50,11 +59,8 @@ fn everything_arrives() {
 
     // Defaults, and a path that begins at the folder of the file.
     let queue = component(&settings, "sortie/queue").unwrap();
-    assert_eq!(queue.sqlite_path, Path::new("/etc/lifeboat/queue.db"));
-    assert_eq!(
-        (queue.busy_timeout, queue.max_stall),
-        (Duration::from_secs(5), Duration::from_secs(5))
-    );
+    assert_eq!(queue.source.path(), Path::new("/etc/lifeboat/queue.db"));
+    assert_eq!(patience(queue), (Duration::from_secs(5), Duration::from_secs(5)));
     assert_eq!((queue.rto, queue.priority), (None, 100));
     assert_eq!(queue.encrypt, Encrypt::Key("main".to_owned()), "the only key is the default");
 }
@@ -224,7 +230,7 @@ fn the_first_configuration_takes_every_name_and_path_as_it_is() {
     ] {
         let settings = read(&render_initial(&initial(&[("true/1e3", odd), ("true/null", "/n.db")], true))).unwrap();
         assert_eq!(
-            component(&settings, "true/1e3").unwrap().sqlite_path,
+            component(&settings, "true/1e3").unwrap().source.path(),
             Path::new(odd),
             "{odd:?}"
         );
@@ -240,7 +246,7 @@ fn a_file_is_loaded_from_disk() {
     std::fs::write(&path, GOOD).unwrap();
     let settings = load(&path).unwrap();
     assert_eq!(
-        component(&settings, "sortie/queue").unwrap().sqlite_path,
+        component(&settings, "sortie/queue").unwrap().source.path(),
         folder.path().join("queue.db")
     );
     let absent = load(&folder.path().join("absent.yaml")).unwrap_err();
