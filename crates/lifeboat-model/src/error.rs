@@ -151,6 +151,14 @@ impl Error {
         self
     }
 
+    /// The same words once more, for a second place that has to tell them. The underlying error stays with the first.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let mut error = Self::new(self.kind(), self.op(), self.subject(), self.detail());
+        error.0.hint.clone_from(&self.0.hint);
+        error
+    }
+
     /// What sort of failure this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

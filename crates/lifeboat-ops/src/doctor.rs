@@ -190,11 +190,11 @@ fn encryption(protected: &Protected, key: Option<&KeyAtHand>, checks: &mut Vec<C
     if let Some(file) = key.and_then(|key| key.file.as_deref()) {
         private_file(file, "the private key", checks);
     }
-    let inside = key
-        .and_then(|key| key.file.as_deref())
-        .zip(protected.store_path.as_deref())
-        .filter(|(file, store)| file.starts_with(store));
-    if let Some((file, _)) = inside {
+    let inside = key.and_then(|key| key.file.as_deref()).filter(|file| {
+        let folders = protected.stores.iter().filter_map(|place| place.path.as_deref());
+        folders.into_iter().any(|store| file.starts_with(store))
+    });
+    if let Some(file) = inside {
         checks.push(Check::bad(
             format!("the private key {} lies inside the store: whoever takes the store has the key, and who loses the store loses both", file.display()),
             "move the key to another place, and keep a copy off this machine",
@@ -203,7 +203,12 @@ fn encryption(protected: &Protected, key: Option<&KeyAtHand>, checks: &mut Vec<C
 }
 
 fn space(protected: &Protected, checks: &mut Vec<Check>) {
-    let Some(path) = &protected.store_path else { return };
+    for path in protected.stores.iter().filter_map(|place| place.path.as_deref()) {
+        space_in(protected, path, checks);
+    }
+}
+
+fn space_in(protected: &Protected, path: &Path, checks: &mut Vec<Check>) {
     if let Err(error) = rustix::fs::access(path, rustix::fs::Access::WRITE_OK) {
         checks.push(Check::bad(
             format!(
@@ -233,7 +238,7 @@ fn space(protected: &Protected, checks: &mut Vec<Check>) {
     if same_disk {
         checks.push(Check::warning(
             "the store is on the same file system as the database: one broken disk takes both",
-            "point the store at another disk; more than one store follows in a later version",
+            "point the store at another disk, or name a second store elsewhere: `to: [disk, other]`",
         ));
     }
 }
@@ -257,7 +262,7 @@ async fn store(env: &Env, protected: &Protected, key: Option<KeyAtHand>, checks:
     };
     checks.push(Check::good(format!(
         "the store {} can be listed: {}",
-        protected.store.name(),
+        repository.store().name(),
         counted(listing.backups.len() as u64, "backup")
     )));
     for rejected in &listing.rejected {

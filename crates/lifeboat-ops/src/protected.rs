@@ -106,6 +106,32 @@ impl Source {
     }
 }
 
+/// A store that holds, or is to hold, a copy of every backup of a component.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// What the operator calls it: the name in the configuration, or what was typed.
+    pub name: String,
+    /// The store. One that could not be opened is there all the same and answers every operation with the reason.
+    pub store: Arc<dyn BlobStore>,
+    /// Its folder, where it is one: for space and neighbourhood checks.
+    pub path: Option<PathBuf>,
+    /// Without a copy here a backup has failed, whatever the other stores hold.
+    pub required: bool,
+}
+
+impl Place {
+    /// A folder, opened, that is not required.
+    #[must_use]
+    pub fn folder(name: impl Into<String>, store: Arc<dyn BlobStore>, path: PathBuf) -> Self {
+        Self {
+            name: name.into(),
+            store,
+            path: Some(path),
+            required: false,
+        }
+    }
+}
+
 /// One protected component with everything the verbs need.
 #[derive(Debug, Clone)]
 pub struct Protected {
@@ -113,10 +139,8 @@ pub struct Protected {
     pub component: ComponentName,
     /// Where its data lives.
     pub source: Source,
-    /// Where its backups rest.
-    pub store: Arc<dyn BlobStore>,
-    /// The store's folder, where it is one: for space and neighbourhood checks.
-    pub store_path: Option<PathBuf>,
+    /// Where its backups rest, in the order of preference: at least one place.
+    pub stores: Vec<Place>,
     /// For whom backups are encrypted.
     pub encryption: Encryption,
     /// Whose backups count.
@@ -130,9 +154,23 @@ pub struct Protected {
 }
 
 impl Protected {
-    /// Opens its repository.
+    /// Opens its repository in the first store that answers and holds it. Where none does, the error of the first.
     pub async fn repository(&self) -> Result<Repository> {
-        Repository::open(Arc::clone(&self.store)).await
+        let mut first = None;
+        for place in &self.stores {
+            match Repository::open(Arc::clone(&place.store)).await {
+                Ok(repository) => return Ok(repository),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::new(ErrorKind::Bug, "open the repository of", &self.component, "it has no store")))
+    }
+
+    /// The words for where its backups rest: `disk and s3-eu`.
+    #[must_use]
+    pub fn stores_text(&self) -> String {
+        let names: Vec<&str> = self.stores.iter().map(|place| place.store.name()).collect();
+        names.join(" and ")
     }
 
     /// Its backups.

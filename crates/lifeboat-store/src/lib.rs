@@ -3,6 +3,7 @@
 //! All files but leases are immutable: a name is written once. The contract of [`BlobStore`] is proven for every store by one
 //! conformance suite (`lifeboat_testkit::conformance`).
 
+pub mod away;
 pub mod fs;
 mod key;
 pub mod layer;

@@ -79,8 +79,8 @@ async fn child() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
     let mut world = World::at(folder.as_ref(), false).await;
     let at = std::env::var(AT).unwrap().parse().unwrap();
-    world.protected.store = Arc::new(Killer {
-        inner: Arc::clone(&world.protected.store),
+    world.protected.stores[0].store = Arc::new(Killer {
+        inner: Arc::clone(&world.protected.stores[0].store),
         done: AtomicU64::new(0),
         at,
     });

@@ -56,7 +56,7 @@ async fn a_whole_backup_passes_every_level_and_status_becomes_better_with_the_pr
 async fn each_level_notices_the_damage_that_is_its_own() {
     let world = World::new(3000).await;
     let _report = world.back_up().await.unwrap();
-    let store = world.protected.store_path.clone().unwrap();
+    let store = world.protected.stores[0].path.clone().unwrap();
     let pack = files(&store)
         .unwrap()
         .into_iter()
@@ -151,7 +151,7 @@ async fn a_store_that_cannot_be_written_to_is_told_by_the_doctor() {
     };
     let whole = doctor::run(&world.env, &world.protected, "test", None).await;
     assert!(!told(&whole), "{whole:?}");
-    world.protected.store_path = Some(world.folder.join("not mounted"));
+    world.protected.stores[0].path = Some(world.folder.join("not mounted"));
     let gone = doctor::run(&world.env, &world.protected, "test", None).await;
     assert!(told(&gone), "{gone:?}");
 }
@@ -162,7 +162,7 @@ async fn after_damage_was_found_status_says_so_and_the_next_backup_does_not_buil
     world.protected.rpo = Some(std::time::Duration::from_secs(3600));
     let first = world.back_up().await.unwrap();
     let _proof = prove(&world, Level::Restore).await.unwrap();
-    let store = world.protected.store_path.clone().unwrap();
+    let store = world.protected.stores[0].path.clone().unwrap();
     let stored = files(&store).unwrap();
     let pack = stored.iter().find(|key| key.to_string().contains("/packs/")).unwrap();
     corrupt(&store, pack, &Damage::FlipBit { byte: 5000, bit: 3 }).unwrap();

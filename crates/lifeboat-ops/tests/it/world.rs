@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lifeboat_model::{Env, ErrorKind};
 use lifeboat_ops::backup::{self, Request};
+use lifeboat_ops::protected::Place;
 use lifeboat_ops::restore::{self, Destination};
 use lifeboat_ops::{Protected, Source};
 use lifeboat_repo::{ComponentName, Encryption, Identities, Instance, Repository, Trust, generate_identity};
@@ -66,8 +67,7 @@ impl World {
                 busy_timeout: Duration::from_secs(5),
                 max_stall: Duration::from_secs(5),
             },
-            store,
-            store_path: Some(store_path),
+            stores: vec![Place::folder("disk", store, store_path)],
             encryption: Encryption::Age(identities.public_keys()),
             trust,
             state_dir,

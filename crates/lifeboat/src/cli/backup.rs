@@ -4,6 +4,7 @@ use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::backup::{self, Report, Request};
 use lifeboat_ops::protected::Protected;
+use lifeboat_store::fs::FsStore;
 use serde_json::{Value, json};
 
 use super::Cx;
@@ -40,18 +41,25 @@ pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
 
 /// Backs one component up: leftovers of killed runs are removed first, because a full disk is what killed them.
 pub(super) async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, request: Request) -> Result<Report> {
-    let (store, _) = context.open_store(component, None).await?;
-    let freed = store.remove_leftovers().await?;
-    if freed > 0 {
-        cx.out.note(&format!(
-            "note: removed {} that an interrupted run had left in the store",
-            human_bytes(freed)
-        ));
-    }
     let protected = context.protected(component, None).await?;
-    leave_room(context.store(&component.store)?, &protected)?;
+    for name in &component.stores {
+        make_room(cx, context.store(name)?, &protected).await?;
+    }
     let instance = protected.instance(&context.settings.instance_name)?;
     backup::run(&cx.env, &protected, instance, request).await
+}
+
+/// Removes what killed runs left in a store and looks whether there is room for more.
+async fn make_room(cx: &Cx, store: &StoreSettings, protected: &Protected) -> Result<()> {
+    let freed = FsStore::open(&store.path).await?.remove_leftovers().await?;
+    if freed > 0 {
+        cx.out.note(&format!(
+            "note: removed {} that an interrupted run had left in the store {}",
+            human_bytes(freed),
+            store.name
+        ));
+    }
+    leave_room(store, protected)
 }
 
 /// Keeps the promise of `min_free` before anything is written.

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Protected;
+use lifeboat_ops::protected::Place;
 use lifeboat_repo::{ComponentName, Encryption, Identities, PublicKey, Trust};
+use lifeboat_store::BlobStore;
+use lifeboat_store::away::AwayStore;
 use lifeboat_store::fs::FsStore;
 use zeroize::Zeroizing;
 
@@ -88,20 +91,43 @@ impl Context {
         })
     }
 
-    /// The store of a component (or another one), opened as a folder.
-    pub(crate) async fn open_store(&self, component: &ComponentSettings, from: Option<&str>) -> Result<(FsStore, PathBuf)> {
-        let store = self.store(from.unwrap_or(&component.store))?;
-        Ok((FsStore::open(&store.path).await?, store.path.clone()))
+    /// Opens a store of the configuration; its folder, where it is one.
+    pub(crate) async fn open_store(&self, name: &str) -> Result<(Arc<dyn BlobStore>, Option<PathBuf>)> {
+        let store = self.store(name)?;
+        Ok((Arc::new(FsStore::open(&store.path).await?), Some(store.path.clone())))
     }
 
-    /// Everything that the verbs need of a component; its backups are read from `from` instead of its own store where that is given.
+    /// A store of a component. One that cannot be opened is there all the same, and says why whenever it is asked; a name that the
+    /// configuration does not know is an error.
+    async fn place(&self, component: &ComponentSettings, name: &str) -> Result<Place> {
+        self.store(name)?;
+        let (store, path) = match self.open_store(name).await {
+            Ok(opened) => opened,
+            Err(reason) => (Arc::new(AwayStore::new(name, reason)) as Arc<dyn BlobStore>, None),
+        };
+        Ok(Place {
+            name: name.to_owned(),
+            store,
+            path,
+            required: component.required.iter().any(|required| required == name),
+        })
+    }
+
+    /// Everything that the verbs need of a component; its backups are read from `from` instead of its own stores where that is given.
     pub(crate) async fn protected(&self, component: &ComponentSettings, from: Option<&str>) -> Result<Protected> {
-        let (store, store_path) = self.open_store(component, from).await?;
+        let mut stores = Vec::new();
+        match from {
+            Some(name) => stores.push(self.place(component, name).await?),
+            None => {
+                for name in &component.stores {
+                    stores.push(self.place(component, name).await?);
+                }
+            }
+        }
         Ok(Protected {
             component: ComponentName::new(&component.name)?,
             source: component.source.clone(),
-            store: Arc::new(store),
-            store_path: Some(store_path),
+            stores,
             encryption: self.encryption(component)?,
             trust: self.trust()?,
             state_dir: self.settings.state_dir.clone(),

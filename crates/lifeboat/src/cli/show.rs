@@ -43,7 +43,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str
     let proven: Vec<_> = proofs.iter().filter(|proof| proof.backup == backup.id.to_string()).collect();
     let mut json = document::backup(backup);
     if let Value::Object(fields) = &mut json {
-        fields.insert("store".to_owned(), json!(protected.store.name()));
+        fields.insert("store".to_owned(), json!(protected.stores_text()));
         fields.insert("packs".to_owned(), json!(backup.closure.packs.len()));
         fields.insert(
             "encrypted".to_owned(),
@@ -95,7 +95,7 @@ fn lines(protected: &Protected, backup: &Backup) -> Vec<(&'static str, String)> 
         ("size", human_bytes(header.size_bytes)),
         (
             "added",
-            format!("{} to {}", human_bytes(header.stored_bytes), protected.store.name()),
+            format!("{} to {}", human_bytes(header.stored_bytes), protected.stores_text()),
         ),
         ("packs", backup.closure.packs.len().to_string()),
         ("encrypted", if encrypted { "yes" } else { "no" }.to_owned()),

@@ -392,9 +392,14 @@ pub(super) struct ObjectivesFile {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackupFile {
-    /// Names of the stores; exactly one in this version.
-    #[schemars(with = "Vec<String>", length(min = 1, max = 1))]
+    /// Names of the stores, at least one; each gets a whole copy of every backup. A restore tries them in this order.
+    #[schemars(with = "Vec<String>", length(min = 1), example = &["disk", "s3-eu"])]
     pub(super) to: At<Vec<At<String>>>,
+    /// Those of the stores without which a backup has failed: exit code 1. A copy that is missing in another store is told with exit
+    /// code 3, and mended by the next backup or by `lifeboat copy`. Default: none.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>", example = &["disk"])]
+    pub(super) required: Option<Vec<At<String>>>,
     /// Name of the key that encrypts the backups, or `none`, written out. If there is exactly one key, it is the default.
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"main")]

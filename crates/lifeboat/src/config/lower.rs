@@ -266,7 +266,8 @@ impl Lowering<'_> {
             source: self.source(full, place, component, &encrypt),
             rpo: rpo.map(|text| self.some_duration(text, "rpo", "24h")),
             rto: rto.map(|text| self.some_duration(text, "rto", "30m")),
-            store: self.store_of(file, full, component),
+            stores: self.stores_of(file, full, component),
+            required: self.required_of(full, component),
             encrypt,
             priority: component
                 .priority
@@ -276,26 +277,52 @@ impl Lowering<'_> {
         }
     }
 
-    fn store_of(&mut self, file: &ConfigFile, full: &str, component: &ComponentFile) -> String {
+    fn stores_of(&mut self, file: &ConfigFile, full: &str, component: &ComponentFile) -> Vec<String> {
         let to = &component.backup.to;
         let known = names(file.stores.as_ref());
+        let mut stores: Vec<String> = Vec::new();
         for store in &to.value {
             if !known.contains(&store.value.as_str()) {
                 self.unknown(store, "store", "stores", &known);
+            } else if stores.contains(&store.value) {
+                self.problems.push(
+                    Problem::at(
+                        store.place,
+                        format!("the backups of {full} name the store `{}` twice", store.value),
+                    )
+                    .label("the second time")
+                    .help("name each store once"),
+                );
             }
+            stores.push(store.value.clone());
         }
-        if to.value.len() != 1 {
-            let problem = match to.value.len() {
-                0 => Problem::at(to.place, format!("the backups of {full} have no store"))
+        if stores.is_empty() {
+            self.problems.push(
+                Problem::at(to.place, format!("the backups of {full} have no store"))
                     .label("empty")
                     .help(format!("known stores: {}", list(&known))),
-                count => Problem::at(to.value[1].place, format!("the backups of {full} name {count} stores"))
-                    .label("one too many")
-                    .help("this version writes to exactly one store; several stores follow in a later version"),
-            };
-            self.problems.push(problem);
+            );
         }
-        to.value.first().map(|store| store.value.clone()).unwrap_or_default()
+        stores
+    }
+
+    fn required_of(&mut self, full: &str, component: &ComponentFile) -> Vec<String> {
+        let to: Vec<&str> = component.backup.to.value.iter().map(|store| store.value.as_str()).collect();
+        let required = component.backup.required.as_deref().unwrap_or_default();
+        for store in required.iter().filter(|store| !to.contains(&store.value.as_str())) {
+            self.problems.push(
+                Problem::at(
+                    store.place,
+                    format!(
+                        "the backups of {full} require the store `{}`, which is not under `to`",
+                        store.value
+                    ),
+                )
+                .label("not under `to`")
+                .help(format!("its stores are: {}", list(&to))),
+            );
+        }
+        required.iter().map(|store| store.value.clone()).collect()
     }
 
     fn encrypt_of(&mut self, file: &ConfigFile, full: &str, component: &ComponentFile) -> Encrypt {

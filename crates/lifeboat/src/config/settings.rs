@@ -106,8 +106,10 @@ pub(crate) struct ComponentSettings {
     pub(crate) rpo: Option<Duration>,
     /// How long a recovery may take.
     pub(crate) rto: Option<Duration>,
-    /// Name of the store.
-    pub(crate) store: String,
+    /// Names of the stores, at least one, in the order in which a restore tries them.
+    pub(crate) stores: Vec<String>,
+    /// Those of them without which a backup has failed.
+    pub(crate) required: Vec<String>,
     /// The key, or a written-out none.
     pub(crate) encrypt: Encrypt,
     /// Lower is recovered earlier.

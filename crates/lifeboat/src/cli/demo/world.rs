@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lifeboat_io::durable;
 use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::protected::Place;
 use lifeboat_ops::{Protected, Source};
 use lifeboat_repo::{ComponentName, Encryption, Identities, Instance, Repository, Trust, generate_identity};
 use lifeboat_store::BlobStore;
@@ -68,8 +69,7 @@ impl World {
                 busy_timeout: Duration::from_secs(5),
                 max_stall: Duration::from_secs(5),
             },
-            store,
-            store_path: Some(store_path.clone()),
+            stores: vec![Place::folder("disk", store, store_path.clone())],
             encryption: Encryption::Age(vec![recipient]),
             trust,
             state_dir,

@@ -55,7 +55,10 @@ fn everything_arrives() {
         (db.priority, db.depends_on.as_slice()),
         (2, ["sortie/queue".to_owned()].as_slice())
     );
-    assert_eq!((db.store.as_str(), &db.encrypt), ("disk", &Encrypt::Key("main".to_owned())));
+    assert_eq!(
+        (db.stores.as_slice(), &db.encrypt),
+        (&["disk".to_owned()][..], &Encrypt::Key("main".to_owned()))
+    );
 
     // Defaults, and a path that begins at the folder of the file.
     let queue = component(&settings, "sortie/queue").unwrap();

@@ -111,7 +111,11 @@ fn references() {
             with("encrypt: main", "encrypt: none").replace(keys, ""),
         ),
         ("unknown-component", with("depends_on: [queue]", "depends_on: [queu]")),
-        ("several-stores", with("to: [disk], encrypt", "to: [disk, disk], encrypt")),
+        ("store-twice", with("to: [disk], encrypt", "to: [disk, disk], encrypt")),
+        (
+            "required-elsewhere",
+            with("to: [disk], encrypt", "to: [disk], required: [tape], encrypt"),
+        ),
         ("no-store", with("to: [disk], encrypt", "to: [], encrypt")),
         (
             "circle",
