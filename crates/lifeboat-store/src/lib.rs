@@ -4,6 +4,7 @@
 //! conformance suite (`lifeboat_testkit::conformance`).
 
 pub mod away;
+pub mod cloud;
 pub mod fs;
 mod key;
 pub mod layer;

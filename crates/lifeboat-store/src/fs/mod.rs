@@ -77,6 +77,12 @@ impl FsStore {
         .await
     }
 
+    /// The folder, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root.path
+    }
+
     /// Removes what writers that were killed left behind: temporary files that nothing reads and no living process is writing. Returns
     /// how many bytes that freed. Safe while others write; worth a call before a backup, because a full disk kills writers.
     pub async fn remove_leftovers(&self) -> Result<u64> {

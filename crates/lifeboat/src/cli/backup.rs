@@ -11,7 +11,7 @@ use super::Cx;
 use super::args::Backup;
 use super::context::Context;
 use super::outcomes::Outcomes;
-use crate::config::{ComponentSettings, MinFree, StoreSettings};
+use crate::config::{ComponentSettings, MinFree, StorePlace, StoreSettings};
 use crate::exit::Exit;
 use crate::render::{json as document, text};
 
@@ -51,7 +51,10 @@ pub(super) async fn one(cx: &Cx, context: &Context, component: &ComponentSetting
 
 /// Removes what killed runs left in a store and looks whether there is room for more.
 async fn make_room(cx: &Cx, store: &StoreSettings, protected: &Protected) -> Result<()> {
-    let freed = FsStore::open(&store.path).await?.remove_leftovers().await?;
+    let freed = match store.folder() {
+        Some(path) => FsStore::open(path).await?.remove_leftovers().await?,
+        None => 0,
+    };
     if freed > 0 {
         cx.out.note(&format!(
             "note: removed {} that an interrupted run had left in the store {}",
@@ -64,9 +67,12 @@ async fn make_room(cx: &Cx, store: &StoreSettings, protected: &Protected) -> Res
 
 /// Keeps the promise of `min_free` before anything is written.
 fn leave_room(store: &StoreSettings, protected: &Protected) -> Result<()> {
-    let Some(min_free) = store.min_free else { return Ok(()) };
-    let stat = rustix::fs::statvfs(&store.path)
-        .map_err(|error| Error::io("ask for the free space of", store.path.display(), error.into()))?;
+    let StorePlace::Fs(fs) = &store.place else {
+        return Ok(());
+    };
+    let Some(min_free) = fs.min_free else { return Ok(()) };
+    let stat =
+        rustix::fs::statvfs(&fs.path).map_err(|error| Error::io("ask for the free space of", fs.path.display(), error.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let total = stat.f_blocks.saturating_mul(stat.f_frsize);
     let wanted = match min_free {

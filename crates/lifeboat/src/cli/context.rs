@@ -11,10 +11,10 @@ use lifeboat_ops::protected::Place;
 use lifeboat_repo::{ComponentName, Encryption, Identities, PublicKey, Trust};
 use lifeboat_store::BlobStore;
 use lifeboat_store::away::AwayStore;
-use lifeboat_store::fs::FsStore;
 use zeroize::Zeroizing;
 
 use super::Cx;
+use super::open::OpenStore;
 use crate::config::{self, ComponentSettings, Encrypt, KeySettings, SecretRef, Settings, StoreSettings};
 
 /// The configuration in force.
@@ -93,8 +93,9 @@ impl Context {
 
     /// Opens a store of the configuration; its folder, where it is one.
     pub(crate) async fn open_store(&self, name: &str) -> Result<(Arc<dyn BlobStore>, Option<PathBuf>)> {
-        let store = self.store(name)?;
-        Ok((Arc::new(FsStore::open(&store.path).await?), Some(store.path.clone())))
+        let opened = OpenStore::open(self.store(name)?).await?;
+        let path = opened.path();
+        Ok((opened.store, path))
     }
 
     /// A store of a component. One that cannot be opened is there all the same, and says why whenever it is asked; a name that the

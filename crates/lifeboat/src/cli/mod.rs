@@ -15,6 +15,7 @@ mod init;
 pub(crate) mod interrupt;
 mod key;
 mod list;
+mod open;
 mod outcomes;
 mod points;
 mod restore;

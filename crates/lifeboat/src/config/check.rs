@@ -22,6 +22,7 @@ type Node = At<Tree>;
 enum Tree {
     Null,
     Integer(Option<i64>),
+    Bool,
     Scalar,
     List(Vec<Node>),
     Map(Vec<(At<String>, Node)>),
@@ -83,7 +84,7 @@ fn walk(node: &Node, schema: &Json, what: &str, key: Location, problems: &mut Ve
                 walk(item, item_schema, "an entry of this list", item.place, problems);
             }
         }
-        Tree::Null | Tree::Integer(_) | Tree::Scalar => {}
+        Tree::Null | Tree::Integer(_) | Tree::Bool | Tree::Scalar => {}
     }
 }
 
@@ -176,6 +177,7 @@ fn wrong_type(node: &Node, forms: &[&Json], what: &str, key: Location) -> Proble
     let (found, place) = match &node.value {
         Tree::Null => ("nothing", key),
         Tree::Integer(_) => ("a number", node.place),
+        Tree::Bool => ("true or false", node.place),
         Tree::Scalar => ("text", node.place),
         Tree::List(_) => ("a list", node.place),
         Tree::Map(_) => ("a mapping", node.place),
@@ -207,6 +209,7 @@ fn fits(tree: &Tree, form: &Json) -> bool {
     types(form).any(|kind| match tree {
         Tree::Null => kind == "null",
         Tree::Integer(number) => kind == "string" || (kind == "integer" && number.is_some_and(|number| in_range(number, form))),
+        Tree::Bool => kind == "string" || kind == "boolean",
         Tree::Scalar => kind == "string",
         Tree::List(_) => kind == "array",
         Tree::Map(_) => kind == "object",
@@ -227,6 +230,7 @@ fn in_range(number: i64, form: &Json) -> bool {
 fn described(form: &Json) -> Option<String> {
     types(form).find_map(|kind| match kind {
         "string" => Some("text".to_owned()),
+        "boolean" => Some("true or false".to_owned()),
         "integer" => Some(match range(form) {
             (least, most) if least == most => format!("the number {least}"),
             (least, i64::MAX) => format!("a whole number of {least} or more"),
@@ -300,7 +304,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Tree, E> {
-        Ok(Tree::Scalar)
+        Ok(Tree::Bool)
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Tree, E> {

@@ -4,6 +4,8 @@
 //! them. Every value keeps its place in the file. Kinds are keys (`sqlite: {…}`): tagged, untagged and flattened forms
 //! would lose the place. Must not check references, units or paths; `lower` does.
 
+mod store;
+
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -13,6 +15,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
+
+pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
 
 /// A value and where it stands. Compares by value only, so that it can be the key of a map.
 #[derive(Debug, Clone)]
@@ -224,28 +228,6 @@ impl<'de> Visitor<'de> for SecretVisitor {
             Some(_) => Err(A::Error::custom("write only one of file, env and command")),
         }
     }
-}
-
-/// A place that holds backups. Exactly one kind.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum StoreFile {
-    /// A folder on a local or mounted file system.
-    Fs(FsFile),
-}
-
-/// A folder on a local or mounted file system.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FsFile {
-    /// The folder. A relative path begins at the folder of this file.
-    #[schemars(with = "String", example = &"/var/backups/lifeboat")]
-    pub(super) path: At<String>,
-    /// How much of the file system must be free: a percentage (`5%`) or a size (`10GiB`). No backup begins while less is
-    /// free.
-    #[serde(default)]
-    #[schemars(with = "Option<String>", example = &"5%")]
-    pub(super) min_free: Option<At<String>>,
 }
 
 /// A system: what people name in an emergency.

@@ -4,6 +4,7 @@
 //! it only asks the file system whether two paths are the same place.
 
 mod source;
+mod stores;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,9 +16,9 @@ use lifeboat_repo::PublicKey;
 use serde_saphyr::Location;
 
 use super::check::{list, unknown_version};
-use super::file::{At, ComponentFile, ConfigFile, KeyFile, Named, SecretFile, StoreFile};
+use super::file::{At, ComponentFile, ConfigFile, KeyFile, Named, SecretFile};
 use super::problem::Problem;
-use super::settings::{ComponentSettings, Encrypt, KeySettings, SecretRef, Settings, StoreSettings};
+use super::settings::{ComponentSettings, Encrypt, KeySettings, SecretRef, Settings};
 use super::{order, recipient};
 use values::real;
 
@@ -144,7 +145,10 @@ impl Lowering<'_> {
                     );
                 }
             }
-            let identity = age.identity.as_ref().and_then(|secret| self.secret(secret, &name.value));
+            let identity = age
+                .identity
+                .as_ref()
+                .and_then(|secret| self.secret(secret, &format!("the identity of the key {}", name.value), "identity"));
             let settings = KeySettings {
                 name: name.value.clone(),
                 recipients: age.recipients.value.iter().map(|recipient| recipient.value.clone()).collect(),
@@ -155,7 +159,8 @@ impl Lowering<'_> {
         keys
     }
 
-    fn secret(&mut self, secret: &At<SecretFile>, key: &str) -> Option<SecretRef> {
+    /// `what` it is for a sentence, and the `field` that it is written in.
+    fn secret(&mut self, secret: &At<SecretFile>, what: &str, field: &str) -> Option<SecretRef> {
         match &secret.value {
             SecretFile::File(path) => Some(SecretRef::File(self.path(path))),
             SecretFile::Env(name) => {
@@ -183,42 +188,12 @@ impl Lowering<'_> {
                 }
                 let line = secret.place.line();
                 self.warnings.push(format!(
-                    "the identity of the key {key} stands in the clear in line {line}; \
-                     move it into a file that only Lifeboat can read and write `identity: {{ file: … }}`"
+                    "{what} stands in the clear in line {line}; \
+                     move it into a file that only Lifeboat can read and write `{field}: {{ file: … }}`"
                 ));
                 Some(SecretRef::Inline(text.clone()))
             }
         }
-    }
-
-    fn stores(&mut self, file: &ConfigFile) -> BTreeMap<String, StoreSettings> {
-        let mut stores = BTreeMap::new();
-        let mut seen: Vec<(PathBuf, String)> = Vec::new();
-        for (name, store) in file.stores.iter().flatten() {
-            self.name(name, "a store");
-            let StoreFile::Fs(fs) = store;
-            let path = self.path(&fs.path);
-            let real = real(&path);
-            if let Some((_, other)) = seen.iter().find(|(place, _)| *place == real) {
-                self.problems.push(
-                    Problem::at(
-                        fs.path.place,
-                        format!("the stores `{other}` and `{}` are the same folder", name.value),
-                    )
-                    .label(format!("also the folder of `{other}`"))
-                    .help("give each store a folder of its own, or remove one of them"),
-                );
-            }
-            seen.push((real, name.value.clone()));
-            let min_free = fs.min_free.as_ref().and_then(|text| self.min_free(text));
-            let settings = StoreSettings {
-                name: name.value.clone(),
-                path,
-                min_free,
-            };
-            stores.insert(name.value.clone(), settings);
-        }
-        stores
     }
 
     fn components(&mut self, file: &ConfigFile) -> Vec<ComponentSettings> {
@@ -452,7 +427,7 @@ impl Lowering<'_> {
                 .push("nothing is backed up: there is no component under `systems`".to_owned());
         }
         for store in settings.stores.values() {
-            let folder = real(&store.path);
+            let Some(folder) = store.folder().map(real) else { continue };
             if real(&settings.state_dir).starts_with(&folder) {
                 self.warnings.push(format!(
                     "the state folder {} lies inside the store {}: whoever loses the store loses the signing key too",

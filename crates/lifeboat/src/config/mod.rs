@@ -11,6 +11,7 @@ mod order;
 mod problem;
 mod recipient;
 mod settings;
+mod store;
 mod surroundings;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,8 @@ use lifeboat_ops::Source;
 use serde_json::{Value as Json, json};
 
 pub(crate) use initial::{Initial, render_initial};
-pub(crate) use settings::{ComponentSettings, Encrypt, KeySettings, MinFree, SecretRef, Settings, StoreSettings};
+pub(crate) use settings::{ComponentSettings, Encrypt, KeySettings, MinFree, SecretRef, Settings};
+pub(crate) use store::{AzurePlace, GcsPlace, S3Place, StorePlace, StoreSettings};
 
 use file::ConfigFile;
 use problem::Problem;
@@ -131,13 +133,7 @@ pub(crate) fn show(settings: &Settings) -> Json {
     let stores: serde_json::Map<String, Json> = settings
         .stores
         .values()
-        .map(|store| {
-            let min_free = store.min_free.as_ref().map(ToString::to_string);
-            (
-                store.name.clone(),
-                json!({ "kind": "fs", "path": store.path, "min_free": min_free }),
-            )
-        })
+        .map(|store| (store.name.clone(), store.show()))
         .collect();
     let components: Vec<Json> = settings.components.iter().map(show_component).collect();
     let left_out: Vec<Json> = settings

@@ -15,6 +15,9 @@ const WIDTH: usize = 120;
 /// What every age secret key begins with; the rest is the secret.
 const SECRET_PREFIX: &str = "AGE-SECRET-KEY-";
 
+/// Keys whose value is a credential when it is no reference.
+const SECRET_FIELDS: [&str; 5] = ["access_key", "secret_key", "session_token", "account_key", "sas_token"];
+
 /// One thing that is wrong.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -109,8 +112,56 @@ fn span(text: &str, place: Location) -> SourceSpan {
     SourceSpan::from((start + skipped, length))
 }
 
-/// The text with the secret part of every age key replaced, character by character, so that columns stay where they are.
+/// The text without what could be a secret, replaced character by character, so that columns stay where they are.
 fn mask(text: &str) -> String {
+    text.split_inclusive('\n').map(|line| mask_logins(&mask_keys(line))).collect()
+}
+
+/// A line without what stands in the clear after the keys that hold credentials, and without a password in an address.
+fn mask_logins(line: &str) -> String {
+    let mut letters: Vec<char> = line.chars().collect();
+    for field in SECRET_FIELDS {
+        let mut from = 0;
+        while let Some(end) = line
+            .get(from..)
+            .and_then(|rest| rest.find(field))
+            .map(|at| from + at + field.len())
+        {
+            from = end;
+            let rest = line.get(end..).unwrap_or("");
+            let Some(value) = rest.trim_start_matches(['"', '\'']).strip_prefix(':').map(str::trim_start) else {
+                continue;
+            };
+            let begin = line
+                .get(..line.len() - value.len())
+                .map_or(0, |before| before.chars().count());
+            let length = match value.chars().next() {
+                None | Some('{') => 0,
+                Some(quote @ ('"' | '\'')) => 1 + value.chars().skip(1).take_while(|letter| *letter != quote).count(),
+                Some(_) => value
+                    .chars()
+                    .take_while(|letter| !matches!(letter, ',' | '}' | '\n' | '\r'))
+                    .count(),
+            };
+            letters[begin..begin + length].fill('*');
+        }
+    }
+    if let Some(at) = line.find("://") {
+        let after = line.get(at + 3..).unwrap_or("");
+        let login: usize = after
+            .chars()
+            .take_while(|letter| !matches!(letter, '/' | ' ' | '\n' | '@'))
+            .count();
+        if after.chars().nth(login) == Some('@') {
+            let begin = line.get(..at + 3).map_or(0, |before| before.chars().count());
+            letters[begin..begin + login].fill('*');
+        }
+    }
+    letters.into_iter().collect()
+}
+
+/// The text with the secret part of every age key replaced.
+fn mask_keys(text: &str) -> String {
     let upper = text.to_ascii_uppercase();
     let mut out = String::with_capacity(text.len());
     let mut secret = false;
@@ -171,5 +222,23 @@ mod tests {
         let masked = mask(text);
         assert_eq!(masked, "a: AGE-SECRET-KEY-*** b\nb: age-secret-key-****,");
         assert_eq!(masked.len(), text.len());
+    }
+
+    #[test]
+    fn masks_credentials_that_stand_in_the_clear_and_no_references() {
+        for (text, masked) in [
+            ("a: { secret_key: abc/+=, x: 1 }\n", "a: { secret_key: ******, x: 1 }\n"),
+            ("  session_token: \"a b, c\" # x", "  session_token: *******\" # x"),
+            (
+                "sas_token: { env: A }, account_key: ü}",
+                "sas_token: { env: A }, account_key: *}",
+            ),
+            ("\"access_key\": x", "\"access_key\": *"),
+            ("endpoint: https://a:b@host/x@y", "endpoint: https://***@host/x@y"),
+            ("endpoint: https://host/x@y", "endpoint: https://host/x@y"),
+            ("secret_key:", "secret_key:"),
+        ] {
+            assert_eq!(mask(text), masked);
+        }
     }
 }

@@ -13,6 +13,8 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
 use zeroize::Zeroizing;
 
+use super::store::StoreSettings;
+
 /// How long a command that prints a secret may take.
 const SECRET_COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
@@ -64,17 +66,6 @@ pub(crate) enum SecretRef {
     Command(Vec<String>),
     /// The secret itself, written into the configuration.
     Inline(String),
-}
-
-/// A place that holds backups; in this version always a folder.
-#[derive(Debug, Clone)]
-pub(crate) struct StoreSettings {
-    /// Its name in the configuration.
-    pub(crate) name: String,
-    /// The folder.
-    pub(crate) path: PathBuf,
-    /// How much must be free on its file system before a backup begins.
-    pub(crate) min_free: Option<MinFree>,
 }
 
 /// How much of a file system must be free.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifeboat_ops::Source;
 
-use super::super::{ComponentSettings, Encrypt, Initial, MinFree, SecretRef, Settings, load, render_initial, show};
+use super::super::{ComponentSettings, Encrypt, Initial, MinFree, SecretRef, Settings, StorePlace, load, render_initial, show};
 use super::{GOOD, PATH, assert_golden, golden, read, with};
 
 fn component<'a>(settings: &'a Settings, name: &str) -> Option<&'a ComponentSettings> {
@@ -33,8 +33,11 @@ fn everything_arrives() {
         settings.keys["main"].identity,
         Some(SecretRef::File("/etc/lifeboat/lifeboat.key".into()))
     );
-    assert_eq!(settings.stores["disk"].path, Path::new("/var/backups/lifeboat"));
-    assert_eq!(settings.stores["disk"].min_free, Some(MinFree::Percent(5)));
+    assert_eq!(settings.stores["disk"].folder(), Some(Path::new("/var/backups/lifeboat")));
+    let StorePlace::Fs(disk) = &settings.stores["disk"].place else {
+        unreachable!("the example keeps its backups in a folder");
+    };
+    assert_eq!(disk.min_free, Some(MinFree::Percent(5)));
     assert_eq!(
         settings.not_backed_up,
         [("sortie".to_owned(), "sessions".to_owned(), "ephemeral".to_owned())]
@@ -318,4 +321,46 @@ async fn secrets_are_read_when_they_are_needed() {
         let error = secret.read().await.unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
     }
+}
+
+#[test]
+fn stores_of_every_kind_arrive() {
+    let stores = "  disk: { fs: { path: /var/backups/lifeboat, min_free: 5%, limit: { upload: 20MiB } } }
+  eu: { s3: { bucket: example-lifeboat, prefix: eu/, region: eu-central-1, storage_class: STANDARD_IA } }
+  minio:
+    s3:
+      bucket: my-backups
+      endpoint: https://minio.internal:9000/
+      access_key: { env: AWS_ACCESS_KEY_ID }
+      secret_key: { file: /run/secrets/minio }
+      limit: { upload: 20MiB, download: 1GB/s }
+  gcs: { gcs: { bucket: your-backup-bucket, prefix: /sortie/, credentials: { file: gcs.json } } }
+  azure: { azure: { account: examplebackups, container: lifeboat, sas_token: { command: [pass, azure] } } }
+";
+    let settings = read(&with(
+        "  disk: { fs: { path: /var/backups/lifeboat, min_free: 5% } }\n",
+        stores,
+    ))
+    .unwrap();
+    let addresses: Vec<String> = settings.stores.values().map(|store| store.address()).collect();
+    assert_eq!(
+        addresses,
+        [
+            "az://examplebackups/lifeboat",
+            "/var/backups/lifeboat",
+            "s3://example-lifeboat/eu",
+            "gs://your-backup-bucket/sortie",
+            "s3://my-backups",
+        ]
+    );
+    let StorePlace::S3(minio) = &settings.stores["minio"].place else {
+        unreachable!("minio is written as s3");
+    };
+    // A service of one's own has its buckets in the path unless the file says otherwise.
+    assert!(minio.path_style);
+    assert_eq!(minio.endpoint.as_deref(), Some("https://minio.internal:9000"));
+    let limit = settings.stores["minio"].limit;
+    assert_eq!((limit.upload, limit.download), (Some(20 << 20), Some(1_000_000_000)));
+    let shown = serde_json::to_string_pretty(&show(&settings)["stores"]).unwrap();
+    assert_golden(&golden("stores.json"), &(shown + "\n"));
 }

@@ -17,7 +17,7 @@ fn shape() {
         ("unknown-kind", with("sqlite: { path: queue.db }", "postgres: { url: x }")),
         (
             "unknown-store-kind",
-            with("fs: { path: /var/backups/lifeboat, min_free: 5% }", "s3: { bucket: b }"),
+            with("fs: { path: /var/backups/lifeboat, min_free: 5% }", "ftp: { host: b }"),
         ),
         ("unknown-secret-kind", with("{ file: /etc", "{ systemd: /etc")),
         (
@@ -205,5 +205,50 @@ fn no_message_shows_a_secret() {
         let error = super::read(&text).expect_err("it must be refused");
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("QQPQGPSGG"), "{name} shows the secret: {shown}");
+    }
+}
+
+#[test]
+fn stores() {
+    let disk = "  disk:";
+    let beside = |text: &str| with(disk, &format!("{text}\n{disk}"));
+    let cases = [
+        ("store-url-as-bucket", beside("  a: { s3: { bucket: s3://x/y } }")),
+        (
+            "store-half-a-key",
+            beside("  a: { s3: { bucket: x, access_key: { env: A } } }"),
+        ),
+        (
+            "store-token-alone",
+            beside("  a: { s3: { bucket: x, session_token: { env: A } } }"),
+        ),
+        (
+            "store-two-logins",
+            beside("  a: { s3: { bucket: x, access_key: { env: A }, secret_key: { env: B }, profile: p } }"),
+        ),
+        ("store-endpoint", beside("  a: { s3: { bucket: x, endpoint: minio:9000 } }")),
+        (
+            "store-endpoint-secret",
+            beside("  a: { s3: { bucket: x, endpoint: 'https://a:b@minio' } }"),
+        ),
+        ("store-path-style", beside("  a: { s3: { bucket: x, path_style: maybe } }")),
+        ("store-frozen", beside("  a: { s3: { bucket: x, storage_class: GLACIER } }")),
+        ("store-prefix", beside("  a: { gcs: { bucket: x, prefix: ../y } }")),
+        (
+            "store-limit",
+            beside("  a: { gcs: { bucket: x, limit: { upload: 20, download: 1B } } }"),
+        ),
+        (
+            "store-same-bucket",
+            beside("  a: { s3: { bucket: x, prefix: p } }\n  b: { s3: { bucket: x, prefix: /p/ } }"),
+        ),
+        (
+            "store-azure-two-secrets",
+            beside("  a: { azure: { account: x, container: y, account_key: { env: A }, sas_token: { env: B } } }"),
+        ),
+        ("store-two-kinds", beside("  a: { s3: { bucket: x }, gcs: { bucket: x } }")),
+    ];
+    for (name, text) in cases {
+        assert_refused(name, text.as_bytes());
     }
 }

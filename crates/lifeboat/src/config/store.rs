@@ -1,0 +1,199 @@
+//! A store as the rest of the program sees it: what kind it is, where, and who may use it.
+//!
+//! Knows no YAML. Secrets stay references until a store is opened.
+
+use std::path::{Path, PathBuf};
+
+use lifeboat_store::Key;
+use serde_json::{Value as Json, json};
+
+use super::settings::{MinFree, SecretRef};
+
+/// A place that holds backups.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreSettings {
+    /// Its name in the configuration.
+    pub(crate) name: String,
+    /// What it is and where.
+    pub(crate) place: StorePlace,
+    /// How fast bytes may go there and come from there.
+    pub(crate) limit: Limits,
+}
+
+/// The kinds of stores.
+#[derive(Debug, Clone)]
+pub(crate) enum StorePlace {
+    /// A folder.
+    Fs(FsPlace),
+    /// A bucket of S3 or of a service that speaks its protocol.
+    S3(S3Place),
+    /// A bucket of Google Cloud Storage.
+    Gcs(GcsPlace),
+    /// A container of Azure Blob Storage.
+    Azure(AzurePlace),
+}
+
+/// A folder as a store.
+#[derive(Debug, Clone)]
+pub(crate) struct FsPlace {
+    /// The folder.
+    pub(crate) path: PathBuf,
+    /// How much must be free on its file system before a backup begins.
+    pub(crate) min_free: Option<MinFree>,
+}
+
+/// A bucket of S3 as a store.
+#[derive(Debug, Clone)]
+pub(crate) struct S3Place {
+    /// The bucket.
+    pub(crate) bucket: String,
+    /// The folder in it.
+    pub(crate) prefix: Option<Key>,
+    /// Its region, where the file says it.
+    pub(crate) region: Option<String>,
+    /// Another service than Amazon's.
+    pub(crate) endpoint: Option<String>,
+    /// Whether the bucket stands in the path.
+    pub(crate) path_style: bool,
+    /// Storage class of packs.
+    pub(crate) storage_class: Option<String>,
+    /// Profile of the AWS files.
+    pub(crate) profile: Option<String>,
+    /// Access key, secret key and perhaps a session token; without them the standard chain.
+    pub(crate) keys: Option<S3Keys>,
+}
+
+/// Keys of S3 by reference.
+#[derive(Debug, Clone)]
+pub(crate) struct S3Keys {
+    /// The access key.
+    pub(crate) access_key: SecretRef,
+    /// Its secret key.
+    pub(crate) secret_key: SecretRef,
+    /// The token of temporary keys.
+    pub(crate) session_token: Option<SecretRef>,
+}
+
+/// A bucket of Google Cloud Storage as a store.
+#[derive(Debug, Clone)]
+pub(crate) struct GcsPlace {
+    /// The bucket.
+    pub(crate) bucket: String,
+    /// The folder in it.
+    pub(crate) prefix: Option<Key>,
+    /// Another service than Google's.
+    pub(crate) endpoint: Option<String>,
+    /// Storage class of packs.
+    pub(crate) storage_class: Option<String>,
+    /// JSON key of a service account.
+    pub(crate) credentials: Option<SecretRef>,
+}
+
+/// A container of Azure Blob Storage as a store.
+#[derive(Debug, Clone)]
+pub(crate) struct AzurePlace {
+    /// The storage account.
+    pub(crate) account: String,
+    /// The container.
+    pub(crate) container: String,
+    /// The folder in it.
+    pub(crate) prefix: Option<Key>,
+    /// Another service than Microsoft's.
+    pub(crate) endpoint: Option<String>,
+    /// Access tier of packs.
+    pub(crate) storage_class: Option<String>,
+    /// Key of the account.
+    pub(crate) account_key: Option<SecretRef>,
+    /// A shared access signature.
+    pub(crate) sas_token: Option<SecretRef>,
+}
+
+/// Limits of bandwidth in bytes per second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// To the store.
+    pub(crate) upload: Option<u64>,
+    /// From the store.
+    pub(crate) download: Option<u64>,
+}
+
+impl StoreSettings {
+    /// The folder, where the store is one.
+    #[must_use]
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            StorePlace::Fs(fs) => Some(&fs.path),
+            StorePlace::S3(_) | StorePlace::Gcs(_) | StorePlace::Azure(_) => None,
+        }
+    }
+
+    /// Everything about it as it takes effect; secrets only as where they are.
+    pub(crate) fn show(&self) -> Json {
+        let mut shown = match &self.place {
+            StorePlace::Fs(fs) => json!({
+                "kind": "fs",
+                "path": fs.path,
+                "min_free": fs.min_free.map(|min_free| min_free.to_string()),
+            }),
+            StorePlace::S3(s3) => json!({
+                "kind": "s3",
+                "bucket": s3.bucket,
+                "prefix": s3.prefix.as_ref().map(Key::as_str),
+                "region": s3.region,
+                "endpoint": s3.endpoint,
+                "path_style": s3.path_style,
+                "storage_class": s3.storage_class,
+                "profile": s3.profile,
+                "access_key": s3.keys.as_ref().map(|keys| keys.access_key.to_string()),
+                "secret_key": s3.keys.as_ref().map(|keys| keys.secret_key.to_string()),
+                "session_token": s3.keys.as_ref().and_then(|keys| shown_secret(keys.session_token.as_ref())),
+            }),
+            StorePlace::Gcs(gcs) => json!({
+                "kind": "gcs",
+                "bucket": gcs.bucket,
+                "prefix": gcs.prefix.as_ref().map(Key::as_str),
+                "endpoint": gcs.endpoint,
+                "storage_class": gcs.storage_class,
+                "credentials": shown_secret(gcs.credentials.as_ref()),
+            }),
+            StorePlace::Azure(azure) => json!({
+                "kind": "azure",
+                "account": azure.account,
+                "container": azure.container,
+                "prefix": azure.prefix.as_ref().map(Key::as_str),
+                "endpoint": azure.endpoint,
+                "storage_class": azure.storage_class,
+                "account_key": shown_secret(azure.account_key.as_ref()),
+                "sas_token": shown_secret(azure.sas_token.as_ref()),
+            }),
+        };
+        if self.limit != Limits::default()
+            && let Some(map) = shown.as_object_mut()
+        {
+            map.insert(
+                "limit".to_owned(),
+                json!({ "upload": self.limit.upload, "download": self.limit.download }),
+            );
+        }
+        shown
+    }
+
+    /// Where it is, for people: a path, or a URL without secrets.
+    #[must_use]
+    pub(crate) fn address(&self) -> String {
+        let url = |scheme: &str, bucket: &str, prefix: &Option<Key>| match prefix {
+            Some(prefix) => format!("{scheme}://{bucket}/{prefix}"),
+            None => format!("{scheme}://{bucket}"),
+        };
+        match &self.place {
+            StorePlace::Fs(fs) => fs.path.display().to_string(),
+            StorePlace::S3(s3) => url("s3", &s3.bucket, &s3.prefix),
+            StorePlace::Gcs(gcs) => url("gs", &gcs.bucket, &gcs.prefix),
+            StorePlace::Azure(azure) => url("az", &format!("{}/{}", azure.account, azure.container), &azure.prefix),
+        }
+    }
+}
+
+fn shown_secret(reference: Option<&SecretRef>) -> Option<String> {
+    reference.map(ToString::to_string)
+}
