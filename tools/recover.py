@@ -26,7 +26,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Generic, Iterator, List, Optional, Set, Tuple, TypeVar, Union
+from typing import Any, BinaryIO, Callable, Dict, Generic, Iterator, List, Optional, Set, Tuple, TypeVar
 
 try:
     import zstandard
@@ -42,6 +42,7 @@ TRAILER = 104
 ZERO, RAW, ZSTD = 1, 2, 3  # forms of a blob
 CLASS_EXTENT, CLASS_GROUP, CLASS_CHUNK, CLASS_SPACE = 1, 2, 3, 4
 MAX_RAW = 64 << 20  # no blob decompresses to more: a pack has at most 40 MiB, a sane group or chunk far less
+MAX_KEY_FILE = 1 << 20
 MAX_LINE = 64 << 20  # one line of the file table
 SIGNED_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")
 
@@ -216,18 +217,22 @@ class Lru(Generic[T]):
 
 
 @dataclass(frozen=True)
-class KeyFile:
-    """A key file as the closure names it (8.3)."""
+class Session:
+    """A session as the closure names it (8.3). Its keys are in any of its key files."""
 
-    session: bytes
-    hash: bytes
-    size: int
+    id: bytes
+    check: bytes
     form: int
 
     @property
-    def name(self) -> str:
-        """Path below the component."""
-        return f"keys/{self.session.hex()}-{self.hash.hex()}" + (".clear" if self.form == 1 else ".age")
+    def label(self) -> str:
+        """What to call it in messages."""
+        return f"session {self.id.hex()}"
+
+    def key_files(self, folder: Path) -> List[Path]:
+        """Its key files in a component's folder, whatever they hold."""
+        name = re.compile(self.id.hex() + r"-[0-9a-f]{64}" + (r"\.clear" if self.form == 1 else r"\.age"))
+        return [folder / "keys" / file for file in listing(folder / "keys") if name.fullmatch(file)]
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,7 @@ class Pack:
     """A pack or map file as the closure names it (8.3)."""
 
     number: int
-    key: KeyFile
+    session: Session
     size: int
     kind: int
     hash: bytes
@@ -243,7 +248,7 @@ class Pack:
     @property
     def name(self) -> str:
         """Path below the component. A pack lies in the folder of the session whose key seals it."""
-        return f"{'maps' if self.kind == 2 else 'packs'}/{self.key.session.hex()}/{self.hash.hex()}"
+        return f"{'maps' if self.kind == 2 else 'packs'}/{self.session.id.hex()}/{self.hash.hex()}"
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,7 @@ class Backup:
     name: str
     header: Dict[str, Any]
     public: bytes
-    keys: List[KeyFile]
+    sessions: List[Session]
     packs: Dict[int, Pack]
     bound: bytes  # B3 over everything before the manifest: its associated data
     manifest: bytes
@@ -299,8 +304,10 @@ class Repository:
                     raise NoBackup(f"signed by ed25519:{backup.public.hex()}, which is not a trusted key")
                 if backup.header.get("features"):
                     raise NoBackup(f"needs features that this reader does not know: {backup.header['features']}")
-                files: List[Union[KeyFile, Pack]] = [*backup.keys, *backup.packs.values()]
-                for file in files:
+                for session in backup.sessions:
+                    if not any(read_key_file(path) is not None for path in session.key_files(backup.folder)):
+                        raise Damaged(f"no whole key file of {session.label} is there")
+                for file in backup.packs.values():
                     path = backup.folder / file.name
                     try:
                         size = os.stat(path).st_size
@@ -333,11 +340,11 @@ class Repository:
         for field, value in expected.items():
             if header.get(field) != value:
                 raise Damaged(f"its header says {field} {header.get(field)!r}, but it lies at {value!r}")
-        keys, packs = parse_closure(body[4096 : 4096 + closure_length])
-        if keys[0].session != unhex(header.get("session"), 16, "session in the header"):
-            raise Damaged("its first key file is not that of its session")
+        sessions, packs = parse_closure(body[4096 : 4096 + closure_length])
+        if sessions[0].id != unhex(header.get("session"), 16, "session in the header"):
+            raise Damaged("the first session of its closure is not its own")
         end = 4096 + closure_length
-        return Backup(folder, name, header, public, keys, packs, b3(body[:end]), body[end:])
+        return Backup(folder, name, header, public, sessions, packs, b3(body[:end]), body[end:])
 
     def choose(self, component: str, wanted: str) -> Backup:
         """The backup somebody asked for: `latest`, a sequence number, or a full name."""
@@ -368,24 +375,24 @@ class Repository:
         return good[0]
 
 
-def parse_closure(data: bytes) -> Tuple[List[KeyFile], Dict[int, Pack]]:
-    """Key files and packs of a backup (8.3)."""
+def parse_closure(data: bytes) -> Tuple[List[Session], Dict[int, Pack]]:
+    """Sessions and packs of a backup (8.3)."""
     if len(data) < 16:
         raise Damaged("its closure is cut short")
-    key_count, pack_count, log_ranges = struct.unpack_from("<IIQ", data)
-    if log_ranges or len(data) != 16 + 56 * key_count + 48 * pack_count or key_count == 0:
+    session_count, pack_count, log_ranges = struct.unpack_from("<IIQ", data)
+    if log_ranges or len(data) != 16 + 56 * session_count + 48 * pack_count or session_count == 0:
         raise Damaged("its closure does not add up")
-    keys = [KeyFile(*struct.unpack_from("<16s32sIB3x", data, 16 + 56 * i)) for i in range(key_count)]
+    sessions = [Session(*struct.unpack_from("<16s32sB7x", data, 16 + 56 * i)) for i in range(session_count)]
     packs: Dict[int, Pack] = {}
     last = 0
     for i in range(pack_count):
-        number, key, size, kind, digest = struct.unpack_from("<IIIB3x32s", data, 16 + 56 * key_count + 48 * i)
-        if number <= last or key >= key_count or kind not in (1, 2):
+        number, session, size, kind, digest = struct.unpack_from("<IIIB3x32s", data, 16 + 56 * session_count + 48 * i)
+        if number <= last or session >= session_count or kind not in (1, 2):
             raise Damaged(f"its closure has a bad entry for pack {number}")
-        packs[number], last = Pack(number, keys[key], size, kind, digest), number
-    if any(k.form not in (0, 1) for k in keys):
-        raise Damaged("its closure has a key file of unknown form")
-    return keys, packs
+        packs[number], last = Pack(number, sessions[session], size, kind, digest), number
+    if any(s.form not in (0, 1) for s in sessions) or len({s.id for s in sessions}) != len(sessions):
+        raise Damaged("its closure names a session twice, or in an unknown form")
+    return sessions, packs
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------
@@ -412,58 +419,73 @@ def run_age(data: bytes, identity: Optional[str], name: str) -> bytes:
     raise Damaged(f"age cannot open {name}: {said}")
 
 
+def read_key_file(path: Path) -> Optional[bytes]:
+    """The bytes of a key file, or None where they do not hash to its name (5)."""
+    try:
+        if path.stat().st_size > MAX_KEY_FILE:
+            return None
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return data if b3(data).hex() == path.name[33:97] else None
+
+
 class Keyring:
     """Data keys of sessions, opened when needed."""
 
     def __init__(self, backup: Backup, identity: Optional[str]) -> None:
         self.backup, self.identity = backup, identity
-        self.opened: Dict[KeyFile, Dict[str, Any]] = {}
+        self.opened: Dict[Session, Dict[str, Any]] = {}
+        header = backup.header
+        self.scope = bytes.fromhex(header["repository"]) + b3(header["component"].encode())
 
-    def open(self, key: KeyFile) -> Dict[str, Any]:
-        """The content of a key file, checked against where it lies (5)."""
-        if key not in self.opened:
-            self.opened[key] = self.check(key, self.read(key))
-        return self.opened[key]
+    def open(self, session: Session) -> Dict[str, Any]:
+        """The keys of a session, from the first key file that opens and fits the check (5)."""
+        if session not in self.opened:
+            content = self.find(session)
+            first = self.backup.sessions[0]
+            if session != first and content["id_key"] != self.open(first)["id_key"]:
+                raise Damaged(f"{session.label} is of another lineage than the backup")
+            self.opened[session] = content
+        return self.opened[session]
 
-    def read(self, key: KeyFile) -> bytes:
-        """Decrypted bytes of the named key file, or of another one of the same session: recipients may be added later."""
-        data = (self.backup.folder / key.name).read_bytes()
-        if b3(data) != key.hash:
-            raise Damaged(f"{key.name}: its bytes do not hash to its name")
-        if key.form == 1:
-            return data
-        try:
-            return run_age(data, self.identity, key.name)
-        except WrongKey:
-            for other in sorted((self.backup.folder / "keys").glob(f"{key.session.hex()}-*.age")):
-                data = other.read_bytes()
-                if other.name != Path(key.name).name and b3(data).hex() == other.name[33:-4]:
-                    try:
-                        return run_age(data, self.identity, other.name)
-                    except WrongKey:
-                        continue
-            raise
+    def find(self, session: Session) -> Dict[str, Any]:
+        """Try all key files. Damage is told before a key that does not fit, and that before content that somebody forged."""
+        damaged: List[Trouble] = []
+        foreign: List[Trouble] = []
+        forged: List[Trouble] = []
+        for path in session.key_files(self.backup.folder):
+            data = read_key_file(path)
+            if data is None:
+                damaged.append(Damaged(f"keys/{path.name}: its bytes do not hash to its name"))
+                continue
+            try:
+                plain = data if session.form == 1 else run_age(data, self.identity, path.name)
+                return self.check(session, plain, path.name)
+            except WrongKey as reason:
+                foreign.append(reason)
+            except Damaged as reason:
+                forged.append(reason)
+        raise [*damaged, *foreign, *forged, Damaged(f"{session.label}: no key file of it is in the store")][0]
 
-    def check(self, key: KeyFile, data: bytes) -> Dict[str, Any]:
+    def check(self, session: Session, plain: bytes, name: str) -> Dict[str, Any]:
         """Parse and compare."""
-        content = parse_json(data, key.name)
+        content = parse_json(plain, name)
         header = self.backup.header
-        wanted: Dict[str, Any] = {"version": 1, "session": key.session.hex()}
-        wanted.update((field, header[field]) for field in ("repository", "component"))
-        if key == self.backup.keys[0]:
-            wanted["lineage"] = header.get("lineage")
+        wanted: Dict[str, Any] = {"version": 1, "session": session.id.hex()}
+        wanted.update((field, header[field]) for field in ("repository", "component", "lineage"))
         for field, value in wanted.items():
             if content.get(field) != value:
-                raise Damaged(f"{key.name} says {field} {content.get(field)!r}, but lies at {value!r}")
+                raise Damaged(f"{name} says {field} {content.get(field)!r}, but lies at {value!r}")
         for field in ("data_key", "id_key"):
-            content[field] = unhex(content.get(field), 32, f"{field} in {key.name}")
+            content[field] = unhex(content.get(field), 32, f"{field} in {name}")
+        if kdf("lifeboat 2026 v1 key check", content["data_key"] + content["id_key"] + self.scope) != session.check:
+            raise Damaged(f"{name} opens, but holds other keys than the backup was sealed with: somebody else put it there")
         return content
 
-    def cipher(self, key: KeyFile, salt: bytes) -> AESGCM:
+    def cipher(self, session: Session, salt: bytes) -> AESGCM:
         """The file key of a sealed file."""
-        header = self.backup.header
-        scope = bytes.fromhex(header["repository"]) + b3(header["component"].encode())
-        return AESGCM(kdf("lifeboat 2026 v1 file key", self.open(key)["data_key"] + salt + scope))
+        return AESGCM(kdf("lifeboat 2026 v1 file key", self.open(session)["data_key"] + salt + self.scope))
 
 
 # --- reading data ----------------------------------------------------------------------------------------------------
@@ -532,7 +554,7 @@ class Reader:
 
     def __init__(self, backup: Backup, identity: Optional[str]) -> None:
         self.backup, self.keyring = backup, Keyring(backup, identity)
-        id_key = self.keyring.open(backup.keys[0])["id_key"]
+        id_key = self.keyring.open(backup.sessions[0])["id_key"]
         derived = {n: kdf(f"lifeboat 2026 v1 {n} key", id_key) for n in ("page", "extent", "chunk", "group", "root")}
         self.page_key, self.extent_key, self.chunk_key = derived["page"], derived["extent"], derived["chunk"]
         self.group_key, self.root_key = derived["group"], derived["root"]
@@ -560,7 +582,7 @@ class Reader:
             raise Damaged("the manifest is cut short")
         salt, raw_length, form = struct.unpack_from("<32sIB3x", sealed)
         try:
-            cipher = self.keyring.cipher(self.backup.keys[0], salt)
+            cipher = self.keyring.cipher(self.backup.sessions[0], salt)
             data = cipher.decrypt(bytes(12), sealed[40:], b"LBv1 manifest" + self.backup.bound)
         except InvalidTag:
             raise Damaged("the manifest does not open: it, the header or the key file is damaged or exchanged") from None
@@ -582,10 +604,10 @@ class Reader:
         def make() -> Tuple[BinaryIO, AESGCM, Pack]:
             file: BinaryIO = open(self.backup.folder / pack.name, "rb", buffering=0)
             head = file.read(64)
-            if head[:24] != (b"LBMAPS01" if pack.kind == 2 else b"LBPACK01") + pack.key.session or len(head) != 64:
+            if head[:24] != (b"LBMAPS01" if pack.kind == 2 else b"LBPACK01") + pack.session.id or len(head) != 64:
                 file.close()
                 raise Damaged(f"{pack.name} does not begin like a pack of its session")
-            return file, self.keyring.cipher(pack.key, head[24:56]), pack
+            return file, self.keyring.cipher(pack.session, head[24:56]), pack
 
         return self.open_packs.get(number, make)
 
@@ -984,7 +1006,7 @@ def check(repository: Repository, component: Optional[str], identity: Optional[s
                 report(f"{name} {file}", f"does not count: {why}")
             elif backup is None or only not in (None, file):
                 continue
-            elif identity is None and any(key.form == 0 for key in backup.keys):
+            elif identity is None and any(session.form == 0 for session in backup.sessions):
                 print(f"  {file}: counts; not decrypted (no --identity)")
             else:
                 try:

@@ -105,7 +105,7 @@ async fn prove(
     let began = env.clock.monotonic();
     let (mut checked, mut bytes, mut findings) = (0, 0, None);
     match level {
-        Level::List => checked = backup.closure.files(&protected.component)?.len() as u64,
+        Level::List => checked = backup.files()?.len() as u64,
         Level::Hash => {
             let verified = scrub(env, repository, backup).await?;
             (checked, bytes) = (verified.blobs, verified.bytes);

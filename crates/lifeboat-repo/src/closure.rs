@@ -1,5 +1,7 @@
 //! The closure: every file that a backup needs, readable without keys (format 8.3).
 
+use std::collections::BTreeSet;
+
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_store::Key;
 
@@ -7,27 +9,15 @@ use crate::bytes::{Fields, len_u32};
 use crate::id::{ComponentName, SessionId};
 use crate::pack::PackClass;
 
-/// A session's key file.
+/// A session whose keys open packs of a backup. It names no key file: those come and go; what they hold must fit the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyFile {
+pub struct SessionKey {
     /// The session whose packs it opens.
     pub session: SessionId,
-    /// BLAKE3 of the stored file.
-    pub hash: [u8; 32],
-    /// Bytes of the stored file.
-    pub size_bytes: u32,
-    /// Not encrypted.
+    /// Derived from the session's keys (format 5).
+    pub check: [u8; 32],
+    /// Its key files are not encrypted.
     pub clear: bool,
-}
-
-impl KeyFile {
-    /// Its name in the store.
-    pub fn key(&self, component: &ComponentName) -> Result<Key> {
-        let ending = if self.clear { "clear" } else { "age" };
-        component
-            .folder()?
-            .join(&format!("keys/{}-{}.{ending}", self.session, hex::encode(self.hash)))
-    }
 }
 
 /// A pack or map file.
@@ -35,8 +25,8 @@ impl KeyFile {
 pub struct Pack {
     /// Its number in the lineage.
     pub number: u32,
-    /// Which of [`Closure::keys`] opens it.
-    pub key: u32,
+    /// Which of [`Closure::sessions`] it belongs to.
+    pub session: u32,
     /// Bytes of the stored file.
     pub size_bytes: u32,
     pub(crate) class: PackClass,
@@ -47,27 +37,26 @@ pub struct Pack {
 /// Every file that any row of a backup reaches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Closure {
-    /// Key files; the first belongs to the backup's own session.
-    pub keys: Vec<KeyFile>,
+    /// Sessions; the first is the backup's own.
+    pub sessions: Vec<SessionKey>,
     /// Packs and maps, ascending by number.
     pub packs: Vec<Pack>,
 }
 
 impl Closure {
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(16 + self.keys.len() * 56 + self.packs.len() * 48);
-        bytes.extend_from_slice(&len_u32(self.keys.len(), "a closure")?.to_le_bytes());
+        let mut bytes = Vec::with_capacity(16 + self.sessions.len() * 56 + self.packs.len() * 48);
+        bytes.extend_from_slice(&len_u32(self.sessions.len(), "a closure")?.to_le_bytes());
         bytes.extend_from_slice(&len_u32(self.packs.len(), "a closure")?.to_le_bytes());
         bytes.extend_from_slice(&[0; 8]);
-        for key in &self.keys {
-            bytes.extend_from_slice(key.session.as_bytes());
-            bytes.extend_from_slice(&key.hash);
-            bytes.extend_from_slice(&key.size_bytes.to_le_bytes());
-            bytes.extend_from_slice(&[u8::from(key.clear), 0, 0, 0]);
+        for session in &self.sessions {
+            bytes.extend_from_slice(session.session.as_bytes());
+            bytes.extend_from_slice(&session.check);
+            bytes.extend_from_slice(&[u8::from(session.clear), 0, 0, 0, 0, 0, 0, 0]);
         }
         for pack in &self.packs {
             bytes.extend_from_slice(&pack.number.to_le_bytes());
-            bytes.extend_from_slice(&pack.key.to_le_bytes());
+            bytes.extend_from_slice(&pack.session.to_le_bytes());
             bytes.extend_from_slice(&pack.size_bytes.to_le_bytes());
             bytes.extend_from_slice(&[pack.class.byte(), 0, 0, 0]);
             bytes.extend_from_slice(&pack.hash);
@@ -78,42 +67,44 @@ impl Closure {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let damaged = |detail: &str| Error::new(ErrorKind::Corrupt, "decode", "a closure", detail);
         let mut fields = Fields::new(bytes, "a closure");
-        let (keys, packs, logs) = (fields.u32()?, fields.u32()?, fields.u64()?);
+        let (sessions, packs, logs) = (fields.u32()?, fields.u32()?, fields.u64()?);
         if logs != 0 {
             return Err(damaged("it names log ranges, which need a newer Lifeboat").with_kind(ErrorKind::Incompatible));
         }
         let mut closure = Self::default();
-        for _ in 0..keys {
-            let (session, hash, size_bytes) = (SessionId(fields.array()?), fields.array()?, fields.u32()?);
-            let clear = fields.u8()? != 0;
-            fields.take(3)?;
-            closure.keys.push(KeyFile {
+        let mut seen = BTreeSet::new();
+        for _ in 0..sessions {
+            let (session, check, form) = (SessionId(fields.array()?), fields.array()?, fields.u8()?);
+            fields.take(7)?;
+            if form > 1 || !seen.insert(session) {
+                return Err(damaged("it names a session twice, or in a form that does not exist"));
+            }
+            closure.sessions.push(SessionKey {
                 session,
-                hash,
-                size_bytes,
-                clear,
+                check,
+                clear: form == 1,
             });
         }
         for _ in 0..packs {
-            let (number, key, size_bytes) = (fields.u32()?, fields.u32()?, fields.u32()?);
+            let (number, session, size_bytes) = (fields.u32()?, fields.u32()?, fields.u32()?);
             let class = PackClass::from_byte(fields.u8()?)?;
             fields.take(3)?;
             let hash = fields.array()?;
-            if key >= keys {
-                return Err(damaged("a pack names a key file that is not there"));
+            if session >= sessions {
+                return Err(damaged("a pack names a session that is not there"));
             }
             if closure.packs.last().is_some_and(|last: &Pack| last.number >= number) {
                 return Err(damaged("its packs are not in order"));
             }
             closure.packs.push(Pack {
                 number,
-                key,
+                session,
                 size_bytes,
                 class,
                 hash,
             });
         }
-        if closure.keys.is_empty() || !fields.is_empty() {
+        if closure.sessions.is_empty() || !fields.is_empty() {
             return Err(damaged("its length does not fit its counts"));
         }
         Ok(closure)
@@ -128,31 +119,34 @@ impl Closure {
             .and_then(|index| self.packs.get(index))
     }
 
-    /// The key file that opens a pack.
+    /// The session that a pack belongs to.
     #[must_use]
-    pub fn key_of(&self, pack: &Pack) -> Option<&KeyFile> {
-        self.keys.get(pack.key as usize)
+    pub fn session_of(&self, pack: &Pack) -> Option<&SessionKey> {
+        self.sessions.get(pack.session as usize)
+    }
+
+    /// Whether any of its sessions is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.sessions.iter().any(|session| !session.clear)
     }
 
     /// A pack's name in the store.
     pub fn pack_key(&self, pack: &Pack, component: &ComponentName) -> Result<Key> {
-        let key = self.key_of(pack).ok_or_else(|| {
+        let session = self.session_of(pack).ok_or_else(|| {
             Error::new(
                 ErrorKind::Corrupt,
                 "decode",
                 "a closure",
-                "a pack names a key file that is not there",
+                "a pack names a session that is not there",
             )
         })?;
-        pack_name(component, pack.class, key.session, &pack.hash)
+        pack_name(component, pack.class, session.session, &pack.hash)
     }
 
-    /// Every file and its size in bytes.
-    pub fn files(&self, component: &ComponentName) -> Result<Vec<(Key, u64)>> {
-        let mut files = Vec::with_capacity(self.keys.len() + self.packs.len());
-        for key in &self.keys {
-            files.push((key.key(component)?, u64::from(key.size_bytes)));
-        }
+    /// Every pack and its size in bytes. Key files are not among them: a backup needs any of those that stand for each session.
+    pub fn pack_files(&self, component: &ComponentName) -> Result<Vec<(Key, u64)>> {
+        let mut files = Vec::with_capacity(self.packs.len());
         for pack in &self.packs {
             files.push((self.pack_key(pack, component)?, u64::from(pack.size_bytes)));
         }

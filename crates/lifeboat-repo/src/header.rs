@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::bytes::{Fields, size};
 use crate::closure::Closure;
 use crate::id::{ComponentName, Lineage, RepositoryId, SessionId};
+use crate::key::recipient::Fingerprint;
 use crate::time::{format_utc, parse_utc};
 
 const MAGIC: &[u8; 8] = b"LBBACK01";
@@ -54,6 +55,8 @@ pub struct Header {
     pub tags: Vec<String>,
     /// Why it was made.
     pub reason: Option<String>,
+    /// To whom its session's keys were encrypted when it was written; empty in the clear.
+    pub recipients: Vec<Fingerprint>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +82,7 @@ struct HeaderJson {
     features: Vec<String>,
     tags: Vec<String>,
     reason: Option<String>,
+    recipients: Vec<String>,
 }
 
 impl Header {
@@ -105,6 +109,7 @@ impl Header {
             features: Vec::new(),
             tags: self.tags.clone(),
             reason: self.reason.clone(),
+            recipients: self.recipients.iter().map(ToString::to_string).collect(),
         };
         serde_json::to_vec(&json).map_err(|error| Error::new(ErrorKind::Bug, "encode", "a header", error.to_string()))
     }
@@ -143,6 +148,7 @@ impl Header {
             incomplete: json.incomplete,
             tags: json.tags,
             reason: json.reason,
+            recipients: json.recipients.iter().map(|text| text.parse()).collect::<Result<_>>()?,
         })
     }
 }

@@ -25,11 +25,13 @@ extern crate self as lifeboat_repo;
 #[cfg(test)]
 mod tests;
 
-pub use closure::{Closure, KeyFile, Pack};
+pub use closure::{Closure, Pack, SessionKey};
 pub use header::Header;
 pub use id::{BackupId, ComponentName, Lineage, RepositoryId, SessionId};
 pub use key::age::{Encryption, Identities, generate_identity};
+pub use key::file::{KeyFile, KeyFileName};
 pub use key::instance::{Instance, PublicKey, Trust};
+pub use key::recipient::{Fingerprint, Recipient, Roster};
 pub use listing::{Backup, Listing, Rejected};
 pub use manifest::{FileMeta, FileRecord};
 pub use reader::{Fetched, ReadPlan, Reader, Verified};

@@ -1,13 +1,14 @@
 //! Which backups count (INV-09): signed by a known instance, standing where they say, with every file of their closure there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_store::{Entry, Key};
 
 use crate::closure::Closure;
 use crate::header::{self, Header};
-use crate::id::{BackupId, ComponentName};
+use crate::id::{BackupId, ComponentName, SessionId};
+use crate::key::file::{KeyFile, KeyFiles, read_key_files};
 use crate::key::instance::Trust;
 use crate::repository::Repository;
 use crate::signed::{self, Kind};
@@ -24,6 +25,21 @@ pub struct Backup {
     pub header: Header,
     /// The files it needs.
     pub closure: Closure,
+    /// The key files of its sessions that stand and hash to their names; at least one for each session.
+    pub key_files: Vec<KeyFile>,
+}
+
+impl Backup {
+    /// Every file of the backup with its size in bytes: its key files, then its packs.
+    pub fn files(&self) -> Result<Vec<(Key, u64)>> {
+        let component = &self.header.component;
+        let mut files = Vec::with_capacity(self.key_files.len() + self.closure.packs.len());
+        for file in &self.key_files {
+            files.push((file.name.key(component)?, file.size_bytes));
+        }
+        files.extend(self.closure.pack_files(component)?);
+        Ok(files)
+    }
 }
 
 /// Something under `backups/` that does not count.
@@ -44,6 +60,8 @@ pub struct Listing {
     pub rejected: Vec<Rejected>,
     /// Every file of the component: name and size in bytes.
     pub(crate) files: BTreeMap<Key, u64>,
+    /// The key files that stand, of every session that a backup names.
+    pub(crate) key_files: KeyFiles,
 }
 
 impl Listing {
@@ -114,8 +132,24 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
         files: entries.iter().map(|entry| (entry.key.clone(), entry.size_bytes)).collect(),
         ..Listing::default()
     };
+    let mut read = Vec::new();
     for entry in entries.iter().filter(|entry| entry.key.is_under(&backups_folder)) {
-        match read_backup(repository, component, trust, entry, &listing.files).await {
+        read.push((
+            entry.key.file_name(),
+            read_backup(repository, component, trust, entry).await,
+        ));
+    }
+    let keys_folder = folder.join("keys")?;
+    let named: BTreeSet<SessionId> = read
+        .iter()
+        .filter_map(|(_, backup)| backup.as_ref().ok())
+        .flat_map(|backup| &backup.closure.sessions)
+        .map(|session| session.session)
+        .collect();
+    let key_entries = entries.iter().filter(|entry| entry.key.is_under(&keys_folder));
+    listing.key_files = read_key_files(repository.store(), key_entries, |name| named.contains(&name.session)).await?;
+    for (name, backup) in read {
+        match backup.and_then(|backup| with_all_files(backup, &listing)) {
             Ok(backup) => listing.backups.push(backup),
             // Only what was read and judged is rejected. A store that does not answer says nothing about the backup: then the whole
             // listing fails (INV-13).
@@ -126,7 +160,7 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
                 ) =>
             {
                 listing.rejected.push(Rejected {
-                    name: entry.key.file_name().to_owned(),
+                    name: name.to_owned(),
                     reason,
                 });
             }
@@ -142,7 +176,6 @@ async fn read_backup(
     component: &ComponentName,
     trust: &Trust,
     entry: &Entry,
-    files: &BTreeMap<Key, u64>,
 ) -> Result<Backup> {
     let name = entry.key.file_name();
     let id: BackupId = name.parse()?;
@@ -155,26 +188,44 @@ async fn read_backup(
             "it was copied here from another repository, component or place in the order",
         ));
     }
-    let closure = parts.closure;
-    let mut missing = 0_usize;
-    let mut example = None;
-    for (key, size_bytes) in closure.files(component)? {
-        if files.get(&key) != Some(&size_bytes) {
-            missing += 1;
-            example.get_or_insert(key);
-        }
-    }
-    if let Some(example) = example {
-        return Err(wrong(&format!(
-            "{missing} of the files it needs are missing or have another size, for example {example}"
-        ))
-        .with_hint("run a backup: what is missing is stored again from the source, and later backups are whole"));
-    }
     Ok(Backup {
         id,
         header: parts.header,
-        closure,
+        closure: parts.closure,
+        key_files: Vec::new(),
     })
+}
+
+/// INV-09: the backup with its key files, if every pack is listed with its size and every session has a key file.
+fn with_all_files(mut backup: Backup, listing: &Listing) -> Result<Backup> {
+    let component = &backup.header.component;
+    let mut missing = 0_usize;
+    let mut example = None;
+    for (key, size_bytes) in backup.closure.pack_files(component)? {
+        if listing.files.get(&key) != Some(&size_bytes) {
+            missing += 1;
+            example.get_or_insert_with(|| key.to_string());
+        }
+    }
+    for session in &backup.closure.sessions {
+        match listing.key_files.get(&(session.session, session.clear)) {
+            Some(files) => backup.key_files.extend(files.iter().cloned()),
+            None => {
+                missing += 1;
+                example.get_or_insert_with(|| format!("any whole key file of session {}", session.session));
+            }
+        }
+    }
+    match example {
+        None => Ok(backup),
+        Some(example) => Err(Error::new(
+            ErrorKind::Corrupt,
+            "accept backup",
+            backup.id,
+            format!("{missing} of the files it needs are missing or damaged, for example {example}"),
+        )
+        .with_hint("run a backup: what is missing is stored again from the source, and later backups are whole")),
+    }
 }
 
 /// Name hash and signature of a backup file; returns its body.

@@ -3,6 +3,7 @@
 //! Memory is bounded: rows are read window by window, packs in pieces of a few MiB (INV-08).
 
 mod fetch;
+mod keys;
 mod plan;
 mod space;
 
@@ -72,7 +73,7 @@ struct Inner {
     env: Env,
     repository: Repository,
     backup: Backup,
-    /// For each key file of the closure.
+    /// For each session of the closure.
     keys: Vec<SessionKeys>,
     ids: IdKeys,
     scope: Scope,
@@ -114,7 +115,7 @@ impl Inner {
         let key = cell
             .get_or_try_init(|| async {
                 let pack = self.backup.closure.pack(number).ok_or_else(unknown)?;
-                let keys = self.keys.get(pack.key as usize).ok_or_else(unknown)?;
+                let keys = self.keys.get(pack.session as usize).ok_or_else(unknown)?;
                 let name = self.backup.closure.pack_key(pack, self.component())?;
                 let head = self.repository.store().get_range(&name, 0..PACK_HEADER_BYTES as u64).await;
                 let head = head.map_err(lost_file)?;
@@ -186,10 +187,10 @@ impl Reader {
     /// Opens a backup. `WrongKey`: none of `identities` fits one of the sessions it reaches; `Corrupt`: something is damaged (INV-11).
     pub async fn open(env: &Env, repository: &Repository, backup: &Backup, identities: &Identities) -> Result<Self> {
         let scope = Scope::new(repository.id(), &backup.header.component);
-        let keys = open_keys(repository, backup, identities).await?;
+        let keys = keys::open(repository, backup, identities, &scope).await?;
         let own = keys
             .first()
-            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "open", backup.id.short(), "it names no key file"))?;
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "open", backup.id.short(), "it names no session"))?;
         let ids = IdKeys::derive(&own.id_key);
         let stored = read_backup_file(repository, backup).await?;
         let body = stored
@@ -452,40 +453,6 @@ pub(crate) fn lost_file(error: Error) -> Error {
     } else {
         error
     }
-}
-
-/// Opens the key file of every session the backup reaches.
-async fn open_keys(repository: &Repository, backup: &Backup, identities: &Identities) -> Result<Vec<SessionKeys>> {
-    let component = &backup.header.component;
-    let mut keys: Vec<SessionKeys> = Vec::new();
-    for file in &backup.closure.keys {
-        let name = file.key(component)?;
-        let stored = repository
-            .store()
-            .get(&name, u64::from(file.size_bytes))
-            .await
-            .map_err(lost_file)?;
-        // INV-11: damage is looked for first, so that it is never taken for a key that does not fit.
-        if blake3::hash(&stored).as_bytes() != &file.hash {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "open the session key",
-                name,
-                "its bytes do not hash to its name: it is damaged or was overwritten",
-            ));
-        }
-        let session = SessionKeys::unwrap(&stored, file.clear, identities, repository.id(), component, file.session)?;
-        if session.lineage != backup.header.lineage || keys.first().is_some_and(|own| own.id_key != session.id_key) {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "open",
-                backup.id.short(),
-                "its sessions belong to different lineages",
-            ));
-        }
-        keys.push(session);
-    }
-    Ok(keys)
 }
 
 async fn read_backup_file(repository: &Repository, backup: &Backup) -> Result<bytes::Bytes> {

@@ -12,7 +12,7 @@ use crate::repository::Repository;
 /// Reads every key file and pack that a backup needs and compares its hash with its name. The first file that does not fit is the
 /// error, of kind `Corrupt`.
 pub async fn scrub(env: &Env, repository: &Repository, backup: &Backup) -> Result<Verified> {
-    let files = backup.closure.files(&backup.header.component)?;
+    let files = backup.files()?;
     env.progress
         .step("hash", Some(files.iter().map(|(_, size_bytes)| size_bytes).sum()));
     let mut verified = Verified::default();

@@ -12,6 +12,7 @@
 //! names the backup; the next run looks whether it stands and takes the state then. Anything that does not fit — a missing file, a
 //! wrong checksum, another format — is "no state": the next backup is full, never an error.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::bytes::hex_array;
 use crate::closure::Closure;
 use crate::id::{BackupId, ComponentName, Lineage, RepositoryId};
 use crate::key::Secret;
+use crate::key::recipient::Fingerprint;
 use crate::manifest::{FileRecord, Inline, InlineJson, decode_table, encode_table};
 
 /// Files of a generation, in the order of their checksums.
@@ -44,6 +46,8 @@ pub(crate) struct State {
     pub(crate) lineage: Lineage,
     pub(crate) id_key: Secret,
     pub(crate) source: String,
+    /// To whom the keys of this lineage were ever encrypted.
+    pub(crate) readers: BTreeSet<Fingerprint>,
     pub(crate) generation: u64,
     /// The highest pack number ever given out in this lineage.
     pub(crate) last_pack: u32,
@@ -68,6 +72,7 @@ struct StateJson {
     lineage: String,
     id_key: String,
     source: String,
+    readers: Vec<String>,
     generation: u64,
     last_pack: u32,
     closure: String,
@@ -234,6 +239,7 @@ fn to_json(state: &State, checksums: Vec<String>) -> Result<StateJson> {
         lineage: state.lineage.to_string(),
         id_key: hex::encode(state.id_key.as_slice()),
         source: state.source.clone(),
+        readers: state.readers.iter().map(ToString::to_string).collect(),
         generation: state.generation,
         last_pack: state.last_pack,
         closure: hex::encode(state.closure.encode()?),
@@ -268,6 +274,7 @@ fn from_json(json: &StateJson) -> Result<State> {
         lineage: json.lineage.parse()?,
         id_key: Zeroizing::new(hex_array(&json.id_key, "an id key")?),
         source: json.source.clone(),
+        readers: json.readers.iter().map(|text| text.parse()).collect::<Result<_>>()?,
         generation: json.generation,
         last_pack: json.last_pack,
         closure: Closure::decode(&closure)?,

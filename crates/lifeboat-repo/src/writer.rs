@@ -14,6 +14,7 @@ mod space;
 mod stream;
 mod upload;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -25,10 +26,12 @@ use lifeboat_io::flow::{EXTENT_BYTES, PageSource};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use tokio::task::JoinSet;
 
-use crate::closure::{KeyFile, Pack};
+use crate::closure::{Pack, SessionKey};
 use crate::id::{BackupId, ComponentName, Lineage, SessionId};
 use crate::key::age::Encryption;
+use crate::key::file::{KeyFile, KeyFiles};
 use crate::key::instance::{Instance, Trust};
+use crate::key::recipient::Fingerprint;
 use crate::key::{ID_BYTES, Secret};
 use crate::listing::Backup;
 use crate::manifest::{FileMeta, FileRecord, check_path};
@@ -96,7 +99,12 @@ pub struct Writer {
     session: SessionId,
     lineage: Lineage,
     id_key: Secret,
+    key: SessionKey,
     key_file: KeyFile,
+    /// The key files that stood when this session began, for the sessions of the parent.
+    old_key_files: KeyFiles,
+    /// To whom the keys of this lineage were ever encrypted, as far as this machine knows.
+    readers: BTreeSet<Fingerprint>,
     notes: Vec<String>,
     parent: Option<State>,
     folder: StateFolder,

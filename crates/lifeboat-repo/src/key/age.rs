@@ -1,5 +1,6 @@
 //! Session keys, wrapped to age recipients. `age -d -i identity.txt` opens the same files.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
 use ::age::secrecy::ExposeSecret;
@@ -8,17 +9,28 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::Secret;
+use super::recipient::{Fingerprint, Recipient, Roster, RosterStanzas};
+use super::{Scope, Secret, key_check};
 use crate::bytes::hex_array;
 use crate::id::{ComponentName, Lineage, RepositoryId, SessionId};
 
 /// How a session's keys are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encryption {
-    /// Wrapped to these public keys (`age1…`); at least one.
+    /// Wrapped to these public keys (`age1…`, `ssh-ed25519 …`, `ssh-rsa …`); at least one.
     Age(Vec<String>),
     /// In the clear beside the data: no secrecy. Only where the configuration writes it out.
     Clear,
+}
+
+impl Encryption {
+    /// The short names of its recipients; none in the clear.
+    pub(crate) fn fingerprints(&self) -> Result<BTreeSet<Fingerprint>> {
+        match self {
+            Self::Clear => Ok(BTreeSet::new()),
+            Self::Age(recipients) => Ok(parse_recipients(recipients)?.iter().map(Recipient::fingerprint).collect()),
+        }
+    }
 }
 
 /// Private keys that open sessions.
@@ -117,8 +129,14 @@ struct KeyFileJson {
 }
 
 impl SessionKeys {
-    /// The key file's bytes.
-    pub(crate) fn wrap(&self, repository: RepositoryId, component: &ComponentName, encryption: &Encryption) -> Result<Vec<u8>> {
+    /// The key file's bytes. With `retired` it says that no backup may build on the session any more.
+    pub(crate) fn wrap(
+        &self,
+        repository: RepositoryId,
+        component: &ComponentName,
+        encryption: &Encryption,
+        retired: bool,
+    ) -> Result<Vec<u8>> {
         let json = KeyFileJson {
             version: 1,
             repository: repository.to_string(),
@@ -131,8 +149,13 @@ impl SessionKeys {
         let plain = Zeroizing::new(serde_json::to_vec(&json).map_err(|error| bug(&error))?);
         match encryption {
             Encryption::Clear => Ok(plain.to_vec()),
-            Encryption::Age(recipients) => encrypt(&plain, recipients),
+            Encryption::Age(recipients) => encrypt(&plain, &parse_recipients(recipients)?, retired),
         }
+    }
+
+    /// What a closure says of these keys.
+    pub(crate) fn check(&self, scope: &Scope) -> [u8; 32] {
+        key_check(&self.data_key, &self.id_key, scope)
     }
 
     /// Opens a key file. `WrongKey`: intact, but made for others. `Corrupt`: damaged, or not what its place says.
@@ -174,10 +197,13 @@ fn bug(error: &serde_json::Error) -> Error {
     Error::new(ErrorKind::Bug, "encode", "a key file", error.to_string())
 }
 
-fn encrypt(plain: &[u8], recipients: &[String]) -> Result<Vec<u8>> {
-    let parsed = parse_recipients(recipients)?;
+fn encrypt(plain: &[u8], recipients: &[Recipient], retired: bool) -> Result<Vec<u8>> {
+    let roster = RosterStanzas(Roster {
+        recipients: Some(recipients.iter().map(Recipient::fingerprint).collect()),
+        retired,
+    });
     let failed = |detail: String| Error::new(ErrorKind::Failed, "encrypt", "the session key", detail);
-    let encryptor = ::age::Encryptor::with_recipients(parsed.iter().map(|recipient| recipient as &dyn ::age::Recipient))
+    let encryptor = ::age::Encryptor::with_recipients(recipients.iter().map(Recipient::as_age).chain([&roster as &dyn ::age::Recipient]))
         .map_err(|error| failed(error.to_string()))?;
     let mut sealed = Vec::new();
     let written = encryptor.wrap_output(&mut sealed).and_then(|mut writer| {
@@ -189,7 +215,7 @@ fn encrypt(plain: &[u8], recipients: &[String]) -> Result<Vec<u8>> {
 }
 
 /// Checks public keys as the configuration gives them.
-pub(crate) fn parse_recipients(recipients: &[String]) -> Result<Vec<x25519::Recipient>> {
+pub(crate) fn parse_recipients(recipients: &[String]) -> Result<Vec<Recipient>> {
     if recipients.is_empty() {
         return Err(Error::new(
             ErrorKind::ConfigInvalid,
@@ -198,17 +224,7 @@ pub(crate) fn parse_recipients(recipients: &[String]) -> Result<Vec<x25519::Reci
             "an age key needs at least one recipient (age1…)",
         ));
     }
-    let parse = |text: &String| {
-        text.parse::<x25519::Recipient>().map_err(|reason| {
-            Error::new(
-                ErrorKind::ConfigInvalid,
-                "encrypt to",
-                format!("{text:?}"),
-                format!("it is not an age X25519 recipient ({reason})"),
-            )
-        })
-    };
-    recipients.iter().map(parse).collect()
+    recipients.iter().map(|text| Recipient::parse(text)).collect()
 }
 
 fn decrypt(stored: &[u8], identities: &Identities) -> Result<Zeroizing<Vec<u8>>> {

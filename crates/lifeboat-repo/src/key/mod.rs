@@ -3,7 +3,9 @@
 //! A session's data key is fresh; the id key belongs to the lineage. Everything else is derived (format 5).
 
 pub(crate) mod age;
+pub(crate) mod file;
 pub(crate) mod instance;
+pub(crate) mod recipient;
 
 use lifeboat_model::{Env, Result};
 use zeroize::Zeroizing;
@@ -40,6 +42,15 @@ pub(crate) fn file_key(data_key: &Secret, salt: &[u8; 32], scope: &Scope) -> Sec
     hasher.update(salt);
     hasher.update(&scope.0);
     Zeroizing::new(*hasher.finalize().as_bytes())
+}
+
+/// What a closure says of a session's keys, so that content of a key file can be told from a forgery. Not secret.
+pub(crate) fn key_check(data_key: &Secret, id_key: &Secret, scope: &Scope) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("lifeboat 2026 v1 key check");
+    hasher.update(data_key.as_slice());
+    hasher.update(id_key.as_slice());
+    hasher.update(&scope.0);
+    *hasher.finalize().as_bytes()
 }
 
 /// The keys under which content gets its identity, derived from a lineage's id key.

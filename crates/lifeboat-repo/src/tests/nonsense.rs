@@ -16,7 +16,7 @@ use crate::manifest::{Manifest, decode_table};
 use crate::map::{Row, Slot};
 use crate::pack::{Class, Form, Opener, PackClass, Placement, aead_key, read_pack_header};
 use crate::signed::{self, Kind};
-use crate::{BackupId, ComponentName, KeyFile, Pack, RepositoryId, SessionId, parse_utc};
+use crate::{BackupId, ComponentName, Pack, RepositoryId, SessionId, SessionKey, parse_utc};
 
 fn runner() -> TestRunner {
     TestRunner::new(Config {
@@ -100,18 +100,17 @@ fn decoders_survive_nonsense() {
 }
 
 fn closure() -> impl Strategy<Value = Closure> {
-    let keys = vec((any::<[u8; 16]>(), any::<[u8; 32]>(), any::<u32>(), any::<bool>()), 1..5);
+    let keys = vec((any::<[u8; 16]>(), any::<[u8; 32]>(), any::<bool>()), 1..5);
     let packs = vec(
         (1_u32..1000, any::<u32>(), any::<u32>(), any::<bool>(), any::<[u8; 32]>()),
         0..20,
     );
     (keys, packs).prop_map(|(keys, packs)| {
-        let keys: Vec<KeyFile> = keys
+        let sessions: Vec<SessionKey> = keys
             .into_iter()
-            .map(|(session, hash, size_bytes, clear)| KeyFile {
+            .map(|(session, check, clear)| SessionKey {
                 session: SessionId(session),
-                hash,
-                size_bytes,
+                check,
                 clear,
             })
             .collect();
@@ -120,14 +119,14 @@ fn closure() -> impl Strategy<Value = Closure> {
             number += step;
             Pack {
                 number,
-                key: key % u32::try_from(keys.len()).unwrap(),
+                session: key % u32::try_from(sessions.len()).unwrap(),
                 size_bytes,
                 class: if map { PackClass::Map } else { PackClass::Data },
                 hash,
             }
         });
         let packs = packs.collect();
-        Closure { keys, packs }
+        Closure { sessions, packs }
     })
 }
 

@@ -18,10 +18,10 @@ use super::shared::{Shared, SharedParts};
 use super::slots::Slots;
 use super::stream::KnownChunks;
 use super::{BackupPlan, Generation, ParentGeneration, SESSION_DEADLINE, Writer, for_each_row, upload};
-use crate::bytes::len_u32;
-use crate::closure::KeyFile;
+use crate::closure::SessionKey;
 use crate::id::{BackupId, ComponentName, Lineage, SessionId};
 use crate::key::age::{Encryption, SessionKeys};
+use crate::key::file::{KeyFile, put_key_file};
 use crate::key::{IdKeys, Scope, draw_secret};
 use crate::listing::Listing;
 use crate::map::Row;
@@ -55,6 +55,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
     // Only now: what was deleted before the announcement is seen missing here, what is deleted after it must respect it.
     let listing = repository.backups(&plan.component, &plan.trust).await?;
     let parent = accept_parent(proposed, &listing, &plan.component, began_us, &mut notes)?;
+    let parent = readable_by_ours_alone(parent, &listing, &plan, &mut notes)?;
     let lost = parent.as_ref().map_or_else(
         || Ok(HashSet::new()),
         |state| lost_packs(state, &listing, &plan.component, &mut notes),
@@ -71,7 +72,15 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         data_key: draw_secret(env)?,
         id_key: id_key.clone(),
     };
+    let scope = Scope::new(repository.id(), &plan.component);
+    let key = SessionKey {
+        session,
+        check: keys.check(&scope),
+        clear: plan.encryption == Encryption::Clear,
+    };
     let key_file = put_key(repository, &plan, &keys).await?;
+    let readers = parent.iter().flat_map(|state| &state.readers).chain(key_file.roster.recipients.iter().flatten());
+    let readers = readers.copied().collect();
 
     let generation = open_generation(&folder, parent.as_ref())?;
     let ids = IdKeys::derive(&id_key);
@@ -81,7 +90,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         env: env.clone(),
         component: plan.component.clone(),
         session,
-        scope: Scope::new(repository.id(), &plan.component),
+        scope,
         data_key: keys.data_key,
         ids,
         lost,
@@ -101,7 +110,10 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         session,
         lineage,
         id_key,
+        key,
         key_file,
+        old_key_files: listing.key_files,
+        readers,
         notes,
         parent,
         folder,
@@ -137,6 +149,7 @@ fn check_words(plan: &BackupPlan) -> Result<()> {
         plan.instance.name(),
         &plan.tags,
         &plan.reason,
+        plan.encryption.fingerprints()?.iter().map(ToString::to_string).collect::<Vec<_>>(),
     );
     let length = serde_json::to_vec(&words).map_or(usize::MAX, |json| json.len());
     if length <= LIMIT {
@@ -258,7 +271,41 @@ fn accept_parent(
     Ok(Some(state))
 }
 
-/// Packs of the parent whose content must be stored again: missing, of another size, marked bad, or without their key file.
+/// The parent, unless somebody could read its keys whom the configuration does not name (any more): what is written now is then sealed
+/// under new keys, in a new lineage.
+fn readable_by_ours_alone(
+    parent: Option<State>,
+    listing: &Listing,
+    plan: &BackupPlan,
+    notes: &mut Vec<String>,
+) -> Result<Option<State>> {
+    let Some(state) = parent else { return Ok(None) };
+    let ours = plan.encryption.fingerprints()?;
+    let clear = plan.encryption == Encryption::Clear;
+    let mut known = state.readers.clone();
+    let mut retired = false;
+    for session in &state.closure.sessions {
+        for file in listing.key_files.get(&(session.session, session.clear)).into_iter().flatten() {
+            retired |= file.roster.retired;
+            known.extend(file.roster.recipients.iter().flatten());
+        }
+    }
+    let same_lineage = listing.backups.iter().filter(|backup| backup.header.lineage == state.lineage);
+    known.extend(same_lineage.flat_map(|backup| &backup.header.recipients));
+    let reason = if state.closure.sessions.iter().any(|session| session.clear != clear) {
+        "encryption was switched on or off since the last one".to_owned()
+    } else if retired {
+        "the keys of the last one are retired".to_owned()
+    } else if let Some(removed) = known.difference(&ours).next() {
+        format!("a recipient that the configuration no longer names ({removed}) can read the keys of the last one")
+    } else {
+        return Ok(Some(state));
+    };
+    notes.push(format!("full backup under new keys: {reason}"));
+    Ok(None)
+}
+
+/// Packs of the parent whose content must be stored again: missing, of another size, marked bad, or of a session without a whole key file.
 fn lost_packs(state: &State, listing: &Listing, component: &ComponentName, notes: &mut Vec<String>) -> Result<HashSet<u32>> {
     let bad = component.folder()?.join("bad")?;
     let bad: HashSet<&str> = listing
@@ -270,13 +317,15 @@ fn lost_packs(state: &State, listing: &Listing, component: &ComponentName, notes
     let there = |key: &Key, size_bytes: u32, hash: &[u8; 32]| {
         listing.files.get(key) == Some(&u64::from(size_bytes)) && !bad.contains(hex::encode(hash).as_str())
     };
-    let mut keys = Vec::new();
-    for key in &state.closure.keys {
-        keys.push(there(&key.key(component)?, key.size_bytes, &key.hash));
-    }
+    let good = |file: &KeyFile| !bad.contains(hex::encode(file.name.hash).as_str());
+    let readable = |session: &SessionKey| {
+        let files = listing.key_files.get(&(session.session, session.clear));
+        files.is_some_and(|files| files.iter().any(good))
+    };
+    let readable: Vec<bool> = state.closure.sessions.iter().map(readable).collect();
     let mut lost = HashSet::new();
     for pack in &state.closure.packs {
-        let readable = keys.get(pack.key as usize).copied().unwrap_or(false);
+        let readable = readable.get(pack.session as usize).copied().unwrap_or(false);
         if !readable || !there(&state.closure.pack_key(pack, component)?, pack.size_bytes, &pack.hash) {
             lost.insert(pack.number);
         }
@@ -312,20 +361,8 @@ fn next_seq(standing: &HashSet<BackupId>, parent: Option<&State>, listing: &List
 }
 
 async fn put_key(repository: &Repository, plan: &BackupPlan, keys: &SessionKeys) -> Result<KeyFile> {
-    let bytes = keys.wrap(repository.id(), &plan.component, &plan.encryption)?;
-    let key_file = KeyFile {
-        session: keys.session,
-        hash: *blake3::hash(&bytes).as_bytes(),
-        size_bytes: len_u32(bytes.len(), "a key file")?,
-        clear: plan.encryption == Encryption::Clear,
-    };
-    match repository
-        .store()
-        .put(&key_file.key(&plan.component)?, Bytes::from(bytes))
-        .await?
-    {
-        Put::Created | Put::AlreadyThere => Ok(key_file),
-    }
+    let bytes = keys.wrap(repository.id(), &plan.component, &plan.encryption, false)?;
+    put_key_file(repository, &plan.component, keys.session, plan.encryption == Encryption::Clear, bytes).await
 }
 
 fn open_generation(folder: &StateFolder, parent: Option<&State>) -> Result<Generation> {

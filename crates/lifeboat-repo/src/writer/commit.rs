@@ -15,9 +15,10 @@ use super::shared::Shared;
 use super::space::{self, Space};
 use super::stream;
 use super::{Committed, Generation, SESSION_DEADLINE, Stats, Writer};
-use crate::closure::{Closure, KeyFile, Pack};
+use crate::closure::{Closure, Pack, SessionKey};
 use crate::header::{self, Header};
 use crate::id::BackupId;
+use crate::key::file::{KeyFile, read_key_files};
 use crate::listing::Backup;
 use crate::manifest::{FileRecord, Inline, Manifest, encode_table};
 use crate::map::{MAP_PAGE_BYTES, ROW_BYTES};
@@ -62,6 +63,7 @@ pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json
         lineage: writer.lineage,
         id_key: writer.id_key.clone(),
         source: writer.plan.source.clone(),
+        readers: writer.readers.clone(),
         generation: writer.generation.number,
         last_pack: writer.shared.last_pack(),
         closure: closure.clone(),
@@ -74,7 +76,12 @@ pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json
     writer.folder.prepare(&state)?;
     let stored_bytes = header.stored_bytes + bytes.len() as u64;
     put_backup(&writer, &id, bytes).await?;
-    look_again(&writer, &closure).await?;
+    let backup = Backup {
+        id,
+        key_files: look_again(&writer, &closure).await?,
+        header,
+        closure,
+    };
     writer.folder.publish(state.generation)?;
     let stats = Stats {
         read_bytes: writer.shared.read_bytes.load(std::sync::atomic::Ordering::Relaxed),
@@ -83,7 +90,7 @@ pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json
         packs: uploaded.len() as u64,
     };
     Ok(Committed {
-        backup: Backup { id, header, closure },
+        backup,
         stats,
         notes: std::mem::take(&mut writer.notes),
     })
@@ -167,7 +174,7 @@ fn finish_pack(shared: &Shared, pack: crate::pack::PackBuilder) -> Result<()> {
 fn build_closure(writer: &Writer, uploaded: &[Pack]) -> Result<Closure> {
     let new: BTreeMap<u32, &Pack> = uploaded.iter().map(|pack| (pack.number, pack)).collect();
     let mut closure = Closure {
-        keys: vec![writer.key_file],
+        sessions: vec![writer.key],
         packs: Vec::new(),
     };
     for number in writer.shared.reached() {
@@ -179,9 +186,9 @@ fn build_closure(writer: &Writer, uploaded: &[Pack]) -> Result<Closure> {
             state
                 .closure
                 .pack(number)
-                .zip(state.closure.pack(number).and_then(|pack| state.closure.key_of(pack)))
+                .zip(state.closure.pack(number).and_then(|pack| state.closure.session_of(pack)))
         });
-        let Some((pack, key)) = old else {
+        let Some((pack, session)) = old else {
             return Err(Error::new(
                 ErrorKind::Bug,
                 "name",
@@ -189,16 +196,16 @@ fn build_closure(writer: &Writer, uploaded: &[Pack]) -> Result<Closure> {
                 "a row reaches it, but it was neither written now nor known before",
             ));
         };
-        let index = key_index(&mut closure.keys, *key)?;
-        closure.packs.push(Pack { key: index, ..*pack });
+        let index = session_index(&mut closure.sessions, *session)?;
+        closure.packs.push(Pack { session: index, ..*pack });
     }
     Ok(closure)
 }
 
-fn key_index(keys: &mut Vec<KeyFile>, key: KeyFile) -> Result<u32> {
-    let index = keys.iter().position(|known| *known == key).unwrap_or_else(|| {
-        keys.push(key);
-        keys.len() - 1
+fn session_index(sessions: &mut Vec<SessionKey>, session: SessionKey) -> Result<u32> {
+    let index = sessions.iter().position(|known| *known == session).unwrap_or_else(|| {
+        sessions.push(session);
+        sessions.len() - 1
     });
     crate::bytes::len_u32(index, "a closure")
 }
@@ -218,13 +225,14 @@ fn build_header(writer: &Writer, moment_us: i64, uploaded: &[Pack]) -> Header {
         moment_us,
         began_us: writer.began_us,
         size_bytes: writer.files.iter().map(|file| file.record.size_bytes).sum(),
-        stored_bytes: packs + u64::from(writer.key_file.size_bytes),
+        stored_bytes: packs + writer.key_file.size_bytes,
         files: writer.files.len() as u64,
         parent: writer.parent.as_ref().map(|state| state.backup.to_string()),
         extract: false,
         incomplete: false,
         tags: writer.plan.tags.clone(),
         reason: writer.plan.reason.clone(),
+        recipients: writer.key_file.roster.recipients.iter().flatten().copied().collect(),
     }
 }
 
@@ -273,8 +281,9 @@ async fn put_backup(writer: &Writer, id: &BackupId, bytes: Vec<u8>) -> Result<()
     }
 }
 
-/// Lists all files of the backup once more: one that went missing between its put and the commit makes the backup not count.
-async fn look_again(writer: &Writer, closure: &Closure) -> Result<()> {
+/// Lists all files of the backup once more: one that went missing between its put and the commit makes the backup not count. Returns its
+/// key files.
+async fn look_again(writer: &Writer, closure: &Closure) -> Result<Vec<KeyFile>> {
     let component = &writer.plan.component;
     let listed: BTreeMap<Key, u64> = writer
         .repository
@@ -284,16 +293,37 @@ async fn look_again(writer: &Writer, closure: &Closure) -> Result<()> {
         .into_iter()
         .map(|entry| (entry.key, entry.size_bytes))
         .collect();
-    for (key, size_bytes) in closure.files(component)? {
+    let lost = |what: String| {
+        Error::new(
+            ErrorKind::Corrupt,
+            "commit the backup of",
+            component,
+            format!("{what} is no longer in the store, though it was stored"),
+        )
+        .with_hint("something else deletes from this store; find it, then run the backup again")
+    };
+    for (key, size_bytes) in closure.pack_files(component)? {
         if listed.get(&key) != Some(&size_bytes) {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "commit the backup of",
-                component,
-                format!("{key} is no longer in the store, though it was stored"),
-            )
-            .with_hint("something else deletes from this store; find it, then run the backup again"));
+            return Err(lost(key.to_string()));
         }
     }
-    Ok(())
+    let mut key_files = Vec::new();
+    for session in &closure.sessions {
+        let old = writer.old_key_files.get(&(session.session, session.clear)).into_iter().flatten();
+        let before = key_files.len();
+        for file in old.chain((session.session == writer.session).then_some(&writer.key_file)) {
+            if listed.get(&file.name.key(component)?) == Some(&file.size_bytes) {
+                key_files.push(file.clone());
+            }
+        }
+        if key_files.len() == before {
+            // Whoever replaced the key files of an old session meanwhile put others there first: these are read.
+            let folder = component.folder()?.join("keys")?;
+            let found = writer.repository.store().list(&folder).await?;
+            let mut found = read_key_files(writer.repository.store(), found.iter(), |name| name.session == session.session).await?;
+            let found = found.remove(&(session.session, session.clear));
+            key_files.extend(found.ok_or_else(|| lost(format!("the key file of session {}", session.session)))?);
+        }
+    }
+    Ok(key_files)
 }

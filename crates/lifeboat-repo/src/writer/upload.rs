@@ -56,7 +56,7 @@ async fn put(store: Arc<dyn BlobStore>, shared: Arc<Shared>, pack: FinishedPack)
     }
     Ok(Pack {
         number: pack.number,
-        key: 0,
+        session: 0,
         size_bytes,
         class: pack.class,
         hash: pack.hash,

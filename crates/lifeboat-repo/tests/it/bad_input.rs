@@ -26,8 +26,8 @@ async fn three_backups() -> (World, Vec<(Backup, Files)>) {
     (world, history)
 }
 
-fn reaches(world: &World, backup: &Backup, key: &Key) -> bool {
-    let names = backup.closure.files(&world.component).unwrap();
+fn reaches(backup: &Backup, key: &Key) -> bool {
+    let names = backup.files().unwrap();
     names.iter().any(|(name, _)| name == key) || key.file_name() == backup.id.to_string()
 }
 
@@ -47,7 +47,7 @@ async fn check(world: &World, history: &[(Backup, Files)], key: &Key, what: &str
                 assert_eq!(rejected.reason.kind(), ErrorKind::Corrupt, "{what}: {}", rejected.reason);
             }
             assert!(
-                reaches(world, backup, key),
+                reaches(backup, key),
                 "{what}: {:?} has nothing to do with it",
                 backup.id
             );
@@ -59,7 +59,7 @@ async fn check(world: &World, history: &[(Backup, Files)], key: &Key, what: &str
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
                 assert!(
-                    reaches(world, backup, key),
+                    reaches(backup, key),
                     "{what}: {:?} has nothing to do with it",
                     backup.id
                 );
@@ -81,7 +81,7 @@ async fn inv_09_a_missing_or_truncated_file_takes_its_backups_out_of_the_list() 
     for key in component_files(&world).await {
         let original = world.bytes_of(&key).await;
         let names = if key.as_str().contains("/sessions/") { 0 } else { 1 };
-        let affected = history.iter().filter(|(backup, _)| reaches(&world, backup, &key)).count();
+        let affected = history.iter().filter(|(backup, _)| reaches(backup, &key)).count();
         assert!(affected >= names, "{key} belongs to nobody");
         world.memory.delete(&key).await.unwrap();
         assert_eq!(check(&world, &history, &key, &format!("{key} missing")).await, affected);
@@ -116,7 +116,7 @@ async fn inv_10_a_flipped_bit_never_becomes_a_wrong_byte() {
             world.overwrite(&key, flipped).await;
             let what = format!("{key} flipped at {place}");
             let suffered = check(&world, &history, &key, &what).await;
-            let affected: Vec<_> = history.iter().filter(|(backup, _)| reaches(&world, backup, &key)).collect();
+            let affected: Vec<_> = history.iter().filter(|(backup, _)| reaches(backup, &key)).collect();
             if key.as_str().contains("/backups/") || key.as_str().contains("/keys/") {
                 assert_eq!(suffered, affected.len(), "{what}");
             }
@@ -281,7 +281,7 @@ async fn inv_11_wrong_key_no_key_and_damaged_key_differ() {
     for text in ["", "# nothing", "AGE-SECRET-KEY-1QQQ", "age1notasecret"] {
         assert_eq!(Identities::parse(text).unwrap_err().kind(), ErrorKind::WrongKey, "{text:?}");
     }
-    let key = backup.closure.keys[0].key(&world.component).unwrap();
+    let key = backup.key_files[0].name.key(&world.component).unwrap();
     let original = world.bytes_of(&key).await;
     for place in [0, 30, 60, original.len() / 2, original.len() - 1] {
         let mut damaged = original.clone();
@@ -315,8 +315,10 @@ async fn several_recipients_each_open_and_clear_needs_nobody() {
     let mut plan = world.plan();
     plan.encryption = lifeboat_repo::Encryption::Clear;
     let clear = write(&world.env, &world.repository, plan, &files).await.unwrap();
-    assert!(clear.backup.header.parent.is_some());
-    assert!(clear.backup.closure.keys[0].clear && !clear.backup.closure.keys[1].clear);
+    // What was secret does not become public, and what was public is nothing to build secrets on.
+    assert!(clear.backup.header.parent.is_none(), "{:?}", clear.notes);
+    assert!(!clear.backup.closure.is_encrypted() && both.backup.closure.is_encrypted());
+    assert_ne!(clear.backup.header.lineage, both.backup.header.lineage);
     let bad = lifeboat_repo::Encryption::Age(vec!["age1nonsense".into()]);
     for encryption in [bad, lifeboat_repo::Encryption::Age(Vec::new())] {
         let mut plan = world.plan();

@@ -312,7 +312,7 @@ async fn inv_02_everything_stands_before_the_backup_file() {
         let ops: Vec<Op> = log.iter().map(|record| record.op).collect();
         let announced = ops.iter().position(|op| *op == Op::Put).unwrap();
         assert_eq!(ops[announced + 1], Op::List, "{ops:?}");
-        for (key, size_bytes) in committed.backup.closure.files(&world.component).unwrap() {
+        for (key, size_bytes) in committed.backup.files().unwrap() {
             let bytes = world.bytes_of(&key).await;
             assert_eq!(bytes.len() as u64, size_bytes);
             assert!(key.as_str().contains(&blake3::hash(&bytes).to_string()), "{key}");

@@ -52,12 +52,12 @@ async fn poison(world: &World, key: &Key, how: Poison) {
 
 async fn every_file_in_turn(how: Poison) {
     let (_, history) = prepared().await;
-    let count = history[2].0.closure.files(&"shop/db".parse_component()).unwrap().len();
+    let count = history[2].0.files().unwrap().len();
     assert!(count >= 8, "{count}");
     for index in 0..count {
         let (world, history) = prepared().await;
         let (parent, source) = &history[2];
-        let (key, _) = parent.closure.files(&world.component).unwrap()[index].clone();
+        let (key, _) = parent.files().unwrap()[index].clone();
         poison(&world, &key, how).await;
         let mut files = source.clone();
         if let Some(Content::Pages(bytes, _)) = files.get_mut("db") {
@@ -73,8 +73,7 @@ async fn every_file_in_turn(how: Poison) {
         let listing = world.listing().await;
         for (backup, files) in &history {
             let reaches = backup
-                .closure
-                .files(&world.component)
+                .files()
                 .unwrap()
                 .iter()
                 .any(|(name, _)| *name == key);
@@ -130,7 +129,7 @@ async fn a_file_of_the_parent_that_is_known_to_be_bad_is_stored_again() {
 async fn everything_of_the_parent_lost_at_once() {
     let (world, history) = prepared().await;
     let (parent, files) = &history[2];
-    for (key, _) in parent.closure.files(&world.component).unwrap() {
+    for (key, _) in parent.files().unwrap() {
         world.memory.delete(&key).await.unwrap();
     }
     let next = world.backup(files).await;

@@ -105,7 +105,7 @@ async fn opens(cx: &Cx, context: &Context, component: &ComponentSettings) -> Res
         .with_hint(format!("`lifeboat backup {}` makes one", component.name)));
     };
     Reader::open(&cx.env, &repository, latest, &identities).await?;
-    let clear = latest.closure.keys.iter().all(|key| key.clear);
+    let clear = !latest.closure.is_encrypted();
     let sentence = if clear {
         format!(
             "backup {} is not encrypted: everybody who has the store can read it",

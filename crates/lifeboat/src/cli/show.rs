@@ -47,7 +47,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str
         fields.insert("packs".to_owned(), json!(backup.closure.packs.len()));
         fields.insert(
             "encrypted".to_owned(),
-            json!(backup.closure.keys.iter().any(|key| !key.clear)),
+            json!(backup.closure.is_encrypted()),
         );
         fields.insert("facts".to_owned(), facts.clone());
         fields.insert("proofs".to_owned(), json!(proven));
@@ -86,7 +86,7 @@ async fn facts(
 
 fn lines(protected: &Protected, backup: &Backup) -> Vec<(&'static str, String)> {
     let header = &backup.header;
-    let encrypted = backup.closure.keys.iter().any(|key| !key.clear);
+    let encrypted = backup.closure.is_encrypted();
     let mut lines = vec![
         ("component", header.component.to_string()),
         ("backup", format!("{} ({})", backup.id.short(), backup.id)),

@@ -1,0 +1,131 @@
+//! Opening the keys of every session that a backup reaches.
+//!
+//! A session has any number of key files, and anyone can encrypt one to a public key: what counts is content that fits the check in the signed
+//! closure (format 5).
+
+use lifeboat_model::{Error, ErrorKind, Result};
+
+use super::lost_file;
+use crate::closure::SessionKey;
+use crate::key::Scope;
+use crate::key::age::{Identities, SessionKeys};
+use crate::key::file::{KEY_FILE_LIMIT_BYTES, KeyFileName};
+use crate::listing::Backup;
+use crate::repository::Repository;
+
+/// The keys of each session of the closure, in its order.
+pub(super) async fn open(
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    scope: &Scope,
+) -> Result<Vec<SessionKeys>> {
+    let folder = backup.header.component.folder()?.join("keys")?;
+    // Listed now: key files may have been replaced since the backup was listed.
+    let listed: Vec<KeyFileName> = repository
+        .store()
+        .list(&folder)
+        .await?
+        .iter()
+        .filter_map(|entry| KeyFileName::parse(entry.key.file_name()))
+        .collect();
+    let mut keys: Vec<SessionKeys> = Vec::with_capacity(backup.closure.sessions.len());
+    for session in &backup.closure.sessions {
+        let names = listed
+            .iter()
+            .filter(|name| name.session == session.session && name.clear == session.clear);
+        let opened = open_session(repository, backup, session, names, identities, scope).await?;
+        if keys.first().is_some_and(|own| own.id_key != opened.id_key) {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "open",
+                backup.id.short(),
+                "its sessions belong to different lineages",
+            ));
+        }
+        keys.push(opened);
+    }
+    Ok(keys)
+}
+
+/// Why key files of a session did not open, each kind with one example.
+#[derive(Default)]
+struct Reasons {
+    damaged: Option<Error>,
+    foreign: Option<Error>,
+    forged: Option<Error>,
+    count: usize,
+}
+
+impl Reasons {
+    /// INV-11: damage is looked for first, so that it is never taken for a key that does not fit. Content that is not the session's comes
+    /// last: anyone can put it there.
+    fn into_error(self, session: &SessionKey) -> Error {
+        let error = self.damaged.or(self.foreign).or(self.forged);
+        let missing = || {
+            Error::new(
+                ErrorKind::Corrupt,
+                "open the session key",
+                session.session,
+                "no key file of this session is in the store",
+            )
+            .with_hint("it went missing from the store; `lifeboat list` shows which backups are whole")
+        };
+        let mut error = error.unwrap_or_else(missing);
+        if self.count > 1 {
+            let detail = format!("{}; none of the session's {} key files opens", error.detail(), self.count);
+            let told = Error::new(error.kind(), "open the session key", session.session, detail);
+            let hint = error.hint().map(str::to_owned);
+            error = match hint {
+                Some(hint) => told.with_hint(hint).with_source(error),
+                None => told.with_source(error),
+            };
+        }
+        error
+    }
+}
+
+/// Tries every key file of a session.
+async fn open_session(
+    repository: &Repository,
+    backup: &Backup,
+    session: &SessionKey,
+    names: impl Iterator<Item = &KeyFileName>,
+    identities: &Identities,
+    scope: &Scope,
+) -> Result<SessionKeys> {
+    let component = &backup.header.component;
+    let mut reasons = Reasons::default();
+    for name in names {
+        reasons.count += 1;
+        let key = name.key(component)?;
+        let stored = match repository.store().get(&key, KEY_FILE_LIMIT_BYTES).await.map_err(lost_file) {
+            Ok(stored) => stored,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                reasons.damaged.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let wrong = |detail: &str| Error::new(ErrorKind::Corrupt, "open the session key", &key, detail);
+        if blake3::hash(&stored).as_bytes() != &name.hash {
+            let detail = "its bytes do not hash to its name: it is damaged or was overwritten";
+            reasons.damaged.get_or_insert(wrong(detail));
+            continue;
+        }
+        match SessionKeys::unwrap(&stored, name.clear, identities, repository.id(), component, session.session) {
+            Ok(keys) if keys.check(scope) == session.check && keys.lineage == backup.header.lineage => return Ok(keys),
+            Ok(_) => {
+                let detail = "it opens, but holds other keys than the backup was sealed with: somebody else put it there";
+                reasons.forged.get_or_insert(wrong(detail));
+            }
+            Err(error) if error.kind() == ErrorKind::WrongKey => {
+                reasons.foreign.get_or_insert(error);
+            }
+            Err(error) => {
+                reasons.forged.get_or_insert(error);
+            }
+        }
+    }
+    Err(reasons.into_error(session))
+}
