@@ -134,10 +134,7 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
     };
     let mut read = Vec::new();
     for entry in entries.iter().filter(|entry| entry.key.is_under(&backups_folder)) {
-        read.push((
-            entry.key.file_name(),
-            read_backup(repository, component, trust, entry).await,
-        ));
+        read.push((entry.key.file_name(), read_backup(repository, component, trust, entry).await));
     }
     let keys_folder = folder.join("keys")?;
     let named: BTreeSet<SessionId> = read
@@ -171,12 +168,7 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
     Ok(listing)
 }
 
-async fn read_backup(
-    repository: &Repository,
-    component: &ComponentName,
-    trust: &Trust,
-    entry: &Entry,
-) -> Result<Backup> {
+async fn read_backup(repository: &Repository, component: &ComponentName, trust: &Trust, entry: &Entry) -> Result<Backup> {
     let name = entry.key.file_name();
     let id: BackupId = name.parse()?;
     let stored = repository.store().get(&entry.key, BACKUP_LIMIT_BYTES).await?;

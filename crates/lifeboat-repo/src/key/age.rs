@@ -203,8 +203,13 @@ fn encrypt(plain: &[u8], recipients: &[Recipient], retired: bool) -> Result<Vec<
         retired,
     });
     let failed = |detail: String| Error::new(ErrorKind::Failed, "encrypt", "the session key", detail);
-    let encryptor = ::age::Encryptor::with_recipients(recipients.iter().map(Recipient::as_age).chain([&roster as &dyn ::age::Recipient]))
-        .map_err(|error| failed(error.to_string()))?;
+    let encryptor = ::age::Encryptor::with_recipients(
+        recipients
+            .iter()
+            .map(Recipient::as_age)
+            .chain([&roster as &dyn ::age::Recipient]),
+    )
+    .map_err(|error| failed(error.to_string()))?;
     let mut sealed = Vec::new();
     let written = encryptor.wrap_output(&mut sealed).and_then(|mut writer| {
         writer.write_all(plain)?;

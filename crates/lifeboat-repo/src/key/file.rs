@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_store::{BlobStore, Entry, Key, Put};
-use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::recipient::Roster;
@@ -110,7 +110,8 @@ pub(crate) async fn read_key_files(
             reads.spawn(async move { read(&*store, name, &key).await });
         }
         let Some(joined) = reads.join_next().await else { break };
-        let read = joined.map_err(|error| Error::new(ErrorKind::Bug, "read", "the key files", "a task panicked").with_source(error))??;
+        let read = joined
+            .map_err(|error| Error::new(ErrorKind::Bug, "read", "the key files", "a task panicked").with_source(error))??;
         if let Some(file) = read {
             files.entry((file.name.session, file.name.clear)).or_default().push(file);
         }
@@ -132,6 +133,10 @@ async fn read(store: &dyn BlobStore, name: KeyFileName, key: &Key) -> Result<Opt
     Ok(sound.then(|| KeyFile {
         name,
         size_bytes: stored.len() as u64,
-        roster: if name.clear { Roster::default() } else { Roster::read(&stored) },
+        roster: if name.clear {
+            Roster::default()
+        } else {
+            Roster::read(&stored)
+        },
     }))
 }

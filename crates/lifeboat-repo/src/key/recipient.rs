@@ -168,7 +168,10 @@ impl Roster {
     /// Reads the stanzas of an age file's header. Nothing of it is authentic for whoever cannot open the file.
     pub(crate) fn read(stored: &[u8]) -> Self {
         let mut roster = Self::default();
-        for line in stored.split(|byte| *byte == b'\n').take_while(|line| !line.starts_with(b"---")) {
+        for line in stored
+            .split(|byte| *byte == b'\n')
+            .take_while(|line| !line.starts_with(b"---"))
+        {
             let Some(words) = line.strip_prefix(b"-> ").and_then(|line| std::str::from_utf8(line).ok()) else {
                 continue;
             };

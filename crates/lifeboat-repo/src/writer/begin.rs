@@ -79,7 +79,10 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         clear: plan.encryption == Encryption::Clear,
     };
     let key_file = put_key(repository, &plan, &keys).await?;
-    let readers = parent.iter().flat_map(|state| &state.readers).chain(key_file.roster.recipients.iter().flatten());
+    let readers = parent
+        .iter()
+        .flat_map(|state| &state.readers)
+        .chain(key_file.roster.recipients.iter().flatten());
     let readers = readers.copied().collect();
 
     let generation = open_generation(&folder, parent.as_ref())?;
@@ -149,7 +152,11 @@ fn check_words(plan: &BackupPlan) -> Result<()> {
         plan.instance.name(),
         &plan.tags,
         &plan.reason,
-        plan.encryption.fingerprints()?.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        plan.encryption
+            .fingerprints()?
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
     );
     let length = serde_json::to_vec(&words).map_or(usize::MAX, |json| json.len());
     if length <= LIMIT {
@@ -362,7 +369,14 @@ fn next_seq(standing: &HashSet<BackupId>, parent: Option<&State>, listing: &List
 
 async fn put_key(repository: &Repository, plan: &BackupPlan, keys: &SessionKeys) -> Result<KeyFile> {
     let bytes = keys.wrap(repository.id(), &plan.component, &plan.encryption, false)?;
-    put_key_file(repository, &plan.component, keys.session, plan.encryption == Encryption::Clear, bytes).await
+    put_key_file(
+        repository,
+        &plan.component,
+        keys.session,
+        plan.encryption == Encryption::Clear,
+        bytes,
+    )
+    .await
 }
 
 fn open_generation(folder: &StateFolder, parent: Option<&State>) -> Result<Generation> {

@@ -309,7 +309,11 @@ async fn look_again(writer: &Writer, closure: &Closure) -> Result<Vec<KeyFile>> 
     }
     let mut key_files = Vec::new();
     for session in &closure.sessions {
-        let old = writer.old_key_files.get(&(session.session, session.clear)).into_iter().flatten();
+        let old = writer
+            .old_key_files
+            .get(&(session.session, session.clear))
+            .into_iter()
+            .flatten();
         let before = key_files.len();
         for file in old.chain((session.session == writer.session).then_some(&writer.key_file)) {
             if listed.get(&file.name.key(component)?) == Some(&file.size_bytes) {
@@ -320,7 +324,10 @@ async fn look_again(writer: &Writer, closure: &Closure) -> Result<Vec<KeyFile>> 
             // Whoever replaced the key files of an old session meanwhile put others there first: these are read.
             let folder = component.folder()?.join("keys")?;
             let found = writer.repository.store().list(&folder).await?;
-            let mut found = read_key_files(writer.repository.store(), found.iter(), |name| name.session == session.session).await?;
+            let mut found = read_key_files(writer.repository.store(), found.iter(), |name| {
+                name.session == session.session
+            })
+            .await?;
             let found = found.remove(&(session.session, session.clear));
             key_files.extend(found.ok_or_else(|| lost(format!("the key file of session {}", session.session)))?);
         }

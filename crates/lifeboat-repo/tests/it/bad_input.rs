@@ -46,11 +46,7 @@ async fn check(world: &World, history: &[(Backup, Files)], key: &Key, what: &str
             if let Some(rejected) = rejected {
                 assert_eq!(rejected.reason.kind(), ErrorKind::Corrupt, "{what}: {}", rejected.reason);
             }
-            assert!(
-                reaches(backup, key),
-                "{what}: {:?} has nothing to do with it",
-                backup.id
-            );
+            assert!(reaches(backup, key), "{what}: {:?} has nothing to do with it", backup.id);
             suffered += 1;
             continue;
         };
@@ -58,11 +54,7 @@ async fn check(world: &World, history: &[(Backup, Files)], key: &Key, what: &str
             Ok(restored) => assert!(&restored == files, "{what}: {:?} gives out wrong bytes", backup.id),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
-                assert!(
-                    reaches(backup, key),
-                    "{what}: {:?} has nothing to do with it",
-                    backup.id
-                );
+                assert!(reaches(backup, key), "{what}: {:?} has nothing to do with it", backup.id);
                 suffered += 1;
             }
         }

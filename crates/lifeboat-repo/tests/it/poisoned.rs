@@ -71,20 +71,18 @@ async fn every_file_in_turn(how: Poison) {
         assert!(next.notes.iter().any(|note| note.contains("missing or damaged")), "{what}");
         // The old ones that reach it are reported: by the list, or by a scrub where only the content is wrong.
         let listing = world.listing().await;
+        // Key files are small and everything hangs on them: their content is looked at in every listing.
+        let listed_as_lost = how != Poison::Marked || key.file_name().ends_with(".age");
         for (backup, files) in &history {
-            let reaches = backup
-                .files()
-                .unwrap()
-                .iter()
-                .any(|(name, _)| *name == key);
+            let reaches = backup.files().unwrap().iter().any(|(name, _)| *name == key);
             let counted = listing.backups.iter().find(|found| found.id == backup.id);
             match (reaches, counted) {
                 (false, Some(backup)) => world.assert_holds(backup, files).await,
-                (true, Some(backup)) if how == Poison::Marked => {
+                (true, Some(backup)) if !listed_as_lost => {
                     let error = scrub(&world.env, &world.repository, backup).await.unwrap_err();
                     assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
                 }
-                (true, None) if how != Poison::Marked => {
+                (true, None) if listed_as_lost => {
                     assert!(
                         listing.rejected.iter().any(|rejected| rejected.name == backup.id.to_string()),
                         "{what}"
@@ -97,16 +95,6 @@ async fn every_file_in_turn(how: Poison) {
         let after = world.backup(&files).await;
         assert_eq!(after.stats.changed_bytes, 0, "{what}");
         world.assert_holds(&after.backup, &files).await;
-    }
-}
-
-trait ParseComponent {
-    fn parse_component(&self) -> lifeboat_repo::ComponentName;
-}
-
-impl ParseComponent for str {
-    fn parse_component(&self) -> lifeboat_repo::ComponentName {
-        lifeboat_repo::ComponentName::new(self).unwrap()
     }
 }
 

@@ -45,10 +45,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str
     if let Value::Object(fields) = &mut json {
         fields.insert("store".to_owned(), json!(protected.stores_text()));
         fields.insert("packs".to_owned(), json!(backup.closure.packs.len()));
-        fields.insert(
-            "encrypted".to_owned(),
-            json!(backup.closure.is_encrypted()),
-        );
+        fields.insert("encrypted".to_owned(), json!(backup.closure.is_encrypted()));
         fields.insert("facts".to_owned(), facts.clone());
         fields.insert("proofs".to_owned(), json!(proven));
     }
