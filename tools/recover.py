@@ -278,6 +278,9 @@ class Repository:
         if about.get("format") != "lifeboat-repository" or about.get("version") != 1:
             raise NoRepository(f"{root}/lifeboat.json is not of format version 1: a newer reader is needed")
         self.id = unhex(about.get("repository"), 16, "repository in lifeboat.json")
+        told = "\0".join(str(about.get(field)) for field in ("format", "version", "repository", "created_at"))
+        if about.get("check") != b3(told.encode()).hex():
+            raise Damaged(f"{root}/lifeboat.json does not fit its own check value: take it from another store or copy")
 
     def components(self, only: Optional[str] = None) -> List[str]:
         """Names of all components, or the one asked for. A folder that cannot be listed is an error, never empty."""
@@ -296,6 +299,7 @@ class Repository:
         """Every backup file, newest first, with the reason why it does not count (INV-09). One at a time is in memory."""
         folder = self.folder(component) / "backups"
         names = [n for n in reversed(listing(folder)) if SIGNED_NAME.fullmatch(n)]
+        going = self.swept(component)
         for name in names:
             backup: Optional[Backup] = None
             try:
@@ -304,6 +308,10 @@ class Repository:
                     raise NoBackup(f"signed by ed25519:{backup.public.hex()}, which is not a trusted key")
                 if backup.header.get("features"):
                     raise NoBackup(f"needs features that this reader does not know: {backup.header['features']}")
+                needed = {name, *(file.name for file in backup.packs.values())}
+                needed |= {f"keys/{session.id.hex()}" for session in backup.sessions}
+                if not going.isdisjoint(needed):
+                    raise NoBackup("a pruner is deleting it")
                 for session in backup.sessions:
                     if not any(read_key_file(path) is not None for path in session.key_files(backup.folder)):
                         raise Damaged(f"no whole key file of {session.label} is there")
@@ -322,6 +330,30 @@ class Repository:
                 yield name, backup, Trouble(f"the machine cannot read it: {error}")
                 continue
             yield name, backup, None
+
+    def swept(self, component: str) -> Set[str]:
+        """Names of backups and files that sweep lists name (9): a backup that needs one counts nowhere (INV-15)."""
+        folder, going = self.folder(component) / "prune", set()
+        for name in listing(folder):
+            if not re.fullmatch(r"sweep-[0-9a-f]{32}-[0-9a-f]{64}", name):
+                continue
+            data = (folder / name).read_bytes()
+            try:
+                if b3(data).hex() != name[-64:]:
+                    raise Damaged("its bytes do not hash to its name")
+                body, public = check_signature(data, "sweep", "it")
+                if self.trust and public not in self.trust:
+                    raise Damaged(f"signed by ed25519:{public.hex()}, which is not a trusted key")
+                said = parse_json(body, "it")
+                if (said.get("repository"), said.get("component")) != (self.id.hex(), component):
+                    raise Damaged("it belongs elsewhere")
+            except Damaged as reason:
+                warn(f"{component} prune/{name} is left aside: {reason}")
+                continue
+            going.update(said.get("backups", []), said.get("files", []))
+            # Key files come and go: a backup needs the sessions that they belong to.
+            going.update(file.split("-")[0] for file in said.get("files", []) if file.startswith("keys/"))
+        return going
 
     def load(self, component: str, name: str) -> Backup:
         """Read one backup file (8): name hash, signature, header, closure."""
@@ -1044,13 +1076,13 @@ def check_announcements(repository: Repository, component: str, report: Callable
     """Signatures of announcements (4), and that they lie where they say."""
     folder, count = repository.folder(component) / "sessions", 0
     for session in listing(folder):
-        if not re.fullmatch(r"[0-9a-f]{32}", session):
+        if not re.fullmatch(r"[0-9a-f]{32}(-[0-9a-f]{2})?", session):
             continue
         count += 1
         try:
             body, public = check_signature((folder / session).read_bytes(), "session", "it")
             said = parse_json(body, "it")
-            if (said.get("repository"), said.get("component"), said.get("session")) != (repository.id.hex(), component, session):
+            if (said.get("repository"), said.get("component"), said.get("session")) != (repository.id.hex(), component, session[:32]):
                 raise Damaged("it belongs elsewhere")
             if repository.trust and public not in repository.trust:
                 raise Damaged(f"signed by ed25519:{public.hex()}, which is not a trusted key")

@@ -7,6 +7,7 @@ pub mod env;
 pub mod error;
 pub mod estimate;
 pub mod protocol;
+pub mod retention;
 pub mod time;
 
 pub use env::{Clock, Entropy, Env, Progress};

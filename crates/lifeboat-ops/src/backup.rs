@@ -20,6 +20,8 @@ pub struct Request {
     pub tags: Vec<String>,
     /// Why it is made.
     pub reason: Option<String>,
+    /// Retention does not give it up before it is this old.
+    pub keep_for: Option<Duration>,
     /// Do not compare with an older backup.
     pub full: bool,
 }
@@ -98,6 +100,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         state_dir: protected.state_dir.clone(),
         tags: request.tags,
         reason: request.reason,
+        keep_for: request.keep_for,
         // An incremental backup would share the damaged files.
         full: request.full || damaged.is_some(),
     };

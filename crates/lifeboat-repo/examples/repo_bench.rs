@@ -143,6 +143,7 @@ async fn backup(env: &Env, source: &Path, store: PathBuf, state: PathBuf, page_s
         state_dir: state,
         tags: Vec::new(),
         reason: None,
+        keep_for: None,
         full: false,
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;

@@ -57,6 +57,8 @@ pub struct Header {
     pub reason: Option<String>,
     /// To whom its session's keys were encrypted when it was written; empty in the clear.
     pub recipients: Vec<Fingerprint>,
+    /// Retention does not give it up before it is this old, in seconds after its moment.
+    pub keep_for_s: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -83,6 +85,7 @@ struct HeaderJson {
     tags: Vec<String>,
     reason: Option<String>,
     recipients: Vec<String>,
+    keep_for_s: Option<u64>,
 }
 
 impl Header {
@@ -110,6 +113,7 @@ impl Header {
             tags: self.tags.clone(),
             reason: self.reason.clone(),
             recipients: self.recipients.iter().map(ToString::to_string).collect(),
+            keep_for_s: self.keep_for_s,
         };
         serde_json::to_vec(&json).map_err(|error| Error::new(ErrorKind::Bug, "encode", "a header", error.to_string()))
     }
@@ -149,6 +153,7 @@ impl Header {
             tags: json.tags,
             reason: json.reason,
             recipients: json.recipients.iter().map(|text| text.parse()).collect::<Result<_>>()?,
+            keep_for_s: json.keep_for_s,
         })
     }
 }

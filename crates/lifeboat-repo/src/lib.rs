@@ -30,7 +30,7 @@ pub use header::Header;
 pub use id::{BackupId, ComponentName, Lineage, RepositoryId, SessionId};
 pub use key::age::{Encryption, Identities, generate_identity};
 pub use key::file::{KeyFile, KeyFileName};
-pub use key::instance::{Instance, PublicKey, Trust};
+pub use key::instance::{Instance, PublicKey, Rights, Trust};
 pub use key::recipient::{Fingerprint, Recipient, Roster};
 pub use listing::{Backup, Listing, Rejected};
 pub use manifest::{FileMeta, FileRecord};

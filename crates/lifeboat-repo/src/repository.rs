@@ -29,6 +29,15 @@ struct Descriptor {
     version: u32,
     repository: String,
     created_at: String,
+    check: String,
+}
+
+impl Descriptor {
+    /// What `check` must be: a flipped bit in the id would otherwise make a repository in which no backup counts.
+    fn expected_check(&self) -> String {
+        let text = format!("{}\0{}\0{}\0{}", self.format, self.version, self.repository, self.created_at);
+        blake3::hash(text.as_bytes()).to_string()
+    }
 }
 
 impl Repository {
@@ -49,12 +58,14 @@ impl Repository {
             Err(error) if error.kind() == ErrorKind::NoRepository => {}
             Err(error) => return Err(error),
         }
-        let descriptor = Descriptor {
+        let mut descriptor = Descriptor {
             format: "lifeboat-repository".to_owned(),
             version: 1,
             repository: id.to_string(),
             created_at: format_utc(env.clock.wall_us()),
+            check: String::new(),
         };
+        descriptor.check = descriptor.expected_check();
         let mut json = serde_json::to_vec(&descriptor)
             .map_err(|error| Error::new(ErrorKind::Bug, "encode", DESCRIPTOR, error.to_string()))?;
         json.push(b'\n');
@@ -93,6 +104,10 @@ impl Repository {
             return Err(damaged("it has another format version")
                 .with_kind(ErrorKind::Incompatible)
                 .with_hint("use the Lifeboat version that made it, or a newer one"));
+        }
+        if descriptor.check != descriptor.expected_check() {
+            return Err(damaged("lifeboat.json does not fit its own check value")
+                .with_hint("bring lifeboat.json back from another store of this repository, or from a copy of this one; it is written once and never changes"));
         }
         let id = descriptor.repository.parse()?;
         Ok(Self { store, id })

@@ -2,7 +2,7 @@
 
 use lifeboat_model::{Error, ErrorKind, Result};
 
-use crate::key::instance::{Instance, PublicKey, Trust, verifies};
+use crate::key::instance::{Instance, PublicKey, Rights, Trust, verifies};
 
 const MAGIC: &[u8; 8] = b"LBSIGN01";
 pub(crate) const TRAILER_BYTES: usize = 104;
@@ -12,6 +12,10 @@ pub(crate) const TRAILER_BYTES: usize = 104;
 pub(crate) enum Kind {
     Session,
     Backup,
+    Census,
+    Sweep,
+    Hold,
+    Bad,
 }
 
 impl Kind {
@@ -19,7 +23,24 @@ impl Kind {
         match self {
             Self::Session => "session",
             Self::Backup => "backup",
+            Self::Census => "census",
+            Self::Sweep => "sweep",
+            Self::Hold => "hold",
+            Self::Bad => "bad",
         }
+    }
+
+    /// Whether an instance with `rights` may write such a file, and the words for what it may not.
+    fn allowed(self, rights: Rights) -> std::result::Result<(), &'static str> {
+        let (allowed, what) = match self {
+            Self::Backup => (rights.backup, "write backups"),
+            // A pruner announces itself, too; finding damage harms nobody: what is marked is stored once more.
+            Self::Session => (rights.backup || rights.prune, "announce anything"),
+            Self::Census | Self::Sweep => (rights.prune, "delete"),
+            Self::Hold => (rights.hold, "hold backups"),
+            Self::Bad => (true, "mark damage"),
+        };
+        if allowed { Ok(()) } else { Err(what) }
     }
 
     fn message(self, body: &[u8]) -> Vec<u8> {
@@ -57,9 +78,14 @@ pub(crate) fn open<'a>(kind: Kind, name: &str, stored: &'a [u8], trust: &Trust) 
     if !verifies(&public, &kind.message(body), &trailer[32..96]) {
         return Err(bad("its signature does not fit its content: it is damaged or forged".into()));
     }
-    if trust.name_of(&public).is_none() {
+    let Some((signer, rights)) = trust.get(&public) else {
         return Err(bad(format!("it is signed by {public}, which is not among the configured instances"))
             .with_hint("if that is one of your machines, add its key under `instances:` in lifeboat.yaml; if not, somebody else writes to this store"));
+    };
+    if let Err(what) = kind.allowed(rights) {
+        return Err(bad(format!("it is signed by {signer}, which may not {what}")).with_hint(
+            "see `may` under `instances:` in lifeboat.yaml; if that machine should not have written this, look at it",
+        ));
     }
     Ok((body, public))
 }

@@ -72,6 +72,8 @@ pub struct BackupPlan {
     pub tags: Vec<String>,
     /// Why.
     pub reason: Option<String>,
+    /// Retention does not give it up before it is this old.
+    pub keep_for: Option<Duration>,
     /// Do not compare with an older backup.
     pub full: bool,
 }

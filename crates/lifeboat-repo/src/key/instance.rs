@@ -50,9 +50,29 @@ pub(crate) fn verifies(key: &PublicKey, message: &[u8], signature: &[u8]) -> boo
     UnparsedPublicKey::new(&ED25519, key.0).verify(message, signature).is_ok()
 }
 
-/// The public keys of the instances whose files count, by name.
+/// What an instance may do. A stolen host that may only back up makes no pruner delete anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    /// Its announcements and backups count.
+    pub backup: bool,
+    /// Its censuses and sweep lists count.
+    pub prune: bool,
+    /// Its holds count.
+    pub hold: bool,
+}
+
+impl Rights {
+    /// Everything.
+    pub const ALL: Self = Self {
+        backup: true,
+        prune: true,
+        hold: true,
+    };
+}
+
+/// The public keys of the instances whose files count, with their names and what they may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trust(BTreeMap<PublicKey, String>);
+pub struct Trust(BTreeMap<PublicKey, (String, Rights)>);
 
 impl Trust {
     /// Trusts nobody.
@@ -61,15 +81,30 @@ impl Trust {
         Self::default()
     }
 
-    /// Trusts the instance `name`.
+    /// Trusts the instance `name` with everything.
     pub fn add(&mut self, name: impl Into<String>, key: PublicKey) {
-        self.0.insert(key, name.into());
+        self.add_with(name, key, Rights::ALL);
+    }
+
+    /// Trusts the instance `name` as far as `rights` go.
+    pub fn add_with(&mut self, name: impl Into<String>, key: PublicKey, rights: Rights) {
+        self.0.insert(key, (name.into(), rights));
     }
 
     /// The name of a trusted key.
     #[must_use]
     pub fn name_of(&self, key: &PublicKey) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        self.get(key).map(|(name, _)| name)
+    }
+
+    /// What a trusted key may do.
+    #[must_use]
+    pub fn rights_of(&self, key: &PublicKey) -> Option<Rights> {
+        self.get(key).map(|(_, rights)| rights)
+    }
+
+    pub(crate) fn get(&self, key: &PublicKey) -> Option<(&str, Rights)> {
+        self.0.get(key).map(|(name, rights)| (name.as_str(), *rights))
     }
 }
 

@@ -123,6 +123,7 @@ async fn back_up_and_restore(size_bytes: u64) {
             state_dir: folder.path().join("state"),
             tags: Vec::new(),
             reason: None,
+            keep_for: None,
             full: false,
         };
         let mut writer = Writer::begin(&env, &repository, plan).await.unwrap();

@@ -147,6 +147,7 @@ impl World {
             state_dir: self.state_dir(),
             tags: vec!["test".into()],
             reason: None,
+            keep_for: None,
             full: false,
         }
     }

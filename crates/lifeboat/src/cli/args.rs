@@ -187,6 +187,9 @@ pub(crate) struct Backup {
     /// A word to find it by; may be given several times.
     #[arg(long, value_name = "TAG")]
     pub(crate) tag: Vec<String>,
+    /// Keep it at least this long, whatever the retention rules say: `90d`.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) keep_for: Option<String>,
 }
 
 /// `list`, `points`.

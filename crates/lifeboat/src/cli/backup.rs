@@ -1,6 +1,6 @@
 //! `lifeboat backup`: every component by itself; one that fails does not stop the others.
 
-use lifeboat_model::time::{human_bytes, human_duration};
+use lifeboat_model::time::{human_bytes, human_duration, parse_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::backup::{self, Report, Request};
 use lifeboat_ops::protected::Protected;
@@ -21,6 +21,7 @@ pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
     let request = Request {
         tags: args.tag,
         reason: args.reason,
+        keep_for: args.keep_for.as_deref().map(parse_duration).transpose()?,
         full: args.full,
     };
     let mut outcomes = Outcomes::new(components.len());

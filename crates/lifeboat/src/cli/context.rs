@@ -146,8 +146,8 @@ impl Context {
 
     fn trust(&self) -> Result<Trust> {
         let mut trust = Trust::new();
-        for (name, key) in &self.settings.instances {
-            trust.add(name, key.parse::<PublicKey>()?);
+        for (name, (key, rights)) in &self.settings.instances {
+            trust.add_with(name, key.parse::<PublicKey>()?, *rights);
         }
         Ok(trust)
     }

@@ -17,6 +17,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
 pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
+use super::retention::{RetentionFile, TrustedFile};
 
 /// A value and where it stands. Compares by value only, so that it can be the key of a map.
 #[derive(Debug, Clone)]
@@ -87,11 +88,11 @@ pub(super) struct ConfigFile {
     pub(super) version: At<u64>,
     /// This installation of Lifeboat.
     pub(super) instance: InstanceFile,
-    /// Public keys of the installations whose backups are trusted, by name. `lifeboat init` writes its own key here; add
-    /// the keys of other hosts that write into the same stores. A backup signed by anybody else is refused.
+    /// The installations whose files are trusted, by name. `lifeboat init` writes its own key here; add the keys of
+    /// other hosts that write into the same stores. A backup signed by anybody else is refused.
     #[serde(default)]
-    #[schemars(with = "Option<BTreeMap<String, InstanceKeyText>>")]
-    pub(super) instances: Option<Named<At<String>>>,
+    #[schemars(with = "Option<BTreeMap<String, TrustedFile>>")]
+    pub(super) instances: Option<Named<At<TrustedFile>>>,
     /// Keys that backups are encrypted with, by name. The name `none` is reserved.
     #[serde(default)]
     #[schemars(with = "Option<BTreeMap<String, KeyFile>>")]
@@ -100,6 +101,10 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     #[schemars(with = "Option<BTreeMap<String, StoreFile>>")]
     pub(super) stores: Option<Named<StoreFile>>,
+    /// Rules about which backups are kept, by name. A component without rules keeps everything.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, RetentionFile>>")]
+    pub(super) retention: Option<Named<RetentionFile>>,
     /// What is protected: one entry for each thing that people name in an emergency.
     #[serde(default)]
     #[schemars(with = "Option<BTreeMap<String, SystemFile>>")]
@@ -118,13 +123,11 @@ pub(super) struct InstanceFile {
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"/var/lib/lifeboat")]
     pub(super) state_dir: Option<At<String>>,
+    /// Time zone in which days, weeks and months begin when backups are chosen to be kept. Default: UTC.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "UTC"), example = &"Europe/Berlin")]
+    pub(super) timezone: Option<At<String>>,
 }
-
-/// The public key of an installation: `ed25519:` and 64 hexadecimal digits.
-#[derive(Debug, JsonSchema)]
-#[schemars(extend("pattern" = "^ed25519:[0-9a-f]{64}$"))]
-#[expect(dead_code, reason = "gives the schema its pattern; never made")]
-struct InstanceKeyText(String);
 
 /// A key. Exactly one kind.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -382,6 +385,10 @@ pub(super) struct BackupFile {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>", example = &["disk"])]
     pub(super) required: Option<Vec<At<String>>>,
+    /// Name of the rules in `retention` by which old backups go. Without it, all backups are kept.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"thirty")]
+    pub(super) retention: Option<At<String>>,
     /// Name of the key that encrypts the backups, or `none`, written out. If there is exactly one key, it is the default.
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"main")]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use lifeboat_repo::PublicKey;
+use lifeboat_repo::{PublicKey, Rights};
 use serde_saphyr::Location;
 
 use super::check::{list, unknown_version};
@@ -49,10 +49,10 @@ pub(super) fn lower(file: &ConfigFile, path: &Path, default_state_dir: Option<&P
     }
 }
 
-struct Lowering<'a> {
+pub(super) struct Lowering<'a> {
     /// Where relative paths begin.
     folder: &'a Path,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
     warnings: Vec<String>,
 }
 
@@ -76,7 +76,9 @@ impl Lowering<'_> {
                 PathBuf::new()
             }
         };
+        let timezone = self.timezone(file.instance.timezone.as_ref());
         let instances = self.instances(file);
+        let retention = self.retention(file.retention.as_ref());
         let keys = self.keys(file);
         let stores = self.stores(file);
         let components = self.components(file);
@@ -84,7 +86,9 @@ impl Lowering<'_> {
             path: path.to_owned(),
             instance_name: file.instance.name.value.clone(),
             state_dir,
+            timezone,
             instances,
+            retention,
             keys,
             stores,
             components,
@@ -95,10 +99,11 @@ impl Lowering<'_> {
         settings
     }
 
-    fn instances(&mut self, file: &ConfigFile) -> BTreeMap<String, String> {
+    fn instances(&mut self, file: &ConfigFile) -> BTreeMap<String, (String, Rights)> {
         let mut instances = BTreeMap::new();
-        for (name, key) in file.instances.iter().flatten() {
+        for (name, trusted) in file.instances.iter().flatten() {
             self.name(name, "an instance");
+            let (key, rights) = self.trusted(name, trusted);
             if PublicKey::from_str(&key.value).is_err() {
                 self.problems.push(
                     Problem::at(key.place, format!("the public key of `{}` cannot be read", name.value))
@@ -106,7 +111,7 @@ impl Lowering<'_> {
                         .help("a public key is `ed25519:` and 64 hexadecimal digits; `lifeboat init` writes it"),
                 );
             }
-            instances.insert(name.value.clone(), key.value.clone());
+            instances.insert(name.value.clone(), (key.value.clone(), rights));
         }
         instances
     }
@@ -244,6 +249,7 @@ impl Lowering<'_> {
             stores: self.stores_of(file, full, component),
             required: self.required_of(full, component),
             encrypt,
+            retention: self.retention_of(file.retention.as_ref(), component.backup.retention.as_ref()),
             priority: component
                 .priority
                 .as_ref()
@@ -458,7 +464,7 @@ impl Lowering<'_> {
 }
 
 /// The names under a section.
-fn names<T>(section: Option<&Named<T>>) -> Vec<&str> {
+pub(super) fn names<T>(section: Option<&Named<T>>) -> Vec<&str> {
     let names: BTreeSet<&str> = section.into_iter().flatten().map(|(name, _)| name.value.as_str()).collect();
     names.into_iter().collect()
 }

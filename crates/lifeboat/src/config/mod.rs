@@ -10,6 +10,7 @@ mod lower;
 mod order;
 mod problem;
 mod recipient;
+pub(crate) mod retention;
 mod settings;
 mod store;
 mod surroundings;
@@ -143,10 +144,11 @@ pub(crate) fn show(settings: &Settings) -> Json {
         .collect();
     json!({
         "path": settings.path,
-        "instance": { "name": settings.instance_name, "state_dir": settings.state_dir },
-        "instances": settings.instances,
+        "instance": { "name": settings.instance_name, "state_dir": settings.state_dir, "timezone": settings.timezone },
+        "instances": retention::show_instances(&settings.instances),
         "keys": keys,
         "stores": stores,
+        "retention": retention::show(&settings.retention),
         "components": components,
         "not_backed_up": left_out,
         "warnings": settings.warnings,
@@ -162,6 +164,7 @@ fn show_component(component: &ComponentSettings) -> Json {
         "rto": component.rto.map(exact_duration),
         "to": component.stores,
         "required": component.required,
+        "retention": component.retention,
         "encrypt": component.encrypt.to_string(),
         "priority": component.priority,
         "depends_on": component.depends_on,

@@ -11,9 +11,11 @@ use std::time::Duration;
 use lifeboat_io::process::Process;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
+use lifeboat_repo::Rights;
 use zeroize::Zeroizing;
 
 use super::store::StoreSettings;
+use super::retention::RetentionSettings;
 
 /// How long a command that prints a secret may take.
 const SECRET_COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -30,8 +32,12 @@ pub(crate) struct Settings {
     pub(crate) instance_name: String,
     /// Where this installation keeps its own state.
     pub(crate) state_dir: PathBuf,
-    /// Public keys (`ed25519:…`) of the installations whose backups are trusted, by name.
-    pub(crate) instances: BTreeMap<String, String>,
+    /// Time zone in which days begin for retention.
+    pub(crate) timezone: String,
+    /// The installations whose files are trusted, by name: public key (`ed25519:…`) and what they may do.
+    pub(crate) instances: BTreeMap<String, (String, Rights)>,
+    /// Rules about what is kept, by name.
+    pub(crate) retention: BTreeMap<String, RetentionSettings>,
     /// Keys that backups can be encrypted with.
     pub(crate) keys: BTreeMap<String, KeySettings>,
     /// Places that hold backups.
@@ -101,6 +107,8 @@ pub(crate) struct ComponentSettings {
     pub(crate) stores: Vec<String>,
     /// Those of them without which a backup has failed.
     pub(crate) required: Vec<String>,
+    /// Name of the rules by which old backups go.
+    pub(crate) retention: Option<String>,
     /// The key, or a written-out none.
     pub(crate) encrypt: Encrypt,
     /// Lower is recovered earlier.

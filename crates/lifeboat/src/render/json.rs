@@ -85,6 +85,7 @@ pub(crate) fn backup(backup: &Backup) -> Value {
         "incomplete": header.incomplete,
         "tags": header.tags,
         "reason": header.reason,
+        "keep_for_s": header.keep_for_s,
     })
 }
 

@@ -16,7 +16,7 @@ use crate::config::problem::Problem;
 use crate::config::settings::MinFree;
 
 impl Lowering<'_> {
-    pub(super) fn name(&mut self, name: &At<String>, what: &str) {
+    pub(in crate::config) fn name(&mut self, name: &At<String>, what: &str) {
         // The repository has the last word on names; the other half of the test name is always sound.
         if ComponentName::new(format!("x/{}", name.value)).is_err() {
             self.problems.push(
@@ -27,7 +27,7 @@ impl Lowering<'_> {
         }
     }
 
-    pub(super) fn unknown(&mut self, name: &At<String>, what: &str, section: &str, known: &[&str]) {
+    pub(in crate::config) fn unknown(&mut self, name: &At<String>, what: &str, section: &str, known: &[&str]) {
         let problem = Problem::at(name.place, format!("unknown {what} `{}`", name.value));
         let problem = match nearest(&name.value, known.iter().copied()) {
             Some(near) => problem.label(format!("did you mean `{near}`?")),
@@ -71,7 +71,7 @@ impl Lowering<'_> {
     }
 
     /// A duration that must not be zero.
-    pub(super) fn some_duration(&mut self, text: &At<String>, what: &str, example: &str) -> Duration {
+    pub(in crate::config) fn some_duration(&mut self, text: &At<String>, what: &str, example: &str) -> Duration {
         let duration = self.duration(text, what, example);
         if duration.is_zero() {
             self.problems.push(
