@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
 use super::retention::{RetentionFile, TrustedFile};
+pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
 
 /// A value and where it stands. Compares by value only, so that it can be the key of a map.
 #[derive(Debug, Clone)]

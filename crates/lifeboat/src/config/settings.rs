@@ -14,8 +14,8 @@ use lifeboat_ops::Source;
 use lifeboat_repo::Rights;
 use zeroize::Zeroizing;
 
-use super::store::StoreSettings;
 use super::retention::RetentionSettings;
+use super::store::StoreSettings;
 
 /// How long a command that prints a secret may take.
 const SECRET_COMMAND_LIMIT: Duration = Duration::from_secs(30);
