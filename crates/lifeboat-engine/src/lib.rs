@@ -2,5 +2,6 @@
 //!
 //! Knows databases and files, and nothing about the repository, the stores or schedules.
 
+pub mod artefact;
 pub mod files;
 pub mod sqlite;

@@ -20,6 +20,10 @@ pub enum Source {
         busy_timeout: Duration,
         /// How long writers may be kept waiting (rollback-journal mode).
         max_stall: Duration,
+        /// Whether each backup also holds the database as SQL text.
+        sql_dump: bool,
+        /// Queries whose results each backup also holds.
+        extracts: Vec<sqlite::Extract>,
     },
     /// Files and folders.
     Files {
@@ -96,10 +100,14 @@ impl Source {
                 path,
                 busy_timeout,
                 max_stall,
+                sql_dump,
+                extracts,
             } => Some(sqlite::CaptureOptions {
                 path: path.clone(),
                 busy_timeout: *busy_timeout,
                 max_stall: *max_stall,
+                sql_dump: *sql_dump,
+                extracts: extracts.clone(),
             }),
             Self::Files { .. } | Self::Pki { .. } => None,
         }

@@ -22,6 +22,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::sqlite;
+use super::extract::Extract;
 use super::facts::{Facts, count};
 use super::filesystem::network_filesystem;
 use super::queue::{Pushed, Queue, Segment};
@@ -39,6 +40,10 @@ pub struct CaptureOptions {
     pub busy_timeout: Duration,
     /// How long writers may be kept waiting in rollback-journal mode.
     pub max_stall: Duration,
+    /// Whether to give the database as SQL text, too.
+    pub sql_dump: bool,
+    /// Queries whose results to give, too.
+    pub extracts: Vec<Extract>,
 }
 
 /// What a finished capture knows.

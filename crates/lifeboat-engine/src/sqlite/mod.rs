@@ -10,6 +10,7 @@
 mod capture;
 mod discover;
 mod error;
+mod extract;
 mod facts;
 mod filesystem;
 mod locks;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use capture::{Capture, CaptureOptions, Captured, begin};
 pub use discover::{Discovery, Found, discover};
+pub use extract::Extract;
 pub use facts::Facts;
 pub use filesystem::network_filesystem;
 pub use locks::{Holder, Holders, holders, prove_unused};

@@ -32,6 +32,8 @@ pub fn patient(database: &Path) -> CaptureOptions {
         path: database.to_owned(),
         busy_timeout: Duration::from_secs(60),
         max_stall: Duration::from_secs(60),
+        sql_dump: false,
+        extracts: Vec::new(),
     }
 }
 

@@ -135,6 +135,30 @@ pub(super) struct InstanceFile {
 pub(super) enum KeyFile {
     /// An age key pair. Whoever writes backups needs the public half only.
     Age(AgeFile),
+    /// A passphrase that opens old files made by `openssl enc`. Nothing is ever written with it.
+    Openssl(OpensslFile),
+}
+
+/// The passphrase of old files made by `openssl enc`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OpensslFile {
+    /// The cipher of the old files: `aes-256-cbc`, which is also the default.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "aes-256-cbc"))]
+    pub(super) cipher: Option<At<String>>,
+    /// How the old files made a key of the passphrase: `auto` (the default: try all), `pbkdf2` (`-pbkdf2`), `sha256` (openssl 1.1 and later
+    /// without `-pbkdf2`) or `md5` (before that).
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "auto"))]
+    pub(super) kdf: Option<At<String>>,
+    /// The rounds given by `-iter`, where it was given. Default: 10000, as openssl has it.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1, max = 100_000_000_u32), extend("default" = 10_000))]
+    pub(super) iterations: Option<At<u32>>,
+    /// Where the passphrase is.
+    #[schemars(with = "SecretFile")]
+    pub(super) passphrase: At<SecretFile>,
 }
 
 /// An age key pair.
@@ -295,6 +319,28 @@ pub(super) struct SqliteFile {
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("default" = "5s"))]
     pub(super) max_stall: Option<At<String>>,
+    /// Whether each backup also holds the database as SQL text, which any `sqlite3` program can load. Default: false.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub(super) sql_dump: Option<At<bool>>,
+    /// Results of queries that each backup also holds, as CSV files.
+    #[serde(default)]
+    pub(super) extract: Option<Vec<ExtractFile>>,
+}
+
+/// The result of a query, kept as a CSV file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExtractFile {
+    /// Name of the CSV file.
+    #[schemars(with = "String", example = &"api_keys_metadata.csv")]
+    pub(super) file: At<String>,
+    /// One SELECT.
+    #[schemars(with = "String", example = &"SELECT id, name, scopes FROM api_keys")]
+    pub(super) query: At<String>,
+    /// The only columns that the query may read, anywhere in it: `COLUMN` or `TABLE.COLUMN`. Reading any other ends the backup with an error.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub(super) columns: At<Vec<At<String>>>,
 }
 
 /// Files and folders.

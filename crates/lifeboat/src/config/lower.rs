@@ -3,6 +3,7 @@
 //! Fills in defaults, resolves paths and references, reads units. Must not open anything that the configuration names;
 //! it only asks the file system whether two paths are the same place.
 
+mod legacy;
 mod source;
 mod stores;
 mod values;
@@ -80,6 +81,7 @@ impl Lowering<'_> {
         let instances = self.instances(file);
         let retention = self.retention(file.retention.as_ref());
         let keys = self.keys(file);
+        let openssl_keys = self.openssl_keys(file);
         let stores = self.stores(file);
         let components = self.components(file);
         let settings = Settings {
@@ -90,6 +92,7 @@ impl Lowering<'_> {
             instances,
             retention,
             keys,
+            openssl_keys,
             stores,
             components,
             not_backed_up: self.not_backed_up(file),
@@ -130,7 +133,7 @@ impl Lowering<'_> {
                     .help("give the key another name"),
                 );
             }
-            let KeyFile::Age(age) = key;
+            let KeyFile::Age(age) = key else { continue };
             if age.recipients.value.is_empty() {
                 self.problems.push(
                     Problem::at(age.recipients.place, format!("the key `{}` has no recipient", name.value))
@@ -307,7 +310,7 @@ impl Lowering<'_> {
     }
 
     fn encrypt_of(&mut self, file: &ConfigFile, full: &str, component: &ComponentFile) -> Encrypt {
-        let known = names(file.keys.as_ref());
+        let known = legacy::encrypting(file.keys.as_ref());
         let Some(encrypt) = &component.backup.encrypt else {
             if let [only] = known.as_slice() {
                 return Encrypt::Key((*only).to_owned());

@@ -21,6 +21,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lifeboat_engine::artefact::OpensslKdf;
+use lifeboat_engine::sqlite::Extract;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
 use serde_json::{Value as Json, json};
@@ -130,6 +132,14 @@ pub(crate) fn show(settings: &Settings) -> Json {
                 json!({ "recipients": key.recipients, "identity": identity }),
             )
         })
+        .chain(settings.openssl_keys.iter().map(|(name, key)| {
+            let kdf = key.kdf.map_or("auto", OpensslKdf::word);
+            let passphrase = key.passphrase.to_string();
+            (
+                name.clone(),
+                json!({ "kdf": kdf, "iterations": key.iterations, "passphrase": passphrase }),
+            )
+        }))
         .collect();
     let stores: serde_json::Map<String, Json> = settings
         .stores
@@ -171,8 +181,17 @@ fn show_component(component: &ComponentSettings) -> Json {
     });
     let own = match &component.source {
         Source::Sqlite {
-            busy_timeout, max_stall, ..
-        } => json!({ "busy_timeout": exact_duration(*busy_timeout), "max_stall": exact_duration(*max_stall) }),
+            busy_timeout,
+            max_stall,
+            sql_dump,
+            extracts,
+            ..
+        } => json!({
+            "busy_timeout": exact_duration(*busy_timeout),
+            "max_stall": exact_duration(*max_stall),
+            "sql_dump": sql_dump,
+            "extract": extracts.iter().map(show_extract).collect::<Vec<_>>(),
+        }),
         Source::Files {
             files,
             encryption_required,
@@ -202,6 +221,10 @@ fn show_component(component: &ComponentSettings) -> Json {
         shown.extend(own);
     }
     shown
+}
+
+fn show_extract(extract: &Extract) -> Json {
+    json!({ "file": extract.file, "query": extract.query, "columns": extract.columns })
 }
 
 /// A duration as it can be written into the file again: `1d12h`, never rounded.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lifeboat_engine::artefact::OpensslKdf;
 use lifeboat_io::process::Process;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) retention: BTreeMap<String, RetentionSettings>,
     /// Keys that backups can be encrypted with.
     pub(crate) keys: BTreeMap<String, KeySettings>,
+    /// Passphrases of old files made by `openssl enc`, by name.
+    pub(crate) openssl_keys: BTreeMap<String, OpensslKeySettings>,
     /// Places that hold backups.
     pub(crate) stores: BTreeMap<String, StoreSettings>,
     /// What is backed up, in the order in which it is recovered.
@@ -59,6 +62,17 @@ pub(crate) struct KeySettings {
     pub(crate) recipients: Vec<String>,
     /// The secret half; absent on a machine that only writes backups.
     pub(crate) identity: Option<SecretRef>,
+}
+
+/// A passphrase that opens old files made by `openssl enc`.
+#[derive(Debug, Clone)]
+pub(crate) struct OpensslKeySettings {
+    /// How a key is made of it; `None` to try all ways.
+    pub(crate) kdf: Option<OpensslKdf>,
+    /// Rounds of PBKDF2.
+    pub(crate) iterations: u32,
+    /// Where it is.
+    pub(crate) passphrase: SecretRef,
 }
 
 /// Where a secret is.

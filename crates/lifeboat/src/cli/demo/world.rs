@@ -68,6 +68,8 @@ impl World {
                 path: database.clone(),
                 busy_timeout: Duration::from_secs(5),
                 max_stall: Duration::from_secs(5),
+                sql_dump: false,
+                extracts: Vec::new(),
             },
             stores: vec![Place::folder("disk", store, store_path.clone())],
             encryption: Encryption::Age(vec![recipient]),

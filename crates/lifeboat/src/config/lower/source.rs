@@ -64,6 +64,8 @@ impl Lowering<'_> {
                 .max_stall
                 .as_ref()
                 .map_or(DEFAULT_LIMIT, |text| self.some_duration(text, "max_stall", "5s")),
+            sql_dump: sqlite.sql_dump.as_ref().is_some_and(|on| on.value),
+            extracts: self.extracts(sqlite),
         }
     }
 
@@ -232,5 +234,7 @@ fn nothing() -> Source {
         path: PathBuf::new(),
         busy_timeout: DEFAULT_LIMIT,
         max_stall: DEFAULT_LIMIT,
+        sql_dump: false,
+        extracts: Vec::new(),
     }
 }

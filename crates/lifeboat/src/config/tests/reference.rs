@@ -143,6 +143,7 @@ fn kind(schema: &Json) -> String {
             let word = match kind {
                 "string" => "text",
                 "integer" => "number",
+                "boolean" => "true or false",
                 "array" => "list",
                 "object" => "mapping",
                 _ => continue,
