@@ -4,4 +4,5 @@
 
 pub mod artefact;
 pub mod files;
+pub mod pki;
 pub mod sqlite;

@@ -11,6 +11,8 @@
 //!
 //! If we die, our locks go with the process; nothing was written.
 
+mod beside;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -27,6 +29,7 @@ use super::facts::{Facts, count};
 use super::filesystem::network_filesystem;
 use super::queue::{Pushed, Queue, Segment};
 use super::source::{SourceFile, in_wal_mode, inode, length, look_at, real_companions};
+use super::stream::Beside;
 
 const PATIENCE: &str =
     "raise `max_stall` for this component, switch the database to WAL (PRAGMA journal_mode=WAL), or back it up in a quiet hour";
@@ -64,6 +67,7 @@ pub struct Capture {
     file: SourceFile,
     moment_us: i64,
     pages: Arc<Pages>,
+    beside: Vec<Beside>,
     thread: Option<JoinHandle<Result<Captured>>>,
 }
 
@@ -111,6 +115,7 @@ pub fn begin(options: &CaptureOptions, clock: Arc<dyn Clock>) -> Result<Capture>
         .with_hint("move the database to a local disk, or switch it to a rollback journal (PRAGMA journal_mode=DELETE)"));
     }
     let queue = Arc::new(Queue::default());
+    let beside = beside::streams(options, &file)?;
     let (sender, receiver) = mpsc::sync_channel(1);
     let reading = Reading {
         options: CaptureOptions {
@@ -119,13 +124,14 @@ pub fn begin(options: &CaptureOptions, clock: Arc<dyn Clock>) -> Result<Capture>
         },
         clock,
         queue: Arc::clone(&queue),
+        beside: beside.iter().map(|one| (one.name.clone(), Arc::clone(&one.queue))).collect(),
         inode: inode(&path)?,
     };
     let thread = std::thread::Builder::new()
         .name("sqlite capture".into())
         .spawn(move || {
             let mut end = End {
-                queue: Arc::clone(&reading.queue),
+                queues: reading.queues(),
                 failed: true,
             };
             let result = reading.run(&sender);
@@ -150,19 +156,22 @@ pub fn begin(options: &CaptureOptions, clock: Arc<dyn Clock>) -> Result<Capture>
         file,
         moment_us: opened.moment_us,
         pages,
+        beside,
         thread: Some(thread),
     })
 }
 
 /// Ends the queue when the thread ends, by a panic too: whoever waits for pages must not wait for ever.
 struct End {
-    queue: Arc<Queue>,
+    queues: Vec<Arc<Queue>>,
     failed: bool,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.queue.finish(self.failed);
+        for queue in &self.queues {
+            queue.finish(self.failed);
+        }
     }
 }
 
@@ -171,6 +180,12 @@ impl Capture {
     #[must_use]
     pub fn pages(&self) -> Arc<dyn PageSource> {
         Arc::clone(&self.pages) as Arc<dyn PageSource>
+    }
+
+    /// What comes after the pages: the SQL text and the extracts. To be read in this order, each to its end.
+    #[must_use]
+    pub fn beside(&self) -> &[Beside] {
+        &self.beside
     }
 
     /// The database file.
@@ -194,7 +209,7 @@ impl Capture {
     /// Ends the capture after its pages were taken. Any error means that what was taken is not a consistent image.
     pub fn finish(mut self) -> Result<Captured> {
         // Where pages are left because the taker failed, the thread must not wait for room for ever.
-        self.pages.queue.abandon();
+        self.abandon();
         match self.thread.take() {
             Some(thread) => join(thread, &self.path),
             None => Err(Error::new(
@@ -207,9 +222,18 @@ impl Capture {
     }
 }
 
+impl Capture {
+    fn abandon(&self) {
+        self.pages.queue.abandon();
+        for beside in &self.beside {
+            beside.queue.abandon();
+        }
+    }
+}
+
 impl Drop for Capture {
     fn drop(&mut self) {
-        self.pages.queue.abandon();
+        self.abandon();
         if let Some(thread) = self.thread.take() {
             // Its result is of no interest: nobody will commit what was read.
             drop(thread.join());
@@ -233,6 +257,8 @@ struct Reading {
     options: CaptureOptions,
     clock: Arc<dyn Clock>,
     queue: Arc<Queue>,
+    /// Names and queues of what comes after the pages.
+    beside: Vec<(String, Arc<Queue>)>,
     inode: (u64, u64),
 }
 
@@ -248,8 +274,8 @@ impl Reading {
     fn run(self, opened: &mpsc::SyncSender<Opened>) -> Result<Captured> {
         let [wal, _, _] = real_companions(&self.options.path);
         let wal_is_ours = !wal.try_exists().unwrap_or(true);
-        let connection = self.open()?;
-        let result = self.capture(&connection, opened);
+        let mut connection = self.open()?;
+        let result = self.capture(&mut connection, opened);
         if wal_is_ours && length(&wal) == 0 {
             // Nobody wrote to the WAL that SQLite made for us: it may go with us, under SQLite's own lock.
             connection
@@ -259,7 +285,7 @@ impl Reading {
         result
     }
 
-    fn capture(&self, connection: &Connection, opened: &mpsc::SyncSender<Opened>) -> Result<Captured> {
+    fn capture(&self, connection: &mut Connection, opened: &mpsc::SyncSender<Opened>) -> Result<Captured> {
         let path = self.options.path.as_path();
         let failed = |error| sqlite("back up", path, error);
         let moment_us = self.clock.wall_us();
@@ -289,14 +315,27 @@ impl Reading {
         }
         let mut stall = Duration::ZERO;
         self.read_pages(&mut transaction, page_size, page_count, wal, &mut stall)?;
-        // The workers need not wait for the counting; its errors come out of `finish`, before anything is committed.
+        // The workers need not wait for the rest; its errors come out of `finish`, before anything is committed.
         self.queue.finish(false);
+        let dump = self.dump(&mut transaction, wal, &mut stall)?;
+        if !wal && !self.options.extracts.is_empty() {
+            self.renew(&mut transaction, None, &mut stall)?;
+        }
+        let (since, data_version) = (transaction.since, transaction.data_version);
+        let extracts = self.extracts(connection, wal, since)?;
+        let mut transaction = Transaction {
+            connection: &*connection,
+            path,
+            since,
+            data_version,
+        };
         let mut warnings = Vec::new();
-        let facts = if wal {
+        let mut facts = if wal {
             count(connection, path, &mut warnings)?
         } else {
             self.count_in_time(&mut transaction, &mut warnings, &mut stall)?
         };
+        (facts.dump, facts.extracts) = (dump, extracts);
         connection.execute_batch("COMMIT").map_err(failed)?;
         stall = stall.max(self.clock.monotonic().saturating_sub(transaction.since));
         if inode(path).ok() != Some(self.inode) {
@@ -449,7 +488,7 @@ impl Reading {
             let (reached, waiting) = self.scan(transaction, page_size, next..page_count + 1, wal)?;
             next = reached;
             if next <= page_count || waiting.is_some() {
-                self.renew(transaction, waiting, stall)?;
+                self.renew(transaction, waiting.map(|segment| (self.queue.as_ref(), segment)), stall)?;
             }
         }
         Ok(())
@@ -497,12 +536,12 @@ impl Reading {
     }
 
     /// Lets the lock go and takes it again. Goes on only if nobody wrote meanwhile.
-    fn renew(&self, transaction: &mut Transaction<'_>, segment: Option<Segment>, stall: &mut Duration) -> Result<()> {
+    fn renew(&self, transaction: &mut Transaction<'_>, waiting: Option<(&Queue, Segment)>, stall: &mut Duration) -> Result<()> {
         let failed = |error| sqlite("read", &self.options.path, error);
         transaction.connection.execute_batch("COMMIT").map_err(failed)?;
         *stall = (*stall).max(self.clock.monotonic().saturating_sub(transaction.since));
-        if let Some(segment) = segment
-            && !matches!(self.queue.push(segment, None), Pushed::Queued)
+        if let Some((queue, segment)) = waiting
+            && !matches!(queue.push(segment, None), Pushed::Queued)
         {
             return Err(abandoned(transaction.path));
         }

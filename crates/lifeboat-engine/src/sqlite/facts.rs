@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::error::sqlite;
+use super::extract::ExtractFacts;
 
 /// Facts of a database, as a backup keeps them (`docs/format.md` 8.4).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,12 @@ pub struct Facts {
     pub schema_hash: String,
     /// Rows of every table, counted.
     pub tables: BTreeMap<String, u64>,
+    /// The file of the backup that holds the database as SQL text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dump: Option<String>,
+    /// The extracts that the backup holds, by file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extracts: BTreeMap<String, ExtractFacts>,
 }
 
 /// Counts everything on `connection`, whose read transaction is open. Tables that cannot be read because their module is missing are
@@ -70,6 +77,8 @@ pub(crate) fn count(connection: &Connection, path: &Path, warnings: &mut Vec<Str
         application_id: number("application_id")?,
         schema_hash: schema_hash(connection).map_err(failed)?,
         tables,
+        dump: None,
+        extracts: BTreeMap::new(),
     })
 }
 

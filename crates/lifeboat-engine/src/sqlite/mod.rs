@@ -9,7 +9,8 @@
 
 mod capture;
 mod discover;
-mod error;
+mod dump;
+pub(crate) mod error;
 mod extract;
 mod facts;
 mod filesystem;
@@ -17,17 +18,20 @@ mod locks;
 mod probe;
 mod queue;
 mod source;
+mod stream;
 
 use std::path::{Path, PathBuf};
 
 pub use capture::{Capture, CaptureOptions, Captured, begin};
 pub use discover::{Discovery, Found, discover};
-pub use extract::Extract;
+pub use extract::{Extract, ExtractFacts};
 pub use facts::Facts;
 pub use filesystem::network_filesystem;
 pub use locks::{Holder, Holders, holders, prove_unused};
+pub(crate) use probe::MAGIC;
 pub use probe::{Inspection, inspect};
 pub use source::SourceFile;
+pub use stream::Beside;
 
 /// The files that belong to a database besides itself: `-wal`, `-shm`, `-journal`.
 #[must_use]

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod artefact;
 mod bad_source;
 mod bank;
 mod child;
@@ -16,6 +17,7 @@ mod discover;
 mod exact;
 mod locks;
 mod other;
+mod pki;
 mod probe;
 mod stall;
 mod taken;

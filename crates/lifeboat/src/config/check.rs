@@ -236,7 +236,6 @@ fn described(form: &Json) -> Option<String> {
             (least, i64::MAX) => format!("a whole number of {least} or more"),
             (least, most) => format!("a whole number from {least} to {most}"),
         }),
-        "boolean" => Some("true or false".to_owned()),
         "array" => Some("a list".to_owned()),
         "object" => Some("a mapping".to_owned()),
         _ => None,

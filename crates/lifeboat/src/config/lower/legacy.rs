@@ -6,9 +6,9 @@ use lifeboat_engine::artefact::OpensslKdf;
 use lifeboat_engine::sqlite::Extract;
 
 use super::Lowering;
-use crate::config::file::{ConfigFile, KeyFile, Named, OpensslFile, SecretFile, SqliteFile};
+use crate::config::file::{ConfigFile, KeyFile, Named, OpensslFile, SqliteFile};
 use crate::config::problem::Problem;
-use crate::config::settings::{OpensslKeySettings, SecretRef};
+use crate::config::settings::OpensslKeySettings;
 
 /// Rounds of PBKDF2 unless the file says otherwise: those of `openssl enc -pbkdf2`.
 const DEFAULT_ITERATIONS: u32 = 10_000;
@@ -62,16 +62,8 @@ impl Lowering<'_> {
                 None
             }),
         });
-        let passphrase = if let SecretFile::Inline(text) = &openssl.passphrase.value {
-            let line = openssl.passphrase.place.line();
-            self.warnings.push(format!(
-                "the passphrase of the key {name} stands in the clear in line {line}; \
-                 write `passphrase: {{ file: … }}` or `passphrase: {{ env: … }}`"
-            ));
-            Some(SecretRef::Inline(text.clone()))
-        } else {
-            self.secret(&openssl.passphrase, name)
-        };
+        let what = format!("the passphrase of the key {name}");
+        let passphrase = self.secret(&openssl.passphrase, &what, "passphrase");
         Some(OpensslKeySettings {
             kdf,
             iterations: openssl.iterations.as_ref().map_or(DEFAULT_ITERATIONS, |rounds| rounds.value),
