@@ -116,12 +116,12 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         modified_us: file.modified_us,
     };
     let moment_us = capture.moment_us();
-    let put = writer.put_pages(meta, pages).await;
+    let put = put_all(&mut writer, meta, &capture).await;
     let captured = compute::run("finish a capture", move || capture.finish()).await;
     let captured = match (put, captured) {
         (Ok(_), captured) => captured?,
         // The pages stopped coming because the capture failed: its own words say why.
-        (Err(put), Err(cause)) if put.kind() == ErrorKind::Interrupted => return Err(cause),
+        (Err(_), Err(cause)) if cause.kind() != ErrorKind::Interrupted => return Err(cause),
         (Err(put), _) => return Err(put),
     };
     let facts = serde_json::to_value(&captured.facts)
@@ -145,4 +145,18 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         stall: captured.stall,
         notes,
     })
+}
+
+/// The pages, and what the capture gives beside them: SQL text and extracts.
+async fn put_all(writer: &mut Writer, meta: FileMeta, capture: &sqlite::Capture) -> Result<()> {
+    writer.put_pages(meta.clone(), capture.pages()).await?;
+    for beside in capture.beside() {
+        let meta = FileMeta {
+            path: beside.name.clone(),
+            modified_us: capture.moment_us(),
+            ..meta.clone()
+        };
+        writer.put_stream(meta, beside.reader()).await?;
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod doctor;
+pub mod export;
 pub mod proof;
 pub mod protected;
 pub mod restore;

@@ -4,6 +4,7 @@
 //! In place, the old files are moved into an undo folder first, step by step in a journal, so that a killed run is finished or taken
 //! back by the next one ([`quarantine`]).
 
+pub mod artefact;
 pub mod quarantine;
 mod staging;
 
@@ -148,6 +149,14 @@ pub struct Staged {
     pub findings: Findings,
     fetched: Fetched,
     notes: Vec<String>,
+}
+
+impl Staged {
+    /// The restored file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
 }
 
 /// Looks at everything that can be known before a byte is fetched.
@@ -495,7 +504,11 @@ fn refuse_taken(path: &Path) -> Result<()> {
 
 fn database(reader: &Reader) -> Result<&FileRecord> {
     match reader.files() {
-        [file] if file.page_size != 0 => Ok(file),
+        // SQL text and extracts may be beside it.
+        files if files.iter().filter(|file| file.page_size != 0).count() == 1 => {
+            let page_file = files.iter().find(|file| file.page_size != 0);
+            page_file.ok_or_else(|| Error::new(ErrorKind::Bug, "read", "the file table", "its database vanished"))
+        }
         _ => Err(Error::new(
             ErrorKind::Corrupt,
             "read",

@@ -32,7 +32,7 @@ pub use key::age::{Encryption, Identities, generate_identity};
 pub use key::file::{KeyFile, KeyFileName};
 pub use key::instance::{Instance, PublicKey, Rights, Trust};
 pub use key::recipient::{Fingerprint, Recipient, Roster};
-pub use listing::{Backup, Listing, Rejected};
+pub use listing::{Backup, IMPORTED, Listing, Rejected};
 pub use manifest::{FileMeta, FileRecord};
 pub use reader::{Fetched, ReadPlan, Reader, Verified};
 pub use repository::Repository;

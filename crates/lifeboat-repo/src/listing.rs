@@ -13,6 +13,9 @@ use crate::key::instance::Trust;
 use crate::repository::Repository;
 use crate::signed::{self, Kind};
 
+/// The method of backups that were made of old files of other programs.
+pub const IMPORTED: &str = "imported";
+
 /// A backup file is at most this long.
 pub(crate) const BACKUP_LIMIT_BYTES: u64 = 1 << 30;
 
@@ -65,13 +68,17 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// The newest complete backup: the highest sequence. Extracts and incomplete ones are never "latest".
+    /// The newest complete backup: the highest sequence. Extracts and incomplete ones are never "latest"; imported ones only where there is
+    /// nothing else, and then the one of the latest moment: they were stored late, and hold what is old.
     #[must_use]
     pub fn latest(&self) -> Option<&Backup> {
-        self.backups
-            .iter()
-            .rev()
-            .find(|backup| !backup.header.extract && !backup.header.incomplete)
+        let whole = || {
+            self.backups
+                .iter()
+                .filter(|backup| !backup.header.extract && !backup.header.incomplete)
+        };
+        let own = whole().rev().find(|backup| backup.header.method != IMPORTED);
+        own.or_else(|| whole().max_by_key(|backup| (backup.header.moment_us, backup.id)))
     }
 
     /// Finds a backup by what people type: `latest`, a sequence number, or the beginning of `SEQ-HASH`.

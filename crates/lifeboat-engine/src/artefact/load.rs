@@ -84,6 +84,29 @@ pub fn load(text: &Path, database: &Path) -> Result<()> {
     connection.close().map_err(|(_, error)| failed(error))
 }
 
+/// Reads what lies in `-wal` or `-journal` beside `database` into it, as the application's next start would, and removes them. Returns
+/// whether the database is in WAL mode.
+pub fn settle(database: &Path) -> Result<bool> {
+    let failed = |error| sqlite("open", database, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(database, flags).map_err(failed)?;
+    let journal: String = connection
+        .query_row("PRAGMA journal_mode", [], |row| row.get(0))
+        .map_err(failed)?;
+    // The first read rolls a hot journal back; the checkpoint brings all of the WAL in.
+    connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+        .map_err(failed)?;
+    let wal = journal == "wal";
+    if wal {
+        connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(failed)?;
+    }
+    connection.close().map_err(|(_, error)| failed(error))?;
+    Ok(wal)
+}
+
 fn first_word_is(statement: &str, word: &str) -> bool {
     statement
         .lines()

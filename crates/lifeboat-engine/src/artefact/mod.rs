@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use lifeboat_model::{Error, ErrorKind, Result};
 
 pub use kind::Kind;
-pub use load::load;
+pub use load::{load, settle};
 pub use openssl::{OpensslKdf, Passphrase};
 
 /// How to read a file.

@@ -156,6 +156,24 @@ impl Dump {
     }
 }
 
+/// Writes the restored database `path`, which nobody else uses, as SQL text.
+pub fn dump_restored(path: &Path, to: &mut dyn std::io::Write) -> Result<()> {
+    let failed = |error| sqlite(OP, path, error);
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.execute_batch("BEGIN").map_err(failed)?;
+    let mut dump = Dump::new(&connection, path)?;
+    let mut write = |buffer: &mut Vec<u8>| {
+        to.write_all(buffer)
+            .map_err(|error| Error::io("write", "the SQL text", error))?;
+        buffer.clear();
+        Ok(Flow::Go)
+    };
+    dump.run(&connection, path, &mut write)?;
+    connection.execute_batch("COMMIT").map_err(failed)?;
+    connection.close().map_err(|(_, error)| failed(error))
+}
+
 /// Writes a value as SQL. A large one is handed on in pieces; whether to stop is asked again at the end of its row.
 fn literal(
     value: ValueRef<'_>,

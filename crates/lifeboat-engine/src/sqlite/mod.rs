@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use capture::{Capture, CaptureOptions, Captured, begin};
 pub use discover::{Discovery, Found, discover};
+pub use dump::dump_restored;
 pub use extract::{Extract, ExtractFacts};
 pub use facts::Facts;
 pub use filesystem::network_filesystem;

@@ -41,6 +41,10 @@ impl Staging {
         self.folder.join("database")
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(super) fn remove(&self) -> Result<()> {
         durable::remove_folder(&self.folder)
     }
@@ -81,6 +85,16 @@ fn sweep(parent: &Path) -> Result<()> {
 
 /// Gives the checked file its mode and owner and removes what SQLite left beside it. In place, the old file's mode and owner are kept.
 pub(super) fn dress(file: &Path, record: &FileRecord, destination: &Destination) -> Result<Vec<String>> {
+    dress_as(file, record.meta.mode, (record.meta.uid, record.meta.gid), destination)
+}
+
+/// The same for a file of which no mode and owner are known: it belongs to whoever restores.
+pub(super) fn dress_plain(file: &Path, destination: &Destination) -> Result<Vec<String>> {
+    let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    dress_as(file, 0o600, owner, destination)
+}
+
+fn dress_as(file: &Path, recorded: u32, captured: (u32, u32), destination: &Destination) -> Result<Vec<String>> {
     use std::os::unix::fs::MetadataExt;
     for companion in sqlite::companions(file) {
         durable::remove_file(&companion)?;
@@ -89,13 +103,11 @@ pub(super) fn dress(file: &Path, record: &FileRecord, destination: &Destination)
     let (mode, owner) = match destination {
         Destination::InPlace { path } => match path.metadata() {
             Ok(meta) => (meta.mode() & 0o7777, Some((meta.uid(), meta.gid()))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                (record.meta.mode, Some((record.meta.uid, record.meta.gid)))
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (recorded, Some(captured)),
             Err(error) => return Err(Error::io("look at", path.display(), error)),
         },
-        Destination::Beside { keep_owner: true, .. } => (record.meta.mode, Some((record.meta.uid, record.meta.gid))),
-        Destination::Beside { keep_owner: false, .. } => (record.meta.mode, None),
+        Destination::Beside { keep_owner: true, .. } => (recorded, Some(captured)),
+        Destination::Beside { keep_owner: false, .. } => (recorded, None),
     };
     if let Some((uid, gid)) = owner {
         let meta = file.metadata().map_err(|error| Error::io("look at", file.display(), error))?;

@@ -69,9 +69,9 @@ pub(crate) enum Command {
     /// Take a backup.
     #[command(after_help = examples::BACKUP)]
     Backup(Backup),
-    /// List backups.
+    /// List backups, or what is in an old file of another program.
     #[command(after_help = examples::LIST)]
-    List(Optional),
+    List(List),
     /// Show everything that is known about one backup.
     #[command(after_help = examples::SHOW)]
     Show(Show),
@@ -84,6 +84,9 @@ pub(crate) enum Command {
     /// Restore: beside the original by default, checked, and given its name last.
     #[command(after_help = examples::RESTORE, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Restore(Restore),
+    /// Take an old backup file of another program over as a backup.
+    #[command(after_help = examples::IMPORT)]
+    Import(Import),
     /// Prove that backups are good, up to restoring them into a scratch folder.
     #[command(after_help = examples::VERIFY)]
     Verify(Verify),
@@ -192,7 +195,41 @@ pub(crate) struct Backup {
     pub(crate) keep_for: Option<String>,
 }
 
-/// `list`, `points`.
+/// `list`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Option<String>,
+    /// An old backup file of another program to look into.
+    #[arg(long, value_name = "FILE", conflicts_with = "what")]
+    pub(crate) from: Option<String>,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// The file: a database, SQL text, or either packed by gzip, zstd, tar or `openssl enc`.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// As a backup of which component.
+    #[arg(long = "as", value_name = "SYSTEM/COMPONENT")]
+    pub(crate) what: String,
+    /// The moment that it is of, with zone; without it, from its name, its archive or its last change.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) moment: Option<String>,
+    /// Which database, where the file holds several.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) member: Option<String>,
+    /// Why; kept with the backup.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Take it over also if SQLite's integrity check finds problems.
+    #[arg(long)]
+    pub(crate) accept_findings: bool,
+}
+
+/// `points`.
 #[derive(Debug, Args)]
 pub(crate) struct Optional {
     /// SYSTEM or SYSTEM/COMPONENT; without it, all.
@@ -234,9 +271,12 @@ pub(crate) struct Restore {
     /// Which moment.
     #[command(flatten)]
     pub(crate) point: Point,
-    /// Another store of the configuration to read from.
-    #[arg(long, value_name = "STORE")]
+    /// Another store of the configuration to read from, or an old backup file of another program.
+    #[arg(long, value_name = "STORE|FILE")]
     pub(crate) from: Option<String>,
+    /// Which database, where the file given with --from holds several.
+    #[arg(long, value_name = "PATH", requires = "from")]
+    pub(crate) member: Option<String>,
     /// The new file; without it, a new name beside the original.
     #[arg(long, value_name = "PATH", conflicts_with = "in_place")]
     pub(crate) to: Option<PathBuf>,
@@ -281,7 +321,7 @@ pub(crate) enum RestoreCommand {
         /// The id that the restore printed.
         id: String,
     },
-    /// Write a backup as one plain database file, wherever you like.
+    /// Write a backup as one plain file: a database, SQL text (`--to X.sql`), or one of its extracts.
     #[command(after_help = examples::EXPORT)]
     Export {
         /// SYSTEM or SYSTEM/COMPONENT.
@@ -293,6 +333,9 @@ pub(crate) enum RestoreCommand {
         /// Which backup.
         #[arg(long, value_name = "ID", default_value = "latest")]
         backup: String,
+        /// Not the database, but this extract of it (`show` names them).
+        #[arg(long, value_name = "NAME")]
+        extract: Option<String>,
     },
 }
 
@@ -308,6 +351,9 @@ pub(crate) struct Verify {
     /// Every backup.
     #[arg(long)]
     pub(crate) all: bool,
+    /// An old backup file of another program, which is unpacked and checked.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["what", "backup", "all"])]
+    pub(crate) from: Option<String>,
     /// How far: files there, files intact, everything opens, restored and checked.
     #[arg(long, value_name = "LEVEL", default_value = "restore")]
     pub(crate) level: LevelChoice,

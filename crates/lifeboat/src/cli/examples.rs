@@ -47,13 +47,22 @@ pub(super) const LIST: &str = "\
 Examples:
   lifeboat list
   lifeboat list shop/db
-  lifeboat list shop --json";
+  lifeboat list shop --json
+  lifeboat list --from backup.tar.gz   what is in an old file of another program";
 
 pub(super) const SHOW: &str = "\
 Examples:
   lifeboat show shop
   lifeboat show shop/db --backup 12
   lifeboat show shop/db --backup 12-3fa9c1d2 --json";
+
+pub(super) const IMPORT: &str = "\
+Examples:
+  lifeboat import backups/devops_hub_backup_20260112_120000.tar.gz --as hub/db
+  lifeboat import old.db.gz --as shop/db --moment 2026-01-12T12:00:00Z
+  lifeboat import backup.sql.enc --as shop/db --reason audit
+
+What it is, its content says. Passphrases come from `keys: { NAME: { openssl: … } }` and BACKUP_ENCRYPTION_KEY.";
 
 pub(super) const POINTS: &str = "\
 Examples:

@@ -5,17 +5,21 @@ use lifeboat_model::time::human_bytes;
 use lifeboat_repo::Listing;
 use serde_json::{Value, json};
 
-use super::Cx;
+use super::args::List;
 use super::context::Context;
 use super::outcomes::Outcomes;
+use super::{Cx, artefact};
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
 use crate::render::text::{self, Table};
 use crate::render::{json as document, tell};
 
-pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
+pub(super) async fn run(cx: &Cx, args: List) -> Result<Exit> {
     let context = Context::load(cx)?;
-    let components = context.select(what)?;
+    if let Some(from) = &args.from {
+        return artefact::list(cx, &context, from.into()).await;
+    }
+    let components = context.select(args.what.as_slice())?;
     let mut outcomes = Outcomes::new(components.len());
     let mut table = Table::new(&["COMPONENT", "BACKUP", "MOMENT", "SIZE", "ADDED", "NOTE"], &[3, 4]);
     for component in components {

@@ -1,6 +1,7 @@
 //! The commands: parse → one function of `lifeboat_ops` → render. No command decides about data itself.
 
 pub(crate) mod args;
+mod artefact;
 mod ask;
 mod backup;
 mod check;
@@ -11,6 +12,7 @@ mod demo;
 mod doctor;
 mod examples;
 mod exit_codes;
+mod export;
 mod init;
 pub(crate) mod interrupt;
 mod key;
@@ -131,15 +133,21 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         Command::Status(args) => status::run(cx, &args.what).await,
         Command::Doctor => doctor::run(cx).await,
         Command::Backup(args) => backup::run(cx, args).await,
-        Command::List(args) => list::run(cx, args.what.as_slice()).await,
+        Command::List(args) => list::run(cx, args).await,
         Command::Show(args) => show::run(cx, &args).await,
         Command::Points(args) => points::run(cx, args.what.as_slice()).await,
         Command::Check(args) => check::run(cx, args).await,
         Command::Restore(mut args) => match args.command.take() {
             None => restore::run(cx, args).await,
             Some(RestoreCommand::Undo { id }) => undo::run(cx, id).await,
-            Some(RestoreCommand::Export { what, to, backup }) => restore::export(cx, what, to, backup).await,
+            Some(RestoreCommand::Export {
+                what,
+                to,
+                backup,
+                extract,
+            }) => restore::export(cx, what, to, backup, extract).await,
         },
+        Command::Import(args) => artefact::import(cx, args).await,
         Command::Verify(args) => verify::run(cx, args).await,
         Command::Config { command } => config::run(cx, &command),
         Command::Key {

@@ -13,13 +13,16 @@ use serde_json::{Value, json};
 use super::args::{Point, Restore};
 use super::context::Context;
 use super::outcomes::Outcomes;
-use super::{Cx, ask, backup, time};
+use super::{Cx, artefact, ask, backup, export, time};
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
 use crate::render::{self, json as document, text};
 
 pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
     let context = Context::load(cx)?;
+    if let Some(file) = artefact::file_of(&context, args.from.as_deref()) {
+        return artefact::restore(cx, &context, file, &args).await;
+    }
     let what = args.what.clone().unwrap_or_default();
     let components = context.select(std::slice::from_ref(&what))?;
     if components.len() > 1 && (args.to.is_some() || args.point.backup.is_some()) {
@@ -62,7 +65,10 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
 }
 
 /// `restore export`: a restore whose destination is anywhere and belongs to whoever runs it.
-pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String) -> Result<Exit> {
+pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String, extract: Option<String>) -> Result<Exit> {
+    if extract.is_some() || to.extension().is_some_and(|ending| ending == "sql") {
+        return export::run(cx, &what, &to, &backup, extract.as_deref()).await;
+    }
     let point = Point {
         backup: (backup != "latest").then_some(backup),
         ..Point::default()
@@ -72,6 +78,7 @@ pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String) -
         what: Some(what),
         point,
         from: None,
+        member: None,
         to: Some(to),
         in_place: false,
         dry_run: false,

@@ -23,7 +23,12 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Makes one in the state folder of `protected`.
     pub(super) fn create(env: &Env, protected: &Protected) -> Result<Self> {
-        let parent = protected.state_dir.join("scratch");
+        Self::below(env, &protected.state_dir)
+    }
+
+    /// Makes one in a state folder.
+    pub(super) fn below(env: &Env, state_dir: &Path) -> Result<Self> {
+        let parent = state_dir.join("scratch");
         durable::create_folder(&parent)?;
         sweep(&parent)?;
         let mut random = [0; 8];

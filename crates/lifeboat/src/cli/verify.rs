@@ -9,17 +9,20 @@ use lifeboat_ops::verify::{self, Report};
 use lifeboat_repo::{Backup, Identities};
 use serde_json::{Value, json};
 
-use super::Cx;
 use super::args::{LevelChoice, Verify};
 use super::context::Context;
 use super::outcomes::Outcomes;
 use super::scratch::Scratch;
+use super::{Cx, artefact};
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
 use crate::render::{self, json as document, text};
 
 pub(super) async fn run(cx: &Cx, args: Verify) -> Result<Exit> {
     let context = Context::load(cx)?;
+    if let Some(from) = &args.from {
+        return artefact::verify(cx, &context, from.into()).await;
+    }
     let components = context.select(args.what.as_slice())?;
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
