@@ -3,7 +3,7 @@
 //! Memory is bounded: rows are read window by window, packs in pieces of a few MiB (INV-08).
 
 mod fetch;
-mod keys;
+pub(crate) mod keys;
 mod plan;
 mod space;
 
@@ -19,7 +19,8 @@ use tokio::sync::OnceCell;
 use crate::bytes::{len_u32, size};
 use crate::header;
 use crate::id::ComponentName;
-use crate::key::age::{Identities, SessionKeys};
+use crate::key::age::SessionKeys;
+use crate::key::identity::Identities;
 use crate::key::{IdKeys, Root, Scope, file_key};
 use crate::listing::{BACKUP_LIMIT_BYTES, Backup};
 use crate::manifest::{FileRecord, Manifest, decode_table};

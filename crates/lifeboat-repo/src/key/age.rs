@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
-use ::age::secrecy::ExposeSecret;
-use ::age::x25519;
 use lifeboat_model::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::identity::Identities;
 use super::recipient::{Fingerprint, Recipient, Roster, RosterStanzas};
 use super::{Scope, Secret, key_check};
 use crate::bytes::hex_array;
@@ -30,72 +29,6 @@ impl Encryption {
             Self::Clear => Ok(BTreeSet::new()),
             Self::Age(recipients) => Ok(parse_recipients(recipients)?.iter().map(Recipient::fingerprint).collect()),
         }
-    }
-}
-
-/// Private keys that open sessions.
-#[derive(Default)]
-pub struct Identities(Vec<x25519::Identity>);
-
-impl std::fmt::Debug for Identities {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Identities").field(&self.public_keys()).finish()
-    }
-}
-
-/// Makes a new key pair: secret (`AGE-SECRET-KEY-1…`) and public key (`age1…`).
-#[must_use]
-pub fn generate_identity() -> (String, String) {
-    let identity = x25519::Identity::generate();
-    (
-        identity.to_string().expose_secret().to_owned(),
-        identity.to_public().to_string(),
-    )
-}
-
-impl Identities {
-    /// No private key: encrypted backups cannot be read, those in the clear can.
-    #[must_use]
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// Reads an age identity file: one `AGE-SECRET-KEY-1…` a line, `#` comments.
-    pub fn parse(text: &str) -> Result<Self> {
-        let mut identities = Vec::new();
-        for (index, line) in text
-            .lines()
-            .map(str::trim)
-            .enumerate()
-            .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        {
-            let identity = line.parse::<x25519::Identity>().map_err(|reason| {
-                Error::new(
-                    ErrorKind::WrongKey,
-                    "read the identity",
-                    format!("line {}", index + 1),
-                    format!("it is not an age X25519 identity ({reason})"),
-                )
-                .with_hint("an identity file holds a line that begins with AGE-SECRET-KEY-1; `lifeboat key new` makes one")
-            })?;
-            identities.push(identity);
-        }
-        if identities.is_empty() {
-            return Err(Error::new(
-                ErrorKind::WrongKey,
-                "read the identity",
-                "the identity file",
-                "it holds no key",
-            )
-            .with_hint("an identity file holds a line that begins with AGE-SECRET-KEY-1; `lifeboat key new` makes one"));
-        }
-        Ok(Self(identities))
-    }
-
-    /// The public keys that belong to these.
-    #[must_use]
-    pub fn public_keys(&self) -> Vec<String> {
-        self.0.iter().map(|identity| identity.to_public().to_string()).collect()
     }
 }
 
@@ -226,7 +159,7 @@ pub(crate) fn parse_recipients(recipients: &[String]) -> Result<Vec<Recipient>> 
             ErrorKind::ConfigInvalid,
             "encrypt to",
             "no recipient",
-            "an age key needs at least one recipient (age1…)",
+            "the key has no recipient (age1… or ssh), or the passphrase that it is derived from is not at hand here",
         ));
     }
     recipients.iter().map(|text| Recipient::parse(text)).collect()
@@ -238,7 +171,7 @@ fn decrypt(stored: &[u8], identities: &Identities) -> Result<Zeroizing<Vec<u8>>>
             "point `identity` at the file with the private key (`lifeboat key check` shows which public keys it holds)",
         )
     };
-    if identities.0.is_empty() {
+    if identities.is_empty() {
         return Err(wrong("the backup is encrypted and no private key was given"));
     }
     let judge = |error: ::age::DecryptError| match error {
@@ -253,9 +186,7 @@ fn decrypt(stored: &[u8], identities: &Identities) -> Result<Zeroizing<Vec<u8>>>
         ),
     };
     let decryptor = ::age::Decryptor::new(stored).map_err(judge)?;
-    let mut reader = decryptor
-        .decrypt(identities.0.iter().map(|identity| identity as &dyn ::age::Identity))
-        .map_err(judge)?;
+    let mut reader = decryptor.decrypt(identities.as_age()).map_err(judge)?;
     let mut plain = Zeroizing::new(Vec::new());
     reader.read_to_end(&mut plain).map_err(|error| {
         Error::new(ErrorKind::Corrupt, "open", "the session key", "the key file is damaged").with_source(error)

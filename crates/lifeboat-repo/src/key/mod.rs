@@ -4,7 +4,9 @@
 
 pub(crate) mod age;
 pub(crate) mod file;
+pub(crate) mod identity;
 pub(crate) mod instance;
+pub(crate) mod passphrase;
 pub(crate) mod recipient;
 
 use lifeboat_model::{Env, Result};

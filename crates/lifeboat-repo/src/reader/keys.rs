@@ -8,8 +8,9 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use super::lost_file;
 use crate::closure::SessionKey;
 use crate::key::Scope;
-use crate::key::age::{Identities, SessionKeys};
+use crate::key::age::SessionKeys;
 use crate::key::file::{KEY_FILE_LIMIT_BYTES, KeyFileName};
+use crate::key::identity::Identities;
 use crate::listing::Backup;
 use crate::repository::Repository;
 
@@ -85,8 +86,16 @@ impl Reasons {
     }
 }
 
+/// What one key file turned out to be.
+enum Attempt {
+    Opened(SessionKeys),
+    Damaged(Error),
+    Foreign(Error),
+    Forged(Error),
+}
+
 /// Tries every key file of a session.
-async fn open_session(
+pub(crate) async fn open_session(
     repository: &Repository,
     backup: &Backup,
     session: &SessionKey,
@@ -94,38 +103,61 @@ async fn open_session(
     identities: &Identities,
     scope: &Scope,
 ) -> Result<SessionKeys> {
-    let component = &backup.header.component;
     let mut reasons = Reasons::default();
     for name in names {
         reasons.count += 1;
-        let key = name.key(component)?;
-        let stored = match repository.store().get(&key, KEY_FILE_LIMIT_BYTES).await.map_err(lost_file) {
-            Ok(stored) => stored,
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                reasons.damaged.get_or_insert(error);
-                continue;
-            }
-            Err(error) => return Err(error),
+        let (place, error) = match attempt(repository, backup, session, name, identities, scope).await? {
+            Attempt::Opened(keys) => return Ok(keys),
+            Attempt::Damaged(error) => (&mut reasons.damaged, error),
+            Attempt::Foreign(error) => (&mut reasons.foreign, error),
+            Attempt::Forged(error) => (&mut reasons.forged, error),
         };
-        let wrong = |detail: &str| Error::new(ErrorKind::Corrupt, "open the session key", &key, detail);
-        if blake3::hash(&stored).as_bytes() != &name.hash {
-            let detail = "its bytes do not hash to its name: it is damaged or was overwritten";
-            reasons.damaged.get_or_insert(wrong(detail));
-            continue;
-        }
-        match SessionKeys::unwrap(&stored, name.clear, identities, repository.id(), component, session.session) {
-            Ok(keys) if keys.check(scope) == session.check && keys.lineage == backup.header.lineage => return Ok(keys),
-            Ok(_) => {
-                let detail = "it opens, but holds other keys than the backup was sealed with: somebody else put it there";
-                reasons.forged.get_or_insert(wrong(detail));
-            }
-            Err(error) if error.kind() == ErrorKind::WrongKey => {
-                reasons.foreign.get_or_insert(error);
-            }
-            Err(error) => {
-                reasons.forged.get_or_insert(error);
-            }
-        }
+        place.get_or_insert(error);
     }
     Err(reasons.into_error(session))
+}
+
+/// Whether a key file opens here and holds the keys of the session.
+pub(crate) async fn genuine(
+    repository: &Repository,
+    backup: &Backup,
+    session: &SessionKey,
+    name: &KeyFileName,
+    identities: &Identities,
+    scope: &Scope,
+) -> Result<bool> {
+    let attempt = attempt(repository, backup, session, name, identities, scope).await?;
+    Ok(matches!(attempt, Attempt::Opened(_)))
+}
+
+async fn attempt(
+    repository: &Repository,
+    backup: &Backup,
+    session: &SessionKey,
+    name: &KeyFileName,
+    identities: &Identities,
+    scope: &Scope,
+) -> Result<Attempt> {
+    let component = &backup.header.component;
+    let key = name.key(component)?;
+    let stored = match repository.store().get(&key, KEY_FILE_LIMIT_BYTES).await.map_err(lost_file) {
+        Ok(stored) => stored,
+        Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Attempt::Damaged(error)),
+        Err(error) => return Err(error),
+    };
+    let wrong = |detail: &str| Error::new(ErrorKind::Corrupt, "open the session key", &key, detail);
+    if blake3::hash(&stored).as_bytes() != &name.hash {
+        let detail = "its bytes do not hash to its name: it is damaged or was overwritten";
+        return Ok(Attempt::Damaged(wrong(detail)));
+    }
+    Ok(
+        match SessionKeys::unwrap(&stored, name.clear, identities, repository.id(), component, session.session) {
+            Ok(keys) if keys.check(scope) == session.check && keys.lineage == backup.header.lineage => Attempt::Opened(keys),
+            Ok(_) => Attempt::Forged(wrong(
+                "it opens, but holds other keys than the backup was sealed with: somebody else put it there",
+            )),
+            Err(error) if error.kind() == ErrorKind::WrongKey => Attempt::Foreign(error),
+            Err(error) => Attempt::Forged(error),
+        },
+    )
 }

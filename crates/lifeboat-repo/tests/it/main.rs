@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod crash;
+mod keys;
 mod memory;
 mod poisoned;
 mod round_trip;
