@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import getpass
+import hashlib
 import json
 import os
 import re
@@ -1111,6 +1113,31 @@ def check_backup(reader: Reader) -> int:
         reader.close()
 
 
+def derive_identity(passphrase: str) -> str:
+    """The age identity that a passphrase stands for (docs/how-to/keys.md): scrypt, then Bech32 (BIP 173)."""
+    salt = b"lifeboat 2026 v1 passphrase identity"
+    secret = hashlib.scrypt(passphrase.strip().encode(), salt=salt, n=1 << 17, r=8, p=1, dklen=32, maxmem=1 << 28)
+    prefix, letters = "age-secret-key-", "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+    number = int.from_bytes(secret, "big") << 4  # 256 bits and 4 of padding are 52 groups of 5
+    values = [number >> 5 * (51 - i) & 31 for i in range(52)]
+    total = 1
+    for value in [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix] + values + [0] * 6:
+        top, total = total >> 25, (total & 0x1FFFFFF) << 5 ^ value
+        for i, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
+            total ^= generator if top >> i & 1 else 0
+    values += [(total ^ 1) >> 5 * (5 - i) & 31 for i in range(6)]
+    return (prefix + "1" + "".join(letters[value] for value in values)).upper()
+
+
+def print_identity() -> int:
+    """`identity`: print the private key of the passphrase in BACKUP_ENCRYPTION_KEY, or asked for."""
+    passphrase = os.environ.get("BACKUP_ENCRYPTION_KEY") or getpass.getpass("Passphrase: ")
+    if len(passphrase.strip()) < 12:
+        raise Usage("the passphrase has fewer than 12 characters: Lifeboat never made a key from it")
+    print(derive_identity(passphrase))
+    return 0
+
+
 def trusted_key(text: str) -> bytes:
     """`ed25519:HEX` from the command line."""
     if not re.fullmatch(r"ed25519:[0-9a-fA-F]{64}", text):
@@ -1136,11 +1163,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     three.add_argument("component", nargs="?")
     three.add_argument("--identity")
     three.add_argument("--backup", metavar="SEQ|SEQ-HASH|latest", help="decrypt only this one (needs COMPONENT)")
+    commands.add_parser("identity", help="print the private key that the passphrase in BACKUP_ENCRYPTION_KEY stands for")
     for command in (one, two, three):
         about = "public key of an instance whose backups count; may be repeated"
         command.add_argument("--trust", action="append", default=[], type=trusted_key, metavar="ed25519:HEX", help=about)
     args = parser.parse_args(argv)
     try:
+        if args.command == "identity":
+            return print_identity()
         repository = Repository(args.store, args.trust)
         if args.command == "list":
             return list_backups(repository, args.component)

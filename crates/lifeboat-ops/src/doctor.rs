@@ -75,6 +75,8 @@ pub struct KeyAtHand {
     pub identities: Result<Identities>,
     /// The file they come from, where it is one.
     pub file: Option<PathBuf>,
+    /// It is derived from a passphrase that this machine knows.
+    pub derived: bool,
 }
 
 /// Looks at everything that a backup or a restore of `protected` will need.
@@ -182,13 +184,29 @@ fn encryption(protected: &Protected, key: Option<&KeyAtHand>, checks: &mut Vec<C
             "backups are not encrypted: whoever can read the store can read the data",
             "make a key with `lifeboat key new`, name it under `keys:`, and write `encrypt: NAME`",
         )),
-        Encryption::Age(recipients) => checks.push(Check::good(format!(
-            "backups are encrypted to {}",
-            counted(recipients.len() as u64, "public key")
-        ))),
+        Encryption::Age(recipients) => recipients_of(recipients.len(), checks),
+    }
+    if key.is_some_and(|key| key.derived) {
+        checks.push(Check::warning(
+            "the key is derived from a passphrase that this machine knows: whoever takes the machine can read every backup of it",
+            "make a key with `lifeboat key new`, name its public half under `recipients:`, and keep the private half elsewhere",
+        ));
     }
     if let Some(file) = key.and_then(|key| key.file.as_deref()) {
         private_file(file, "the private key", checks);
+    }
+    let beside = key.and_then(|key| key.file.as_deref()).filter(|file| {
+        let mut stores = protected.stores.iter().filter_map(|place| place.path.as_deref());
+        stores.any(|store| store.parent().is_some() && file.parent() == store.parent())
+    });
+    if let Some(file) = beside {
+        checks.push(Check::warning(
+            format!(
+                "the private key {} lies beside the repository that it opens: whoever takes the folder has both",
+                file.display()
+            ),
+            "move the key to another disk, or better to another machine",
+        ));
     }
     let inside = key.and_then(|key| key.file.as_deref()).filter(|file| {
         let folders = protected.stores.iter().filter_map(|place| place.path.as_deref());
@@ -199,6 +217,18 @@ fn encryption(protected: &Protected, key: Option<&KeyAtHand>, checks: &mut Vec<C
             format!("the private key {} lies inside the store: whoever takes the store has the key, and who loses the store loses both", file.display()),
             "move the key to another place, and keep a copy off this machine",
         ));
+    }
+}
+
+fn recipients_of(count: usize, checks: &mut Vec<Check>) {
+    let says = format!("backups are encrypted to {}", counted(count as u64, "public key"));
+    if count == 1 {
+        checks.push(Check::warning(
+            format!("{says}: if that private key is lost, nobody can read them, ever"),
+            "make a second key and keep it offline: `lifeboat key new`, then `lifeboat key add`",
+        ));
+    } else {
+        checks.push(Check::good(says));
     }
 }
 

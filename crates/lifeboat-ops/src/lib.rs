@@ -5,6 +5,7 @@
 pub mod backup;
 pub mod doctor;
 pub mod export;
+pub mod keys;
 pub mod proof;
 pub mod protected;
 pub mod restore;

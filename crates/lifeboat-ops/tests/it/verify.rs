@@ -128,6 +128,7 @@ async fn keys_that_others_can_read_are_told_by_the_doctor() {
         let at_hand = KeyAtHand {
             identities: Ok(lifeboat_repo::Identities::none()),
             file: Some(key.clone()),
+            derived: false,
         };
         let checks = doctor::run(&world.env, &world.protected, "test", Some(at_hand)).await;
         for file in [&key, &instance] {

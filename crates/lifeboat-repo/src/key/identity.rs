@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use ::age::secrecy::{ExposeSecret, SecretString};
 use ::age::{DecryptError, scrypt, ssh, x25519};
@@ -23,12 +24,13 @@ const IDENTITY_LIMIT_BYTES: u64 = 1 << 20;
 const FORMS: &str = "an identity file holds a line that begins with AGE-SECRET-KEY-1 (`lifeboat key new` makes one), or is an OpenSSH private key";
 
 /// Private keys that open sessions.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Identities(Vec<PrivateKey>);
 
+#[derive(Clone)]
 struct PrivateKey {
     recipient: Recipient,
-    key: Box<dyn ::age::Identity + Send + Sync>,
+    key: Arc<dyn ::age::Identity + Send + Sync>,
 }
 
 impl fmt::Debug for Identities {
@@ -135,7 +137,7 @@ impl Identities {
             })?;
             keys.push(PrivateKey {
                 recipient: Recipient::of_x25519(&identity),
-                key: Box::new(identity),
+                key: Arc::new(identity),
             });
         }
         if keys.is_empty() {
@@ -285,6 +287,6 @@ fn read_ssh(text: &str, ask: &mut AskPassphrase<'_>) -> Result<Identities> {
     };
     Ok(Identities(vec![PrivateKey {
         recipient: public()?,
-        key: Box::new(key),
+        key: Arc::new(key),
     }]))
 }

@@ -309,7 +309,9 @@ async fn a_damaged_key_file_beside_a_good_one_costs_nothing() {
         world.overwrite(&key, bad).await;
         let listing = world.listing().await;
         world.assert_holds(listing.latest().unwrap(), &source(1)).await;
-        let next = world.backup(&source(1)).await;
+        let mut plan = world.plan();
+        plan.encryption = Encryption::Age(vec![world.recipient.clone(), second.public.clone()]);
+        let next = write(&world.env, &world.repository, plan, &source(1)).await.unwrap();
         assert_eq!(next.stats.changed_bytes, 0, "{:?}", next.notes);
         world.overwrite(&key, good).await;
     }
@@ -346,7 +348,7 @@ async fn a_crash_at_every_operation_of_add_and_replace() {
                 plans.push(Plan::calm().fault(number, fault));
             }
         }
-        for plan in share(plans, 2) {
+        for plan in share(plans, 6) {
             let what = format!("{how:?} {plan:?}");
             let world = two_backups().await;
             let store = Arc::new(FaultyStore::new(world.memory.clone(), plan));
@@ -435,13 +437,14 @@ async fn a_session_that_the_identity_does_not_open_is_reported_and_stays() {
         world.assert_holds(backup, &source(generation as u64)).await;
     }
     for recipients in [Encryption::Clear, Encryption::Age(Vec::new())] {
+        let identities = world.identities();
         let refused = rekey(
             &world.env,
             &world.repository,
             &world.component,
             &listing,
             &recipients,
-            &world.identities(),
+            &identities,
             Rekey::Replace,
         );
         assert!(refused.await.is_err());

@@ -386,6 +386,22 @@ pub(crate) enum Config {
     Schema,
 }
 
+/// `key list`, `key rotate`.
+#[derive(Debug, Args)]
+pub(crate) struct Selected {
+    /// Systems or components; all of them when left out.
+    pub(crate) what: Vec<String>,
+}
+
+/// `key add`, `key remove`.
+#[derive(Debug, Args)]
+pub(crate) struct KeyChange {
+    /// The public key: `age1…` or `ssh-… …` in quotation marks; for `remove` also its fingerprint as `key list` shows it.
+    pub(crate) recipient: String,
+    /// Systems or components; all of them when left out.
+    pub(crate) what: Vec<String>,
+}
+
 /// `key`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Key {
@@ -394,10 +410,28 @@ pub(crate) enum Key {
     New {
         /// The new file.
         path: PathBuf,
+        /// Protect it with a passphrase, asked for on the terminal.
+        #[arg(long)]
+        passphrase: bool,
     },
-    /// Prove that the private key opens the newest backup of every component.
+    /// Show who can open which backups, and how old their keys are; needs no private key.
+    #[command(after_help = examples::KEY_LIST)]
+    List(Selected),
+    /// Let one more recipient open what is there: their key files are wrapped anew. Needs a private key.
+    #[command(after_help = examples::KEY_ADD)]
+    Add(KeyChange),
+    /// Take a recipient out: key files are replaced, and the next backup is a full one under new keys. Needs a private key.
+    #[command(after_help = examples::KEY_REMOVE)]
+    Remove(KeyChange),
+    /// Make the next backup a full one under new keys. Run it on the machine that makes the backups.
+    #[command(after_help = examples::KEY_ROTATE)]
+    Rotate(Selected),
+    /// Prove that every private key at hand opens the newest backup of every component in every store.
     #[command(after_help = examples::KEY_CHECK)]
     Check,
+    /// Print the private key that a passphrase stands for (BACKUP_ENCRYPTION_KEY, or asked for): `age -d -i` and recover.py take it.
+    #[command(after_help = examples::KEY_DERIVE)]
+    Derive,
 }
 
 #[cfg(test)]

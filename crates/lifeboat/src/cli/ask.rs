@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, stderr, stdin};
 
 use lifeboat_model::{Error, ErrorKind, Result};
+use zeroize::Zeroizing;
 
 use super::Cx;
 
@@ -33,6 +34,15 @@ pub(super) fn confirm(cx: &Cx, question: &str, op: &'static str, subject: &str, 
         )),
         Err(error) => Err(prompt_failed(&error)),
     }
+}
+
+/// Asks for a passphrase without showing it; twice where it is new. Blocks.
+pub(super) fn ask_passphrase(question: &str, is_new: bool) -> Result<Zeroizing<String>> {
+    let mut prompt = inquire::Password::new(question).with_display_mode(inquire::PasswordDisplayMode::Hidden);
+    if !is_new {
+        prompt = prompt.without_confirmation();
+    }
+    prompt.prompt().map(Zeroizing::new).map_err(|error| prompt_failed(&error))
 }
 
 /// A question that got no answer.

@@ -2,18 +2,21 @@
 //!
 //! Opens stores and reads keys when they are asked for, not before: `list` must work where no private key is.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use lifeboat_io::compute;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Protected;
 use lifeboat_ops::protected::Place;
-use lifeboat_repo::{ComponentName, Encryption, Identities, PublicKey, Trust};
+use lifeboat_repo::{ComponentName, Encryption, Identities, PublicKey, Trust, identity_from_passphrase, needs_passphrase};
 use lifeboat_store::BlobStore;
 use lifeboat_store::away::AwayStore;
 use zeroize::Zeroizing;
 
 use super::Cx;
+use super::ask::{ask_passphrase, can_ask};
 use super::open::OpenStore;
 use crate::config::{self, ComponentSettings, Encrypt, KeySettings, SecretRef, Settings, StoreSettings};
 
@@ -22,6 +25,10 @@ use crate::config::{self, ComponentSettings, Encrypt, KeySettings, SecretRef, Se
 pub(crate) struct Context {
     /// What it says.
     pub(crate) settings: Settings,
+    /// Whether a passphrase can be asked for.
+    can_ask: bool,
+    /// Private keys that were opened, by the name of their key: a passphrase is asked for once.
+    opened: Mutex<BTreeMap<String, Identities>>,
 }
 
 impl Context {
@@ -31,7 +38,11 @@ impl Context {
         for warning in &settings.warnings {
             cx.out.note(&format!("note: {warning}"));
         }
-        Ok(Self { settings })
+        Ok(Self {
+            settings,
+            can_ask: can_ask(cx),
+            opened: Mutex::default(),
+        })
     }
 
     /// The components that `what` means, in the order of recovery, each once; all of them when it names nothing.
@@ -129,7 +140,7 @@ impl Context {
             component: ComponentName::new(&component.name)?,
             source: component.source.clone(),
             stores,
-            encryption: self.encryption(component)?,
+            encryption: self.encryption(component).await?,
             trust: self.trust()?,
             state_dir: self.settings.state_dir.clone(),
             rpo: component.rpo,
@@ -137,11 +148,19 @@ impl Context {
         })
     }
 
-    fn encryption(&self, component: &ComponentSettings) -> Result<Encryption> {
-        Ok(match &component.encrypt {
-            Encrypt::None => Encryption::Clear,
-            Encrypt::Key(name) => Encryption::Age(self.key(name)?.recipients.clone()),
-        })
+    async fn encryption(&self, component: &ComponentSettings) -> Result<Encryption> {
+        let Some(key) = self.key_of(component)? else {
+            return Ok(Encryption::Clear);
+        };
+        if key.derived.is_none() {
+            return Ok(Encryption::Age(key.recipients.clone()));
+        }
+        // Without the passphrase, lists and everything else that opens nothing still works; a backup says what is missing.
+        match self.open_key(key, false).await {
+            Ok(identities) => Ok(Encryption::Age(identities.public_keys())),
+            Err(error) if error.kind() == ErrorKind::ConfigInvalid => Ok(Encryption::Age(Vec::new())),
+            Err(error) => Err(error),
+        }
     }
 
     fn trust(&self) -> Result<Trust> {
@@ -175,24 +194,71 @@ impl Context {
     /// are at hand, because older backups may have been made for them.
     pub(crate) async fn identities(&self, component: &ComponentSettings) -> Result<Identities> {
         let own = self.key_of(component)?.map(|key| key.name.as_str());
-        let mut text = Zeroizing::new(String::new());
-        for key in self.settings.keys.values() {
-            let Some(reference) = &key.identity else { continue };
-            match reference.read().await {
-                Ok(secret) => {
-                    text.push_str(&secret);
-                    text.push('\n');
-                }
-                Err(error) if own == Some(key.name.as_str()) => return Err(key_unreadable(error)),
+        let mut identities = Identities::none();
+        for key in self.settings.keys.values().filter(|key| key.has_identity()) {
+            let is_own = own == Some(key.name.as_str());
+            match self.open_key(key, is_own).await {
+                Ok(opened) => identities.extend(opened),
+                Err(error) if is_own => return Err(key_unreadable(error)),
                 Err(_) => {}
             }
         }
-        if text.is_empty() {
-            Ok(Identities::none())
-        } else {
-            Identities::parse(&text)
-        }
+        Ok(identities)
     }
+
+    /// The private half of a key, read once. `ask`: a passphrase that is not written anywhere may be asked for.
+    pub(crate) async fn open_key(&self, key: &KeySettings, ask: bool) -> Result<Identities> {
+        if let Some(known) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&key.name) {
+            return Ok(known.clone());
+        }
+        let identities = match (&key.derived, &key.identity) {
+            (Some(passphrase), _) => {
+                let passphrase = passphrase.read().await?;
+                compute::run("derive a key", move || {
+                    identity_from_passphrase(&passphrase).and_then(|(secret, _)| Identities::parse(&secret))
+                })
+                .await?
+            }
+            (None, Some(identity)) => {
+                let stored = identity.read_bytes().await?;
+                let passphrase = if needs_passphrase(&stored) {
+                    Some(self.passphrase(key, ask).await?)
+                } else {
+                    None
+                };
+                compute::run("open the private key", move || match passphrase {
+                    Some(passphrase) => Identities::read(&stored, &mut || Ok(passphrase.clone())),
+                    None => Identities::read(&stored, &mut || Err(no_passphrase())),
+                })
+                .await?
+            }
+            (None, None) => return Ok(Identities::none()),
+        };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.insert(key.name.clone(), identities.clone());
+        Ok(identities)
+    }
+
+    async fn passphrase(&self, key: &KeySettings, ask: bool) -> Result<Zeroizing<String>> {
+        if let Some(reference) = &key.passphrase {
+            return reference.read().await;
+        }
+        if !(ask && self.can_ask) {
+            return Err(no_passphrase());
+        }
+        let question = format!("Passphrase of the key {}:", key.name);
+        compute::run("ask for the passphrase", move || ask_passphrase(&question, false)).await
+    }
+}
+
+fn no_passphrase() -> Error {
+    Error::new(
+        ErrorKind::WrongKey,
+        "read the identity",
+        "the identity file",
+        "it is protected by a passphrase, and none was given",
+    )
+    .with_hint("run this on a terminal to be asked for it, or say where it is under `passphrase:` of the key")
 }
 
 /// A private key that is not where it should be is a key that does not open the data.

@@ -41,11 +41,12 @@ pub(super) async fn run(cx: &Cx) -> Result<Exit> {
 
 async fn one(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<Vec<Check>> {
     let protected = context.protected(component, None).await?;
-    let key = match context.key_of(component)?.and_then(|key| key.identity.as_ref()) {
+    let key = match context.key_of(component)?.filter(|key| key.has_identity()) {
         None => None,
-        Some(reference) => Some(KeyAtHand {
+        Some(key) => Some(KeyAtHand {
             identities: context.identities(component).await,
-            file: secret_file(reference),
+            file: key.identity.as_ref().and_then(secret_file),
+            derived: key.derived.is_some(),
         }),
     };
     Ok(doctor::run(&cx.env, &protected, &context.settings.instance_name, key).await)

@@ -134,14 +134,44 @@ Examples:
 pub(super) const KEY: &str = "\
 Examples:
   lifeboat key new /media/usb/lifeboat-key.txt
-  lifeboat key check
-  lifeboat key check --json";
+  lifeboat key list
+  lifeboat key check";
+
+pub(super) const KEY_LIST: &str = "\
+Examples:
+  lifeboat key list
+  lifeboat key list shop/db
+  lifeboat key list --json";
+
+pub(super) const KEY_ADD: &str = "\
+Examples:
+  lifeboat key add age19urs5r75kukghtxsex34defptr4j9m6geavqk8tpzufazhypestsu57tyc
+  lifeboat key add 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN alice' shop
+  lifeboat key add age19urs5r75kukghtxsex34defptr4j9m6geavqk8tpzufazhypestsu57tyc shop/db";
+
+pub(super) const KEY_REMOVE: &str = "\
+Examples:
+  lifeboat key remove age19urs5r75kukghtxsex34defptr4j9m6geavqk8tpzufazhypestsu57tyc
+  lifeboat key remove 0123456789abcdef
+  lifeboat key remove 0123456789abcdef shop/db";
+
+pub(super) const KEY_ROTATE: &str = "\
+Examples:
+  lifeboat key rotate
+  lifeboat key rotate shop
+  lifeboat key rotate shop/db";
+
+pub(super) const KEY_DERIVE: &str = "\
+Examples:
+  lifeboat key derive
+  lifeboat key derive --json
+  lifeboat key derive > identity.txt";
 
 pub(super) const KEY_NEW: &str = "\
 Examples:
   lifeboat key new lifeboat-key.txt
   lifeboat key new /media/usb/lifeboat-key.txt
-  lifeboat key new lifeboat-key.txt --json";
+  lifeboat key new --passphrase lifeboat-key.txt";
 
 pub(super) const KEY_CHECK: &str = "\
 Examples:

@@ -1,21 +1,44 @@
-//! `lifeboat key`: make a key pair; prove that the private key at hand opens what is stored.
+//! `lifeboat key`: make a key pair; show, add and remove who can read; prove that the private key at hand opens what is stored.
+
+mod change;
+mod list;
 
 use std::path::Path;
 
-use lifeboat_io::durable;
+use lifeboat_io::{compute, durable};
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_repo::{Reader, format_utc, generate_identity};
+use lifeboat_ops::keys::{self, InStore};
+use lifeboat_repo::{Backup, Identities, Rekey, format_utc, generate_identity, identity_from_passphrase, protect_identity};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::Cx;
+use super::args::Key;
+use super::ask::{ask_passphrase, can_ask};
 use super::context::Context;
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
 use crate::render;
 
+/// `key …`.
+pub(super) async fn run(cx: &Cx, command: Key) -> Result<Exit> {
+    match command {
+        Key::New { path, passphrase } => new(cx, &path, passphrase).await,
+        Key::List(args) => list::run(cx, &args.what).await,
+        Key::Add(args) => change::run(cx, &args, Rekey::Add).await,
+        Key::Remove(args) => change::run(cx, &args, Rekey::Replace).await,
+        Key::Rotate(args) => change::rotate(cx, &args.what).await,
+        Key::Check => check(cx).await,
+        Key::Derive => derive(cx).await,
+    }
+}
+
 /// Makes a key pair and writes the private half into the new file `path` (0600). Returns the public half.
 pub(super) fn write_new(cx: &Cx, path: &Path) -> Result<String> {
+    write_new_with(cx, path, None)
+}
+
+fn write_new_with(cx: &Cx, path: &Path, passphrase: Option<&str>) -> Result<String> {
     let (secret, public) = generate_identity();
     let secret = Zeroizing::new(secret);
     let made = format_utc(cx.env.clock.wall_us());
@@ -23,6 +46,10 @@ pub(super) fn write_new(cx: &Cx, path: &Path) -> Result<String> {
         "# Lifeboat private key, made {made}\n# public key: {public}\n{}\n",
         secret.as_str()
     ));
+    let text = match passphrase {
+        Some(passphrase) => Zeroizing::new(protect_identity(&text, passphrase)?),
+        None => text,
+    };
     durable::create_folder(&durable::parent_of(path))?;
     match durable::create_file(path, text.as_bytes(), durable::FILE_MODE)? {
         durable::Created::New => Ok(public),
@@ -41,8 +68,21 @@ fn taken(path: &Path) -> Error {
 }
 
 /// `key new`.
-pub(super) fn new(cx: &Cx, path: &Path) -> Result<Exit> {
-    let public = write_new(cx, path).map_err(|error| {
+async fn new(cx: &Cx, path: &Path, protect: bool) -> Result<Exit> {
+    let passphrase = match protect {
+        true if can_ask(cx) => Some(compute::run("ask for a passphrase", || ask_passphrase("New passphrase:", true)).await?),
+        true => {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "protect",
+                path.display(),
+                "there is no terminal to ask for the passphrase on",
+            )
+            .with_hint("run it on a terminal; or make the key without --passphrase and protect it with `age -p`"));
+        }
+        false => None,
+    };
+    let public = write_new_with(cx, path, passphrase.as_ref().map(|text| text.as_str())).map_err(|error| {
         if error.kind() == ErrorKind::AlreadyExists {
             taken(path)
         } else {
@@ -59,23 +99,64 @@ pub(super) fn new(cx: &Cx, path: &Path) -> Result<Exit> {
     Ok(Exit::OK)
 }
 
+/// `key derive`.
+async fn derive(cx: &Cx) -> Result<Exit> {
+    let passphrase = match std::env::var(PASSPHRASE_VARIABLE) {
+        Ok(value) if !value.trim().is_empty() => Zeroizing::new(value),
+        _ if can_ask(cx) => compute::run("ask for the passphrase", || ask_passphrase("Passphrase:", false)).await?,
+        _ => {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "derive a key from",
+                "the passphrase",
+                format!("{PASSPHRASE_VARIABLE} is not set, and there is no terminal to ask on"),
+            )
+            .with_hint(format!("set {PASSPHRASE_VARIABLE}, or run it on a terminal")));
+        }
+    };
+    let (secret, public) = compute::run("derive a key", move || identity_from_passphrase(&passphrase)).await?;
+    let text = format!("# public key: {public}\n{}", secret.as_str());
+    cx.out.result(
+        "key-derive",
+        json!({ "public_key": public, "private_key": secret.as_str() }),
+        &text,
+    )?;
+    Ok(Exit::OK)
+}
+
+/// The variable that older set-ups keep their passphrase in.
+const PASSPHRASE_VARIABLE: &str = "BACKUP_ENCRYPTION_KEY";
+
 /// `key check`.
-pub(super) async fn check(cx: &Cx) -> Result<Exit> {
+async fn check(cx: &Cx) -> Result<Exit> {
     let context = Context::load(cx)?;
     let mut exit = Exit::OK;
     let (mut rows, mut text) = (Vec::new(), String::new());
     for component in context.select(&[])? {
-        match opens(cx, &context, component).await {
-            Ok(opened) => {
-                text.push_str(&format!("{}: {}\n", component.name, opened.sentence));
-                rows.push(opened.json);
-            }
+        let (identities, stores) = match opens(cx, &context, component).await {
+            Ok(opened) => opened,
             Err(error) => {
-                exit = exit.worse(Exit::of(error.kind()));
-                if !cx.out.json {
-                    render::tell(&render::error::for_people(&error));
-                }
+                failed(cx, &error, &mut exit);
                 rows.push(json!({ "component": component.name, "opens": false, "error": render::json::error(&error) }));
+                continue;
+            }
+        };
+        for InStore { store, outcome } in stores {
+            match outcome {
+                Ok(backup) => {
+                    text.push_str(&format!(
+                        "{} in {store}: {}\n",
+                        component.name,
+                        sentence(&backup, &identities)
+                    ));
+                    rows.push(opened_json(&component.name, &store, &backup, &identities));
+                }
+                Err(error) => {
+                    failed(cx, &error, &mut exit);
+                    rows.push(json!({
+                        "component": component.name, "store": store, "opens": false, "error": render::json::error(&error),
+                    }));
+                }
             }
         }
     }
@@ -84,45 +165,38 @@ pub(super) async fn check(cx: &Cx) -> Result<Exit> {
     Ok(exit)
 }
 
-struct Opened {
-    sentence: String,
-    json: Value,
+fn failed(cx: &Cx, error: &Error, exit: &mut Exit) {
+    *exit = exit.worse(Exit::of(error.kind()));
+    if !cx.out.json {
+        render::tell(&render::error::for_people(error));
+    }
 }
 
-async fn opens(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<Opened> {
+async fn opens(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<(Identities, Vec<InStore<Backup>>)> {
     let identities = context.identities(component).await?;
-    let public_keys = identities.public_keys();
     let protected = context.protected(component, None).await?;
-    let repository = protected.repository().await?;
-    let listing = protected.listing(&repository).await?;
-    let Some(latest) = listing.latest() else {
-        return Err(Error::new(
-            ErrorKind::NoSuchPoint,
-            "check the key with",
-            &component.name,
-            "there is no backup yet that it could open",
-        )
-        .with_hint(format!("`lifeboat backup {}` makes one", component.name)));
-    };
-    Reader::open(&cx.env, &repository, latest, &identities).await?;
-    let clear = !latest.closure.is_encrypted();
-    let sentence = if clear {
+    let stores = keys::check(&cx.env, &protected, &identities).await;
+    Ok((identities, stores))
+}
+
+fn sentence(backup: &Backup, identities: &Identities) -> String {
+    if backup.closure.is_encrypted() {
         format!(
-            "backup {} is not encrypted: everybody who has the store can read it",
-            latest.id.short()
+            "the private key of {} opens backup {}",
+            identities.public_keys().join(", "),
+            backup.id.short()
         )
     } else {
         format!(
-            "the private key of {} opens backup {}",
-            public_keys.join(", "),
-            latest.id.short()
+            "backup {} is not encrypted: everybody who has the store can read it",
+            backup.id.short()
         )
-    };
-    Ok(Opened {
-        sentence,
-        json: json!({
-            "component": component.name, "opens": true, "encrypted": !clear, "public_keys": public_keys,
-            "backup": render::json::backup(latest),
-        }),
+    }
+}
+
+fn opened_json(component: &str, store: &str, backup: &Backup, identities: &Identities) -> Value {
+    json!({
+        "component": component, "store": store, "opens": true, "encrypted": backup.closure.is_encrypted(),
+        "public_keys": identities.public_keys(), "backup": render::json::backup(backup),
     })
 }

@@ -150,12 +150,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         Command::Import(args) => artefact::import(cx, args).await,
         Command::Verify(args) => verify::run(cx, args).await,
         Command::Config { command } => config::run(cx, &command),
-        Command::Key {
-            command: args::Key::New { path },
-        } => key::new(cx, &path),
-        Command::Key {
-            command: args::Key::Check,
-        } => key::check(cx).await,
+        Command::Key { command } => key::run(cx, command).await,
         Command::Completions { shell } => completions::run(shell),
         Command::ExitCodes => exit_codes::run(cx),
         Command::DemoWriter { path } => {

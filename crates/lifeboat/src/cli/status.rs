@@ -21,7 +21,7 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
         let (status, exit) = match context.protected(component, None).await {
             Ok(protected) => {
                 let mut status = status::run(&cx.env, &protected).await;
-                let has_key = context.key_of(component)?.is_some_and(|key| key.identity.is_some());
+                let has_key = context.key_of(component)?.is_some_and(|key| key.has_identity());
                 if has_key {
                     let identities = context.identities(component).await;
                     status.judge_key(&cx.env, &protected, identities).await;

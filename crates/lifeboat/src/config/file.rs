@@ -137,6 +137,9 @@ pub(super) enum KeyFile {
     Age(AgeFile),
     /// A passphrase that opens old files made by `openssl enc`. Nothing is ever written with it.
     Openssl(OpensslFile),
+    /// A key that is derived from a passphrase, which this machine then has to know: whoever takes the machine can read the backups. For
+    /// `BACKUP_ENCRYPTION_KEY` of older set-ups; `age` with two recipients is better.
+    Passphrase(#[schemars(with = "SecretFile")] At<SecretFile>),
 }
 
 /// The passphrase of old files made by `openssl enc`.
@@ -165,13 +168,31 @@ pub(super) struct OpensslFile {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AgeFile {
-    /// Public keys (`age1…`) that can read the backups, at least one. Add a second one that is kept off-site.
-    #[schemars(with = "Vec<String>", length(min = 1))]
-    pub(super) recipients: At<Vec<At<String>>>,
+    /// Public keys (`age1…`, `ssh-ed25519 …`, `ssh-rsa …`) that can read the backups, at least one, or files with one in each line. Add a
+    /// second one that is kept off-site.
+    #[schemars(with = "Vec<RecipientFile>", length(min = 1))]
+    pub(super) recipients: At<Vec<At<RecipientFile>>>,
     /// Where the secret half is. Leave it out on a host that writes backups and never reads them.
     #[serde(default)]
     #[schemars(with = "Option<SecretFile>")]
     pub(super) identity: Option<At<SecretFile>>,
+    /// The passphrase of the identity, where it has one. Left out, it is asked for on a terminal.
+    #[serde(default)]
+    #[schemars(with = "Option<SecretFile>")]
+    pub(super) passphrase: Option<At<SecretFile>>,
+}
+
+/// A public key, or a file of them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RecipientFile {
+    /// The key itself.
+    Text(String),
+    /// A file with public keys, such as `id_ed25519.pub`.
+    File {
+        /// Its path.
+        file: String,
+    },
 }
 
 /// Where a secret is. The secret itself, as text, works too and gives a warning.

@@ -3,6 +3,7 @@
 //! Fills in defaults, resolves paths and references, reads units. Must not open anything that the configuration names;
 //! it only asks the file system whether two paths are the same place.
 
+mod keys;
 mod legacy;
 mod source;
 mod stores;
@@ -18,9 +19,9 @@ use serde_saphyr::Location;
 
 use super::check::{list, unknown_version};
 use super::file::{At, ComponentFile, ConfigFile, KeyFile, Named, SecretFile};
+use super::order;
 use super::problem::Problem;
 use super::settings::{ComponentSettings, Encrypt, KeySettings, SecretRef, Settings};
-use super::{order, recipient};
 use values::real;
 
 /// Wait and stall unless the file says otherwise.
@@ -133,34 +134,17 @@ impl Lowering<'_> {
                     .help("give the key another name"),
                 );
             }
-            let KeyFile::Age(age) = key else { continue };
-            if age.recipients.value.is_empty() {
-                self.problems.push(
-                    Problem::at(age.recipients.place, format!("the key `{}` has no recipient", name.value))
-                        .label("empty")
-                        .help("write at least one public key (`age1…`)"),
-                );
-            }
-            for recipient in &age.recipients.value {
-                if let Err(reason) = recipient::check(&recipient.value) {
-                    self.problems.push(
-                        Problem::at(
-                            recipient.place,
-                            format!("a recipient of the key `{}` cannot be used", name.value),
-                        )
-                        .label(reason)
-                        .help("a recipient is an age public key: `age1` and 58 more letters and digits"),
-                    );
-                }
-            }
-            let identity = age
-                .identity
-                .as_ref()
-                .and_then(|secret| self.secret(secret, &format!("the identity of the key {}", name.value), "identity"));
-            let settings = KeySettings {
-                name: name.value.clone(),
-                recipients: age.recipients.value.iter().map(|recipient| recipient.value.clone()).collect(),
-                identity,
+            let settings = match key {
+                KeyFile::Age(age) => self.age_key(name, age),
+                // Opens old files and nothing else: see `legacy`.
+                KeyFile::Openssl(_) => continue,
+                KeyFile::Passphrase(secret) => KeySettings {
+                    name: name.value.clone(),
+                    recipients: Vec::new(),
+                    identity: None,
+                    passphrase: None,
+                    derived: self.secret(secret, &format!("the passphrase of the key {}", name.value), "passphrase"),
+                },
             };
             keys.insert(name.value.clone(), settings);
         }

@@ -126,11 +126,14 @@ pub(crate) fn show(settings: &Settings) -> Json {
         .keys
         .values()
         .map(|key| {
-            let identity = key.identity.as_ref().map(ToString::to_string);
-            (
-                key.name.clone(),
-                json!({ "recipients": key.recipients, "identity": identity }),
-            )
+            let place = |secret: &Option<SecretRef>| secret.as_ref().map(ToString::to_string);
+            let mut shown = json!({ "recipients": key.recipients, "identity": place(&key.identity) });
+            for (field, secret) in [("passphrase", &key.passphrase), ("derived_from", &key.derived)] {
+                if let Some(secret) = secret {
+                    shown[field] = json!(secret.to_string());
+                }
+            }
+            (key.name.clone(), shown)
         })
         .chain(settings.openssl_keys.iter().map(|(name, key)| {
             let kdf = key.kdf.map_or("auto", OpensslKdf::word);

@@ -58,10 +58,21 @@ pub(crate) struct Settings {
 pub(crate) struct KeySettings {
     /// Its name in the configuration.
     pub(crate) name: String,
-    /// Public age recipients (`age1…`).
+    /// Public keys: `age1…`, `ssh-ed25519 …`, `ssh-rsa …`.
     pub(crate) recipients: Vec<String>,
     /// The secret half; absent on a machine that only writes backups.
     pub(crate) identity: Option<SecretRef>,
+    /// The passphrase of the identity; absent where it has none, or where a person types it.
+    pub(crate) passphrase: Option<SecretRef>,
+    /// The passphrase that the whole key is derived from; then there are no recipients and no identity.
+    pub(crate) derived: Option<SecretRef>,
+}
+
+impl KeySettings {
+    /// Whether the private half is, or may be, at hand here.
+    pub(crate) fn has_identity(&self) -> bool {
+        self.identity.is_some() || self.derived.is_some()
+    }
 }
 
 /// A passphrase that opens old files made by `openssl enc`.
@@ -135,12 +146,7 @@ impl SecretRef {
     /// Reads the secret, without its last line break. Fails with `ConfigInvalid` if the reference leads nowhere, and as
     /// the operating system does if the file cannot be read or the command cannot be run. No message holds the secret.
     pub(crate) async fn read(&self) -> Result<Zeroizing<String>> {
-        let mut bytes = match self {
-            Self::Inline(secret) => return Ok(Zeroizing::new(secret.clone())),
-            Self::Env(name) => return self.read_env(name),
-            Self::File(path) => self.read_file(path.clone()).await?,
-            Self::Command(argv) => self.read_command(argv).await?,
-        };
+        let mut bytes = self.read_bytes().await?;
         while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
             bytes.pop();
         }
@@ -149,6 +155,16 @@ impl SecretRef {
             return Err(self.invalid("it is empty"));
         }
         Ok(Zeroizing::new(text.to_owned()))
+    }
+
+    /// Reads the secret as it is, which need not be text.
+    pub(crate) async fn read_bytes(&self) -> Result<Zeroizing<Vec<u8>>> {
+        match self {
+            Self::Inline(secret) => Ok(Zeroizing::new(secret.clone().into_bytes())),
+            Self::Env(name) => Ok(Zeroizing::new(self.read_env(name)?.as_bytes().to_vec())),
+            Self::File(path) => self.read_file(path.clone()).await,
+            Self::Command(argv) => self.read_command(argv).await,
+        }
     }
 
     fn read_env(&self, name: &str) -> Result<Zeroizing<String>> {
