@@ -8,3 +8,4 @@ pub mod damage;
 pub mod env;
 pub mod faulty;
 pub mod pages;
+pub mod turns;

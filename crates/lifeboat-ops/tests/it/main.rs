@@ -12,6 +12,7 @@
 
 mod kill;
 mod restore;
+mod rewound_database;
 mod undo;
 mod verify;
 mod world;

@@ -90,7 +90,7 @@ async fn inv_07_a_crash_at_every_operation() {
 }
 
 #[tokio::test]
-async fn every_lie_of_the_wire() {
+async fn lies_of_the_wire() {
     let faults = [
         Fault::Delay(5),
         Fault::Refused(ErrorKind::Unreachable),
@@ -106,7 +106,13 @@ async fn every_lie_of_the_wire() {
             matrix.extend(faults.map(|fault| (before, number, fault)));
         }
     }
-    for (before, number, fault) in share(matrix, 4) {
+    let matrix = share(matrix, 4);
+    println!(
+        "lies_of_the_wire: {} places and kinds of fault in a backup, seed {}",
+        matrix.len(),
+        seed()
+    );
+    for (before, number, fault) in matrix {
         let what = format!("{before} before, operation {number} {fault:?}");
         let world = prepared(before).await;
         let (store, outcome) = attempt(&world, &source(before), Plan::calm().fault(number, fault)).await;

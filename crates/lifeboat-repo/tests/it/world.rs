@@ -243,7 +243,7 @@ pub async fn restore(reader: &Reader) -> Result<Files> {
     Ok(files)
 }
 
-async fn restore_file(reader: &Reader, file: &FileRecord) -> Result<Content> {
+pub async fn restore_file(reader: &Reader, file: &FileRecord) -> Result<Content> {
     let sink = Arc::new(MemorySink::new());
     let plan = reader.plan(file).await?;
     let fetched = reader.restore(file, Arc::<MemorySink>::clone(&sink), false).await?;

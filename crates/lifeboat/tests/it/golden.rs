@@ -51,6 +51,9 @@ fn keeps(name: &str, document: &Value) {
     compare(&golden(name), &format!("{shaped:#}\n"));
 }
 
+/// A public key; the private half is derived from "correct horse battery staple".
+const ANOTHER: &str = "age19urs5r75kukghtxsex34defptr4j9m6geavqk8tpzufazhypestsu57tyc";
+
 #[test]
 fn documents_keep_their_shapes() {
     let world = World::with_database();
@@ -61,7 +64,7 @@ fn documents_keep_their_shapes() {
             .ends(0)
             .json("init"),
     );
-    let runs: [(&str, &str, &[&str]); 15] = [
+    let runs: [(&str, &str, &[&str]); 17] = [
         ("backup", "backup", &["backup", "--tag", "a", "--reason", "b"]),
         ("list", "list", &["list"]),
         ("show", "show", &["show", "shop"]),
@@ -76,11 +79,20 @@ fn documents_keep_their_shapes() {
         ("config-check", "config-check", &["config", "check"]),
         ("key-new", "key-new", &["key", "new", "another.txt"]),
         ("key-check", "key-check", &["key", "check"]),
+        ("key-list", "key-list", &["key", "list"]),
+        ("key-add", "key-add", &["key", "add", ANOTHER]),
         ("exit-codes", "exit-codes", &["exit-codes"]),
     ];
     for (name, kind, args) in runs {
         keeps(name, &world.run(&[args, &["--json"]].concat()).ends(0).json(kind));
     }
+    let mut derive = world.command();
+    derive
+        .args(["key", "derive", "--json"])
+        .env("BACKUP_ENCRYPTION_KEY", "correct horse battery staple");
+    let derived = world.finish(&mut derive).ends(0).json("key-derive");
+    assert_eq!(derived["public_key"], ANOTHER);
+    keeps("key-derive", &derived);
     let replaced = world
         .run(&["restore", "shop", "--in-place", "--yes", "--json"])
         .ends(0)
@@ -93,6 +105,14 @@ fn documents_keep_their_shapes() {
     keeps(
         "restore-undo",
         &world.run(&["restore", "undo", id, "--json"]).ends(0).json("restore-undo"),
+    );
+    keeps(
+        "key-remove",
+        &world.run(&["key", "remove", ANOTHER, "--json"]).ends(0).json("key-remove"),
+    );
+    keeps(
+        "key-rotate",
+        &world.run(&["key", "rotate", "--json"]).ends(0).json("key-rotate"),
     );
     keeps("error", &world.run(&["backup", "nobody", "--json"]).ends(2).json("error"));
 }

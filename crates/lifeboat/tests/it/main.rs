@@ -11,6 +11,7 @@
 mod cli;
 mod golden;
 mod init;
+mod keys;
 mod recover;
 mod signals;
 mod world;

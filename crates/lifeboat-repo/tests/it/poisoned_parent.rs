@@ -54,6 +54,7 @@ async fn every_file_in_turn(how: Poison) {
     let (_, history) = prepared().await;
     let count = history[2].0.files().unwrap().len();
     assert!(count >= 8, "{count}");
+    println!("poisoned_parent: each of {count} files {how:?}, seed {}", seed());
     for index in 0..count {
         let (world, history) = prepared().await;
         let (parent, source) = &history[2];
