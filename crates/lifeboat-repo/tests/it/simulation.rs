@@ -170,7 +170,8 @@ impl Simulation {
         let changes = 1 + self.dice.roll(6);
         let rewound = self.dice.roll(12) == 0;
         let of = self.dice.roll(3);
-        let recipients = self.recipients(if self.dice.roll(4) == 0 { of } else { 2 });
+        let fewer = self.dice.roll(4) == 0;
+        let recipients = self.recipients(if fewer { of } else { 2 });
         let machine = &mut self.machines[index];
         if let Some(Content::Pages(bytes, _)) = machine.files.get_mut("db") {
             change_pages(
