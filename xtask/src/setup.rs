@@ -30,8 +30,14 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     },
 ];
 
-/// What `tools/recover.py` needs beyond the standard library: module and version.
-const PYTHON_MODULES: &[(&str, &str)] = &[("zstandard", "0.25.0"), ("cryptography", "50.0.2"), ("blake3", "1.0.11")];
+/// What `tools/recover.py` needs beyond the standard library, and the S3 service that tests talk to: the module that must be importable,
+/// and what brings it.
+const PYTHON_MODULES: &[(&str, &str)] = &[
+    ("zstandard", "zstandard==0.25.0"),
+    ("cryptography", "cryptography==50.0.2"),
+    ("blake3", "blake3==1.0.11"),
+    ("moto.server", "moto[s3,server]==5.2.5"),
+];
 
 /// Installs the Debian packages whose programs are missing.
 pub(crate) fn packages(needs: &[Need]) -> Result<()> {
@@ -91,7 +97,7 @@ pub(crate) fn python() -> Result<PathBuf> {
         install(&["python3", "python3-venv"])?;
     }
     sh::run(sh::program("python3", ["-m", "venv", "--clear"]).arg(&folder))?;
-    let pins = PYTHON_MODULES.iter().map(|(name, version)| format!("{name}=={version}"));
+    let pins = PYTHON_MODULES.iter().map(|(_, requirement)| *requirement);
     sh::run(sh::program(&python, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(pins))?;
     if !ready(&python) {
         bail!("{} cannot import {imports} although they were installed", python.display());

@@ -89,6 +89,18 @@ pub struct Estimate {
     pub basis: Basis,
 }
 
+impl Estimate {
+    /// The same after a wait that comes first, such as for files in an archive: the usual one and the longest.
+    #[must_use]
+    pub fn after(self, expected: Duration, slowest: Duration) -> Self {
+        Self {
+            expected: self.expected.saturating_add(expected),
+            slowest: self.slowest.saturating_add(slowest),
+            basis: self.basis,
+        }
+    }
+}
+
 /// Estimates the time for `bytes` from past runs of the same kind on the same component and store.
 ///
 /// Runs without bytes or without measurable time say nothing about throughput and are left out. Comparable runs win over

@@ -3,9 +3,11 @@
 //! Nothing here touches a disk, a network, a clock, a random source or an async runtime, and nothing is serialised:
 //! what this crate decides, it decides from its arguments alone, so every rule can be tested by calling it.
 
+pub mod cold;
 pub mod env;
 pub mod error;
 pub mod estimate;
+pub mod lifecycle;
 pub mod protocol;
 pub mod retention;
 pub mod time;

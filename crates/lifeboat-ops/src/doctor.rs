@@ -35,7 +35,7 @@ pub struct Check {
 }
 
 impl Check {
-    fn good(says: impl Into<String>) -> Self {
+    pub(crate) fn good(says: impl Into<String>) -> Self {
         Self {
             says: says.into(),
             outcome: Outcome::Good,
@@ -43,7 +43,7 @@ impl Check {
         }
     }
 
-    fn warning(says: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn warning(says: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             says: says.into(),
             outcome: Outcome::Warning,
@@ -51,7 +51,7 @@ impl Check {
         }
     }
 
-    fn bad(says: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn bad(says: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             says: says.into(),
             outcome: Outcome::Bad,
@@ -59,7 +59,7 @@ impl Check {
         }
     }
 
-    fn failed(error: &Error) -> Self {
+    pub(crate) fn failed(error: &Error) -> Self {
         Self {
             says: error.to_string(),
             outcome: Outcome::Bad,

@@ -10,6 +10,7 @@ pub mod proof;
 pub mod protected;
 pub mod restore;
 pub mod status;
+pub mod store;
 pub mod verify;
 mod words;
 

@@ -12,6 +12,7 @@ use lifeboat_repo::{Backup, Identities, Reader};
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
 use crate::restore::quarantine;
+use crate::store::Thaw;
 
 /// How a component stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +98,21 @@ impl Status {
         if let Err(error) = opened.await {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
             self.worsen(Standing::NotReady, format!("{error}{hint}"));
+        }
+    }
+
+    /// Takes into account what of the newest backup lies in an archive: a restore begins only when it is back.
+    pub fn judge_archive(&mut self, rto: Option<Duration>, thaw: &Thaw) {
+        if thaw.is_done() {
+            return;
+        }
+        self.restore = self.restore.map(|estimate| estimate.after(thaw.expected, thaw.slowest));
+        match rto {
+            Some(rto) if thaw.expected > rto => self.worsen(
+                Standing::AtRisk,
+                format!("{}; promised is a restore within {}", thaw.says(), human_duration(rto)),
+            ),
+            _ => self.worsen(Standing::AtRisk, thaw.says()),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod fs;
 mod key;
 pub mod layer;
 pub mod memory;
+pub mod s3admin;
 
 use std::fmt::Debug;
 use std::ops::Range;

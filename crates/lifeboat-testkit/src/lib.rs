@@ -7,5 +7,6 @@ pub mod conformance;
 pub mod damage;
 pub mod env;
 pub mod faulty;
+pub mod moto;
 pub mod pages;
 pub mod turns;

@@ -9,6 +9,7 @@ pub(crate) mod measure;
 pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod repo;
+pub(crate) mod s3;
 pub(crate) mod sqlite;
 
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) lifeboat: PathBuf,
     /// Drives the repository alone (an example of its crate, not shipped).
     pub(crate) repo_bench: PathBuf,
+    /// An S3 service in memory that counts requests and can be slow (an example of the testkit, not shipped).
+    pub(crate) s3_server: PathBuf,
     /// This program, optimised: it holds the raw pipeline.
     pub(crate) xtask: PathBuf,
 }
@@ -48,6 +51,11 @@ const BENCHES: &[Bench] = &[
         "sqlite",
         "capture of a database that is written to, against sqlite3 .backup",
         sqlite::run,
+    ),
+    (
+        "s3",
+        "backup and restore through S3 on loopback, plain and slow, against restic",
+        s3::run,
     ),
 ];
 
@@ -85,11 +93,16 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         "--example",
         "repo_bench",
     ]))?;
+    if *name == "s3" {
+        let example = ["--package", "lifeboat-testkit", "--example", "s3_server"];
+        sh::run(sh::cargo()?.args(["build", "--release", "--locked"]).args(example))?;
+    }
     let options = Options {
         quick,
         rounds,
         folder: target.join("bench"),
         lifeboat: target.join("release").join("lifeboat"),
+        s3_server: target.join("release").join("examples").join("s3_server"),
         repo_bench: target.join("release").join("examples").join("repo_bench"),
         xtask: target.join("release").join("xtask"),
     };

@@ -71,3 +71,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_wait_for_an_archive_counts() {
+    let hour = Duration::from_secs(3600);
+    let plain = estimate(MODEL_BYTES_PER_S, &[]);
+    let waiting = plain.after(hour * 4, hour * 5);
+    assert_eq!(waiting.expected, plain.expected + hour * 4);
+    assert_eq!(waiting.slowest, plain.slowest + hour * 5);
+    assert_eq!(waiting.basis, plain.basis);
+}

@@ -1,6 +1,7 @@
 //! Tests of the pure decisions, through the public interface alone.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod cold;
 mod estimate;
 mod protocol;
 mod time;

@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod bucket;
 mod kill;
 mod restore;
 mod rewound_database;

@@ -13,6 +13,7 @@ mod conformance;
 mod fs_disk;
 mod fs_folder;
 mod layers;
+mod s3admin;
 
 use lifeboat_store::{BlobStore, Key};
 

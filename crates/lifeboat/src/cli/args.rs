@@ -90,6 +90,13 @@ pub(crate) enum Command {
     /// Prove that backups are good, up to restoring them into a scratch folder.
     #[command(after_help = examples::VERIFY)]
     Verify(Verify),
+    /// Set up the places where backups rest, look at their set-up, make their locks longer.
+    #[command(after_help = examples::STORE)]
+    Store {
+        /// What to do.
+        #[command(subcommand)]
+        command: Store,
+    },
     /// Check, show or describe the configuration.
     #[command(after_help = examples::CONFIG)]
     Config {
@@ -370,6 +377,42 @@ pub(crate) enum LevelChoice {
     Decrypt,
     /// Restored into a scratch folder and checked.
     Restore,
+}
+
+/// `store`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Make the bucket or the folder, and set versions, locks, encryption and rules; removes nothing, and can be run again.
+    #[command(after_help = examples::STORE_SETUP)]
+    Setup {
+        /// Names of stores; without them, all.
+        #[arg(value_name = "STORE")]
+        stores: Vec<String>,
+        /// Print the commands and policies, do nothing.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Say whether the bucket or the folder is as it should be.
+    #[command(after_help = examples::STORE_CHECK)]
+    Check {
+        /// Names of stores; without them, all.
+        #[arg(value_name = "STORE")]
+        stores: Vec<String>,
+    },
+    /// Move packs that recent backups no longer reach to the `cold` class; with the `maintenance` credentials, after `prune`.
+    #[command(after_help = examples::STORE_CHILL)]
+    Chill {
+        /// Names of stores; without them, all that have a `cold` class.
+        #[arg(value_name = "STORE")]
+        stores: Vec<String>,
+    },
+    /// Make the locks of everything that living backups need last longer; with the `maintenance` credentials.
+    #[command(after_help = examples::STORE_EXTEND_LOCK)]
+    ExtendLock {
+        /// Names of stores; without them, all that lock.
+        #[arg(value_name = "STORE")]
+        stores: Vec<String>,
+    },
 }
 
 /// `config`.

@@ -5,9 +5,10 @@ use lifeboat_ops::doctor::{self, Check, KeyAtHand, Outcome};
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
-use super::Cx;
 use super::context::{Context, secret_file};
 use super::outcomes::Outcomes;
+use super::{Cx, store};
+
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
 
@@ -49,7 +50,31 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings) -> Resul
             derived: key.derived.is_some(),
         }),
     };
-    Ok(doctor::run(&cx.env, &protected, &context.settings.instance_name, key).await)
+    let mut checks = doctor::run(&cx.env, &protected, &context.settings.instance_name, key).await;
+    for name in &component.stores {
+        checks.extend(store_checks(context, name).await);
+    }
+    Ok(checks)
+}
+
+/// What is not as it should be about a store of a component. What is, is said by `store check`.
+async fn store_checks(context: &Context, name: &str) -> Vec<Check> {
+    let looked = async { store::look(context.store(name)?).await };
+    match looked.await {
+        Ok(checks) => checks
+            .into_iter()
+            .filter(|check| check.outcome != Outcome::Good)
+            .map(|check| Check {
+                says: format!("the store {name}: {}", check.says),
+                ..check
+            })
+            .collect(),
+        Err(error) => vec![Check {
+            says: format!("the store {name}: {error}"),
+            outcome: Outcome::Bad,
+            fix: error.hint().map(str::to_owned),
+        }],
+    }
 }
 
 const fn word(outcome: Outcome) -> &'static str {
@@ -60,7 +85,7 @@ const fn word(outcome: Outcome) -> &'static str {
     }
 }
 
-fn for_people(component: &str, checks: &[Check]) -> String {
+pub(super) fn for_people(component: &str, checks: &[Check]) -> String {
     let mut text = format!("{}\n", component.bold());
     for check in checks {
         let mark = match check.outcome {
@@ -76,7 +101,7 @@ fn for_people(component: &str, checks: &[Check]) -> String {
     text
 }
 
-fn as_json(component: &str, checks: &[Check]) -> Value {
+pub(super) fn as_json(component: &str, checks: &[Check]) -> Value {
     let rows: Vec<Value> = checks
         .iter()
         .map(|check| json!({ "says": check.says, "outcome": word(check.outcome), "fix": check.fix }))

@@ -107,6 +107,37 @@ Examples:
   lifeboat verify shop/db --backup 12 --level decrypt
   lifeboat verify --level list         the quickest look";
 
+pub(super) const STORE: &str = "\
+Examples:
+  lifeboat store check
+  lifeboat store setup s3-eu --print
+  lifeboat store setup s3-eu
+  lifeboat store extend-lock s3-eu";
+
+pub(super) const STORE_SETUP: &str = "\
+Examples:
+  lifeboat store setup                 every store of the configuration
+  lifeboat store setup s3-eu --print   the commands and the policies of both credentials
+  lifeboat store setup s3-eu --json";
+
+pub(super) const STORE_CHECK: &str = "\
+Examples:
+  lifeboat store check
+  lifeboat store check s3-eu
+  lifeboat store check --json          exit code 1 when something is bad";
+
+pub(super) const STORE_CHILL: &str = "\
+Examples:
+  lifeboat store chill                 weekly, after prune
+  lifeboat store chill s3-eu
+  lifeboat store chill s3-eu --json";
+
+pub(super) const STORE_EXTEND_LOCK: &str = "\
+Examples:
+  lifeboat store extend-lock           daily, on a host that does not write backups
+  lifeboat store extend-lock s3-eu
+  lifeboat store extend-lock s3-eu --json";
+
 pub(super) const CONFIG: &str = "\
 Examples:
   lifeboat config check

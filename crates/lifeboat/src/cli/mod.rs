@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod artefact;
 mod ask;
 mod backup;
+mod care;
 mod check;
 mod completions;
 mod config;
@@ -24,6 +25,7 @@ mod restore;
 mod scratch;
 mod show;
 mod status;
+mod store;
 mod time;
 mod undo;
 mod verify;
@@ -149,6 +151,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         },
         Command::Import(args) => artefact::import(cx, args).await,
         Command::Verify(args) => verify::run(cx, args).await,
+        Command::Store { command } => store::run(cx, command).await,
         Command::Config { command } => config::run(cx, &command),
         Command::Key { command } => key::run(cx, command).await,
         Command::Completions { shell } => completions::run(shell),

@@ -11,6 +11,7 @@ use crate::render;
 #[derive(Debug)]
 pub(super) struct Outcomes {
     expected: usize,
+    noun: &'static str,
     rows: Vec<Value>,
     text: String,
     exit: Exit,
@@ -22,10 +23,19 @@ impl Outcomes {
     pub(super) fn new(expected: usize) -> Self {
         Self {
             expected,
+            noun: "component",
             rows: Vec::new(),
             text: String::new(),
             exit: Exit::OK,
             only: None,
+        }
+    }
+
+    /// For as many stores.
+    pub(super) fn of_stores(expected: usize) -> Self {
+        Self {
+            noun: "store",
+            ..Self::new(expected)
         }
     }
 
@@ -55,7 +65,7 @@ impl Outcomes {
             render::tell(&render::error::for_people(&error));
         }
         self.rows
-            .push(json!({ "component": component, "error": render::json::error(&error) }));
+            .push(json!({ (self.noun): component, "error": render::json::error(&error) }));
     }
 
     /// Prints the result as `lifeboat/v1/<kind>`. The failure of a single component is the failure of the command.
@@ -68,7 +78,7 @@ impl Outcomes {
         if let Some(error) = self.only {
             return Err(error);
         }
-        let body = json!({ "components": self.rows, "exit_code": self.exit.code() });
+        let body = json!({ (format!("{}s", self.noun)): self.rows, "exit_code": self.exit.code() });
         let text = frame(self.text);
         if cx.out.json || !text.is_empty() {
             cx.out.result(kind, body, &text)?;

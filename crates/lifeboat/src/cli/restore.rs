@@ -7,13 +7,14 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::backup::Request;
 use lifeboat_ops::protected::{Protected, choose};
 use lifeboat_ops::restore::{self, Destination, Plan, Report};
+use lifeboat_ops::store::thaw;
 use lifeboat_repo::{Backup, Identities, Repository};
 use serde_json::{Value, json};
 
 use super::args::{Point, Restore};
 use super::context::Context;
 use super::outcomes::Outcomes;
-use super::{Cx, artefact, ask, backup, export, time};
+use super::{Cx, artefact, ask, backup, care, export, time};
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
 use crate::render::{self, json as document, text};
@@ -112,7 +113,17 @@ async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &
     let backup = choose(&listing, &choice, &protected.component)?.clone();
     let identities = context.identities(component).await?;
     let destination = destination(component, args, &backup);
-    let plan = restore::plan(&cx.env, &protected, &repository, &backup, &identities, destination).await?;
+    let mut plan = restore::plan(&cx.env, &protected, &repository, &backup, &identities, destination).await?;
+    if let Some(bucket) = care::bucket_of(context, component, &repository).await? {
+        let thaw = thaw(&bucket, &protected.component, &backup, !args.dry_run).await?;
+        if !thaw.is_done() {
+            if !args.dry_run {
+                return Err(thaw.into_error(&protected.component));
+            }
+            plan.estimate = plan.estimate.after(thaw.expected, thaw.slowest);
+            plan.notes.push(thaw.says());
+        }
+    }
     Ok(Planned {
         protected,
         repository,

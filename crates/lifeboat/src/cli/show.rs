@@ -4,13 +4,14 @@ use lifeboat_model::time::human_bytes;
 use lifeboat_model::{ErrorKind, Result};
 use lifeboat_ops::proof;
 use lifeboat_ops::protected::{Choice, Protected, choose};
-use lifeboat_repo::{Backup, Reader, Repository};
+use lifeboat_ops::store::{Locked, locked_until};
+use lifeboat_repo::{Backup, Reader, Repository, format_utc};
 use serde_json::{Value, json};
 
-use super::Cx;
 use super::args::Show;
 use super::context::Context;
 use super::outcomes::Outcomes;
+use super::{Cx, care};
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
 use crate::render::{json as document, text};
@@ -56,6 +57,17 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str
     }
     if proven.is_empty() {
         lines.push(("proven", "never from here".to_owned()));
+    }
+    if let Some(bucket) = care::bucket_of(context, component, &repository).await? {
+        let locked = locked_until(&bucket, &protected.component, backup).await?;
+        let (says, value) = match locked {
+            Locked::Until(until_us) => (format!("until {}", text::time(until_us)), json!(format_utc(until_us))),
+            Locked::Not(files) => (format!("no: {files} of its files are not"), Value::Null),
+        };
+        lines.push(("locked", says));
+        if let Value::Object(fields) = &mut json {
+            fields.insert("locked_until".to_owned(), value);
+        }
     }
     let text: Vec<String> = lines.iter().map(|(name, value)| format!("{name:<12} {value}")).collect();
     Ok((json!({ "component": component.name, "backup": json }), text.join("\n") + "\n"))

@@ -2,14 +2,17 @@
 
 use lifeboat_model::time::human_duration;
 use lifeboat_model::{Error, Result};
+use lifeboat_ops::Protected;
 use lifeboat_ops::status::{self, Standing, Status};
+use lifeboat_ops::store::{Thaw, thaw};
 use lifeboat_repo::format_utc;
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
-use super::Cx;
 use super::context::Context;
 use super::outcomes::Outcomes;
+use super::{Cx, care};
+use crate::config::ComponentSettings;
 use crate::exit::Exit;
 use crate::render::{json as document, text};
 
@@ -25,6 +28,9 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
                 if has_key {
                     let identities = context.identities(component).await;
                     status.judge_key(&cx.env, &protected, identities).await;
+                }
+                if let Some(thaw) = archived(&context, component, &protected, &status).await {
+                    status.judge_archive(component.rto, &thaw);
                 }
                 let exit = status.failure().map_or(Exit::OK, Exit::of);
                 (status, exit)
@@ -46,6 +52,14 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
         tail.push_str(&format!("{system}: {name} is not backed up: {reason}\n"));
     }
     outcomes.finish_with(cx, "status", |text| text + &tail)
+}
+
+/// What of the newest backup lies in an archive. A bucket that does not answer is told by the rest of the status.
+async fn archived(context: &Context, component: &ComponentSettings, protected: &Protected, status: &Status) -> Option<Thaw> {
+    let latest = status.latest.as_ref()?;
+    let repository = protected.repository().await.ok()?;
+    let bucket = care::bucket_of(context, component, &repository).await.ok()??;
+    thaw(&bucket, &protected.component, latest, false).await.ok()
 }
 
 /// Nothing could be found out, and this is why.

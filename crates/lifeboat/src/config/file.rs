@@ -4,6 +4,7 @@
 //! them. Every value keeps its place in the file. Kinds are keys (`sqlite: {…}`): tagged, untagged and flattened forms
 //! would lose the place. Must not check references, units or paths; `lower` does.
 
+mod care;
 mod store;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
 use super::retention::{RetentionFile, TrustedFile};
+pub(super) use care::{ColdFile, LockFile, MaintenanceFile};
 pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
 
 /// A value and where it stands. Compares by value only, so that it can be the key of a map.

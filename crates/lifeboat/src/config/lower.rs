@@ -3,6 +3,7 @@
 //! Fills in defaults, resolves paths and references, reads units. Must not open anything that the configuration names;
 //! it only asks the file system whether two paths are the same place.
 
+mod care;
 mod keys;
 mod legacy;
 mod source;

@@ -3,7 +3,9 @@
 //! Knows no YAML. Secrets stay references until a store is opened.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use lifeboat_model::time::human_duration;
 use lifeboat_store::Key;
 use serde_json::{Value as Json, json};
 
@@ -61,6 +63,37 @@ pub(crate) struct S3Place {
     pub(crate) profile: Option<String>,
     /// Access key, secret key and perhaps a session token; without them the standard chain.
     pub(crate) keys: Option<S3Keys>,
+    /// How the bucket is to be kept.
+    pub(crate) care: BucketCare,
+}
+
+/// How a bucket is to be kept.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BucketCare {
+    /// New files are locked.
+    pub(crate) lock: Option<LockCare>,
+    /// Packs go cold.
+    pub(crate) cold: Option<ColdCare>,
+    /// Keys that may delete, lock and set up.
+    pub(crate) maintenance: Option<S3Keys>,
+}
+
+/// How long new files are locked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LockCare {
+    /// Nobody may end a lock early.
+    pub(crate) compliance: bool,
+    /// Days from the put.
+    pub(crate) days: u32,
+}
+
+/// When packs go cold.
+#[derive(Debug, Clone)]
+pub(crate) struct ColdCare {
+    /// No backup of this last time reaches them.
+    pub(crate) unreached_for: Duration,
+    /// The class that they move to.
+    pub(crate) storage_class: String,
 }
 
 /// Keys of S3 by reference.
@@ -147,6 +180,15 @@ impl StoreSettings {
                 "access_key": s3.keys.as_ref().map(|keys| keys.access_key.to_string()),
                 "secret_key": s3.keys.as_ref().map(|keys| keys.secret_key.to_string()),
                 "session_token": s3.keys.as_ref().and_then(|keys| shown_secret(keys.session_token.as_ref())),
+                "object_lock": s3.care.lock.map(|lock| json!({
+                    "mode": if lock.compliance { "compliance" } else { "governance" }, "days": lock.days,
+                })),
+                "cold": s3.care.cold.as_ref().map(|cold| json!({
+                    "unreached_for": human_duration(cold.unreached_for), "storage_class": cold.storage_class,
+                })),
+                "maintenance": s3.care.maintenance.as_ref().map(|keys| json!({
+                    "access_key": keys.access_key.to_string(), "secret_key": keys.secret_key.to_string(),
+                })),
             }),
             StorePlace::Gcs(gcs) => json!({
                 "kind": "gcs",

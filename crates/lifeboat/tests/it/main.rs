@@ -14,4 +14,5 @@ mod init;
 mod keys;
 mod recover;
 mod signals;
+mod store;
 mod world;

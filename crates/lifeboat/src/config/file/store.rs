@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{At, SecretFile};
+use super::{At, ColdFile, LockFile, MaintenanceFile, SecretFile};
 
 /// A place that holds backups. Exactly one kind.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -82,6 +82,15 @@ pub(in crate::config) struct S3File {
     #[serde(default)]
     #[schemars(with = "Option<SecretFile>")]
     pub(in crate::config) session_token: Option<At<SecretFile>>,
+    /// Lock every new file against deletion. `lifeboat store setup` sets the bucket so, `lifeboat store check` sees to it.
+    #[serde(default)]
+    pub(in crate::config) object_lock: Option<LockFile>,
+    /// Move packs to a cheaper class when recent backups no longer reach them.
+    #[serde(default)]
+    pub(in crate::config) cold: Option<ColdFile>,
+    /// Credentials that may delete, extend locks and set the bucket up; `access_key` and `secret_key` need none of that.
+    #[serde(default)]
+    pub(in crate::config) maintenance: Option<MaintenanceFile>,
     /// How fast bytes may go to and come from this store.
     #[serde(default)]
     pub(in crate::config) limit: Option<LimitFile>,

@@ -116,6 +116,7 @@ impl Lowering<'_> {
             storage_class: self.storage_class(s3.storage_class.as_ref()),
             profile: s3.profile.as_ref().map(|profile| profile.value.clone()),
             keys,
+            care: self.care(s3, store),
         }
     }
 
@@ -144,7 +145,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn credential(&mut self, secret: Option<&At<SecretFile>>, field: &str, store: &str) -> Option<SecretRef> {
+    pub(super) fn credential(&mut self, secret: Option<&At<SecretFile>>, field: &str, store: &str) -> Option<SecretRef> {
         secret.and_then(|secret| self.secret(secret, &format!("`{field}` of the store {store}"), field))
     }
 
