@@ -10,6 +10,7 @@
 
 mod bench;
 mod ci;
+mod golden;
 mod release;
 mod setup;
 mod sh;
@@ -27,6 +28,7 @@ const HELP: &str = "cargo xtask COMMAND
   tidy              the rules that compilers do not check
   ci                everything a change must pass
   bench NAME        compare with the limit and with others; without a name lists what there is
+  golden            make the golden repositories that are not there yet
   release           a binary, its sums and the notes in target/release-artifacts
 ";
 
@@ -50,6 +52,7 @@ fn dispatch() -> Result<()> {
         Some("tidy") => tidy::run(),
         Some("ci") => ci::run(),
         Some("bench") => bench::run(&rest),
+        Some("golden") => golden::run(),
         Some("release") => release::run(),
         // The limit that `bench repo` starts as a process of its own.
         Some("raw-pipeline") => bench::raw::run(&rest),

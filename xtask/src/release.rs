@@ -31,17 +31,52 @@ pub(crate) fn run() -> Result<()> {
     if !said.contains(version) {
         bail!("the binary says it is {}, not {version}", said.trim());
     }
+    words_of_the_command_line(&binary, &to)?;
     std::fs::copy(root.join("tools").join("recover.py"), to.join("recover.py"))?;
     std::fs::copy(root.join("LICENSE"), to.join("LICENSE"))?;
     std::fs::write(
         to.join("CHANGES.md"),
         notes(&root.join("changelog").join("unreleased"), version)?,
     )?;
-    let files = [name.as_str(), "recover.py", "LICENSE", "CHANGES.md"];
+    let files = [
+        name.as_str(),
+        "recover.py",
+        "LICENSE",
+        "CHANGES.md",
+        "man.tar",
+        "completions.tar",
+    ];
     let sums = sh::output(sh::program("sha256sum", files).current_dir(&to))?;
     std::fs::write(to.join("SHA256SUMS"), &sums)?;
     print!("{sums}");
     println!("in {}", to.display());
+    Ok(())
+}
+
+/// Manual pages and completions, as the binary itself writes them.
+fn words_of_the_command_line(binary: &Path, to: &Path) -> Result<()> {
+    let man = to.join("man");
+    sh::output(sh::program(binary, ["man", "--to"]).arg(&man))?;
+    let completions = to.join("completions");
+    std::fs::create_dir_all(&completions)?;
+    for (shell, file) in [("bash", "lifeboat.bash"), ("zsh", "_lifeboat"), ("fish", "lifeboat.fish")] {
+        let script = sh::output(&mut sh::program(binary, ["completions", shell]))?;
+        std::fs::write(completions.join(file), script)?;
+    }
+    for folder in ["man", "completions"] {
+        let archive = format!("{folder}.tar");
+        // Sorted, without this machine's times and owners: the same words make the same archive.
+        let plain = [
+            "--sort=name",
+            "--mtime=@0",
+            "--owner=0",
+            "--group=0",
+            "--numeric-owner",
+            "-cf",
+        ];
+        sh::output(sh::program("tar", plain).arg(&archive).arg(folder).current_dir(to))?;
+        std::fs::remove_dir_all(to.join(folder))?;
+    }
     Ok(())
 }
 

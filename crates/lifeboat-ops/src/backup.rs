@@ -137,6 +137,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         proof::record_renewal(&protected.state_dir, &protected.component)?;
     }
     notes.extend(captured.warnings);
+    notes.extend(remember_newest(protected, &committed.backup));
     Ok(Report {
         backup: committed.backup,
         stats: committed.stats,
@@ -159,4 +160,11 @@ async fn put_all(writer: &mut Writer, meta: FileMeta, capture: &sqlite::Capture)
         writer.put_stream(meta, beside.reader()).await?;
     }
     Ok(())
+}
+
+/// The backup stands: that its number cannot be written down is worth a word, not a failure.
+fn remember_newest(protected: &Protected, backup: &Backup) -> Option<String> {
+    proof::record_newest(&protected.state_dir, &protected.component, &backup.id.to_string())
+        .err()
+        .map(|error| format!("its number could not be remembered here: {error}"))
 }

@@ -301,6 +301,15 @@ async fn store(env: &Env, protected: &Protected, key: Option<KeyAtHand>, checks:
             rejected.reason.hint().unwrap_or("run `lifeboat backup`"),
         ));
     }
+    match repository.damaged_announcements(&protected.component, &protected.trust).await {
+        Ok(damaged) => checks.extend(damaged.into_iter().map(|(name, error)| {
+            Check::warning(
+                format!("the announcement {name} is not what a trusted installation wrote: {error}"),
+                "restores are not affected, but nothing will be pruned until you have looked at it: move the file away when no backup is running",
+            )
+        })),
+        Err(error) => checks.push(Check::failed(&error)),
+    }
     let Some(latest) = listing.latest() else {
         return checks.push(Check::bad("there is no backup yet", "run `lifeboat backup`"));
     };

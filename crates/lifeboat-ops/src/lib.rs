@@ -3,6 +3,7 @@
 //! Knows neither the command line nor byte layouts. Each verb is one function on one page; its steps lie in a folder of its name.
 
 pub mod backup;
+pub mod diff;
 pub mod doctor;
 pub mod export;
 pub mod keys;

@@ -74,6 +74,9 @@ struct ProofsJson {
     proofs: Vec<Proof>,
     #[serde(default)]
     damage: Vec<Damage>,
+    /// The backup with the highest number that was ever seen in the store.
+    #[serde(default)]
+    newest: Option<String>,
 }
 
 fn path(state_dir: &Path, component: &ComponentName) -> PathBuf {
@@ -100,38 +103,79 @@ fn read(state_dir: &Path, component: &ComponentName) -> ProofsJson {
 
 /// Remembers that a stored backup is damaged, until it or a newer one is proven.
 pub fn record_damage(state_dir: &Path, component: &ComponentName, damage: Damage) -> Result<()> {
-    let mut json = read(state_dir, component);
-    json.damage.retain(|known| known.backup != damage.backup);
-    json.damage.push(damage);
-    write(state_dir, component, json)
+    update(state_dir, component, |json| {
+        json.damage.retain(|known| known.backup != damage.backup);
+        json.damage.push(damage);
+    })
 }
 
 /// Remembers that a backup was made which shares nothing with the damaged ones.
 pub fn record_renewal(state_dir: &Path, component: &ComponentName) -> Result<()> {
-    let mut json = read(state_dir, component);
-    for damage in &mut json.damage {
-        damage.renewed = true;
-    }
-    write(state_dir, component, json)
+    update(state_dir, component, |json| {
+        for damage in &mut json.damage {
+            damage.renewed = true;
+        }
+    })
 }
 
 /// Adds a proof. One that read all stored bytes ends what is known of damage in that backup and in older ones.
 pub fn record(state_dir: &Path, component: &ComponentName, proof: Proof) -> Result<()> {
-    let mut json = read(state_dir, component);
-    if proof.level > Level::List {
-        // Names begin with the sequence number, of fixed width.
-        json.damage
-            .retain(|damage| sequence(&damage.backup) > sequence(&proof.backup));
+    update(state_dir, component, |json| {
+        if proof.level > Level::List {
+            // Names begin with the sequence number, of fixed width.
+            json.damage
+                .retain(|damage| sequence(&damage.backup) > sequence(&proof.backup));
+        }
+        json.proofs.push(proof);
+        if json.proofs.len() > KEPT {
+            json.proofs.drain(..json.proofs.len() - KEPT);
+        }
+    })
+}
+
+/// Remembers the newest backup that the store was seen to hold (`SEQ-HASH`); an older one than is remembered changes nothing.
+pub fn record_newest(state_dir: &Path, component: &ComponentName, backup: &str) -> Result<()> {
+    let later = |json: &ProofsJson| json.newest.as_deref().is_none_or(|known| sequence(known) < sequence(backup));
+    if !later(&read(state_dir, component)) {
+        return Ok(());
     }
-    json.proofs.push(proof);
-    if json.proofs.len() > KEPT {
-        json.proofs.drain(..json.proofs.len() - KEPT);
-    }
-    write(state_dir, component, json)
+    update(state_dir, component, |json| {
+        if later(json) {
+            json.newest = Some(backup.to_owned());
+        }
+    })
+}
+
+/// The newest backup that was ever seen, if the store does not hold anything as new any more: somebody deleted it, or the store is an older
+/// copy of itself. `latest` is the newest one that is there.
+#[must_use]
+pub fn vanished(state_dir: &Path, component: &ComponentName, latest: Option<&str>) -> Option<String> {
+    let newest = read(state_dir, component).newest?;
+    let gone = latest.is_none_or(|latest| sequence(latest) < sequence(&newest));
+    gone.then_some(newest)
 }
 
 fn sequence(name: &str) -> &str {
     name.split('-').next().unwrap_or_default()
+}
+
+/// Changes the record while no other run does: two of them at once would each forget what the other one learnt.
+fn update(state_dir: &Path, component: &ComponentName, change: impl FnOnce(&mut ProofsJson)) -> Result<()> {
+    let path = path(state_dir, component);
+    durable::create_folder(&durable::parent_of(&path))?;
+    let lock_path = path.with_extension("lock");
+    let failed = |error| Error::io("lock", lock_path.display(), error);
+    let lock = std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(failed)?;
+    // Held for two small file operations: waiting is short. The kernel gives it back however a run ends.
+    lock.lock().map_err(failed)?;
+    let mut json = read(state_dir, component);
+    change(&mut json);
+    write(state_dir, component, json)
 }
 
 fn write(state_dir: &Path, component: &ComponentName, json: ProofsJson) -> Result<()> {

@@ -5,7 +5,9 @@
 //! back by the next one ([`quarantine`]).
 
 pub mod artefact;
+pub mod promote;
 pub mod quarantine;
+pub mod record;
 mod staging;
 
 use std::path::{Path, PathBuf};
@@ -271,6 +273,8 @@ pub async fn run(
         notes: before,
         ..
     } = plan_with(protected, &reader, backup, destination).await?;
+    // Where the state folder cannot be written to, a restore works all the same: it is how one gets that back.
+    let _underway = record::Underway::begin(&protected.state_dir, &id, destination.path()).ok();
     let staged = fetch_and_check(env, &reader, &destination, &id, accept_findings)
         .await
         .inspect_err(|error| remember(env, protected, backup, error))?;
@@ -313,6 +317,7 @@ pub async fn run(
     if let Err(error) = proof::record(&protected.state_dir, &protected.component, record) {
         notes.push(format!("the run could not be recorded: {error}"));
     }
+    notes.extend(remember_place(env, protected, backup, &id, &path, undo_folder.is_some()));
     Ok(Report {
         id,
         backup: backup.clone(),
@@ -323,6 +328,15 @@ pub async fn run(
         took,
         notes,
     })
+}
+
+/// Writes down where the data is now, for `restore promote` and `restore undo`.
+fn remember_place(env: &Env, protected: &Protected, backup: &Backup, id: &str, path: &Path, replaced: bool) -> Option<String> {
+    let (component, backup) = (protected.component.as_str(), backup.id.to_string());
+    record::Restored::here(id, component, &backup, env.clock.wall_us(), path, replaced)
+        .and_then(|put| record::remember(&protected.state_dir, &put))
+        .err()
+        .map(|error| format!("it could not be recorded where the copy is: {error}"))
 }
 
 /// Gives the checked file its name, in place with the journal of [`quarantine`]. Returns the undo folder, where there is one.
@@ -364,6 +378,19 @@ pub async fn fetch_and_check(
     }
 }
 
+/// What the engine counted when the backup was made.
+pub(crate) fn facts(reader: &Reader) -> Result<Facts> {
+    serde_json::from_value(reader.facts().clone()).map_err(|error| {
+        Error::new(
+            ErrorKind::Corrupt,
+            "read",
+            "the facts of the backup",
+            "they are not those of a SQLite database",
+        )
+        .with_source(error)
+    })
+}
+
 async fn fetch_into(
     env: &Env,
     reader: &Reader,
@@ -372,15 +399,7 @@ async fn fetch_into(
     accept_findings: bool,
 ) -> Result<(PathBuf, Findings, Fetched, Vec<String>)> {
     let record = database(reader)?.clone();
-    let facts: Facts = serde_json::from_value(reader.facts().clone()).map_err(|error| {
-        Error::new(
-            ErrorKind::Corrupt,
-            "read",
-            "the facts of the backup",
-            "they are not those of a SQLite database",
-        )
-        .with_source(error)
-    })?;
+    let facts = facts(reader)?;
     let file = staging.file();
     let sink: Arc<dyn PageSink> = Arc::new(FileSink::new(create(&file)?, file.display().to_string()));
     env.progress.step("fetch", Some(record.size_bytes));

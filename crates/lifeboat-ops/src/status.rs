@@ -161,6 +161,22 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
             },
         );
     }
+    // Numbers go up for ever: a lower one at the top means that the newest is gone.
+    let top = listing.backups.last().map(|backup| backup.id.to_string());
+    if let Some(newest) = proof::vanished(&protected.state_dir, &protected.component, top.as_deref())
+        && !listing.rejected.iter().any(|rejected| rejected.name == newest)
+    {
+        status.worsen(
+            Standing::AtRisk,
+            format!(
+                "backup {newest} was the newest one, and it is not in the store any more: somebody deleted it, or the store is an older copy of itself"
+            ),
+        );
+    }
+    if let Some(top) = top {
+        // A state folder that cannot be written to must not hide how the store stands.
+        drop(proof::record_newest(&protected.state_dir, &protected.component, &top));
+    }
     let Some(latest) = listing.latest() else {
         return Err(Error::new(
             ErrorKind::NoSuchPoint,

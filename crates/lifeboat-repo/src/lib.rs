@@ -2,6 +2,7 @@
 //!
 //! Knows every byte layout, hash and cipher, and nothing about databases or schedules. [`Writer`] and [`Reader`] are the two façades.
 
+mod announced;
 mod bytes;
 mod closure;
 mod header;

@@ -31,6 +31,7 @@ fn run() -> ExitCode {
     let out = render::Out {
         json: cli.global.json,
         quiet: cli.global.quiet,
+        verbose: cli.global.verbose,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

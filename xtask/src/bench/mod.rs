@@ -10,6 +10,7 @@ pub(crate) mod postgres;
 pub(crate) mod raw;
 pub(crate) mod repo;
 pub(crate) mod s3;
+pub(crate) mod scale;
 pub(crate) mod sqlite;
 
 use std::path::PathBuf;
@@ -57,6 +58,11 @@ const BENCHES: &[Bench] = &[
         "backup and restore through S3 on loopback, plain and slow, against restic",
         s3::run,
     ),
+    (
+        "scale",
+        "200 GiB that are made up, and 100,000 small files: maps, headers, calls, memory",
+        scale::run,
+    ),
 ];
 
 /// Runs one benchmark.
@@ -92,6 +98,8 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         "lifeboat-repo",
         "--example",
         "repo_bench",
+        "--example",
+        "scale_bench",
     ]))?;
     if *name == "s3" {
         let example = ["--package", "lifeboat-testkit", "--example", "s3_server"];

@@ -8,6 +8,7 @@
 //! - If we die, the operating system drops our locks and the database is as if nobody had read it.
 
 mod capture;
+mod diff;
 mod discover;
 mod dump;
 pub(crate) mod error;
@@ -23,6 +24,7 @@ mod stream;
 use std::path::{Path, PathBuf};
 
 pub use capture::{Capture, CaptureOptions, Captured, begin};
+pub use diff::{Cell, Difference, Fate, RowChange, RowChanges, SchemaChange, Scope, Side, TableChange, diff, diff_counts};
 pub use discover::{Discovery, Found, discover};
 pub use dump::dump_restored;
 pub use extract::{Extract, ExtractFacts};

@@ -13,6 +13,7 @@ mod artefact;
 mod bad_source;
 mod bank;
 mod child;
+mod diff;
 mod discover;
 mod exact;
 mod locks;

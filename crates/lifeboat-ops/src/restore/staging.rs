@@ -67,7 +67,14 @@ fn lock_file(folder: &Path) -> Result<File> {
         .map_err(|error| Error::io("open", path.display(), error))
 }
 
-fn sweep(parent: &Path) -> Result<()> {
+/// Whether the staging folder of the restore that `marker` is named after is in `parent` still.
+pub(super) fn is_left(parent: &Path, marker: &Path) -> bool {
+    let id = marker.file_stem().unwrap_or_default().to_string_lossy();
+    parent.join(format!("{PREFIX}{id}")).symlink_metadata().is_ok()
+}
+
+/// Removes what dead runs left in a folder.
+pub(super) fn sweep(parent: &Path) -> Result<()> {
     let failed = |error| Error::io("list", parent.display(), error);
     for entry in std::fs::read_dir(parent).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -109,6 +116,25 @@ fn dress_as(file: &Path, recorded: u32, captured: (u32, u32), destination: &Dest
         Destination::Beside { keep_owner: true, .. } => (recorded, Some(captured)),
         Destination::Beside { keep_owner: false, .. } => (recorded, None),
     };
+    notes.extend(wear(file, mode, owner)?);
+    Ok(notes)
+}
+
+/// Gives `file` the mode and the owner of `model`, where that is there; makes it durable.
+pub(super) fn wear_like(file: &Path, model: &Path) -> Result<Vec<String>> {
+    use std::os::unix::fs::MetadataExt;
+    let (path, meta) = match model.metadata() {
+        Ok(meta) => (model, Ok(meta)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (file, file.metadata()),
+        Err(error) => (model, Err(error)),
+    };
+    let meta = meta.map_err(|error| Error::io("look at", path.display(), error))?;
+    wear(file, meta.mode() & 0o7777, Some((meta.uid(), meta.gid())))
+}
+
+fn wear(file: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<Vec<String>> {
+    use std::os::unix::fs::MetadataExt;
+    let mut notes = Vec::new();
     if let Some((uid, gid)) = owner {
         let meta = file.metadata().map_err(|error| Error::io("look at", file.display(), error))?;
         if (meta.uid(), meta.gid()) != (uid, gid)

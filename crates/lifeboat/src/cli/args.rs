@@ -2,6 +2,8 @@
 //!
 //! Only words and their meaning: nothing here reads a file or does anything.
 
+pub(crate) mod diff;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -34,8 +36,11 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "HOW", default_value = "auto", env = "LIFEBOAT_PROGRESS")]
     pub(crate) progress: ProgressMode,
     /// Print only the result and errors.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
+    /// Say on stderr what is done and with what.
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
 }
 
 /// How progress is shown.
@@ -47,6 +52,8 @@ pub(crate) enum ProgressMode {
     Bar,
     /// A line every 30 seconds or 10 percent.
     Plain,
+    /// The same lines as JSON, for programs.
+    Json,
     /// Nothing.
     None,
 }
@@ -87,6 +94,9 @@ pub(crate) enum Command {
     /// Take an old backup file of another program over as a backup.
     #[command(after_help = examples::IMPORT)]
     Import(Import),
+    /// Say what differs between two backups, or between a backup and the database as it is now.
+    #[command(after_help = examples::DIFF)]
+    Diff(diff::Diff),
     /// Prove that backups are good, up to restoring them into a scratch folder.
     #[command(after_help = examples::VERIFY)]
     Verify(Verify),
@@ -116,6 +126,13 @@ pub(crate) enum Command {
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+    /// Write a manual page for every command.
+    #[command(after_help = examples::MAN)]
+    Man {
+        /// The folder for the pages.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
     },
     /// Print the table of exit codes.
     #[command(alias = "help-exit-codes", after_help = examples::EXIT_CODES)]
@@ -287,6 +304,12 @@ pub(crate) struct Restore {
     /// The new file; without it, a new name beside the original.
     #[arg(long, value_name = "PATH", conflicts_with = "in_place")]
     pub(crate) to: Option<PathBuf>,
+    /// Replace what lies at --to; its old files are kept for `restore undo`.
+    #[arg(long, requires = "to")]
+    pub(crate) overwrite: bool,
+    /// Go on after a failure: what an earlier run of the same restore put in its place is left there.
+    #[arg(long)]
+    pub(crate) resume: bool,
     /// Replace the original; its old files are kept for `restore undo`.
     #[arg(long)]
     pub(crate) in_place: bool,
@@ -327,6 +350,21 @@ pub(crate) enum RestoreCommand {
     Undo {
         /// The id that the restore printed.
         id: String,
+    },
+    /// Put a copy that was restored beside the original in its place; the old files are kept for `restore undo`.
+    #[command(after_help = examples::PROMOTE)]
+    Promote {
+        /// The id that the restore printed.
+        id: String,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// Why; kept with the backup that follows.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Promote also if SQLite's integrity check finds problems in the copy.
+        #[arg(long)]
+        accept_findings: bool,
     },
     /// Write a backup as one plain file: a database, SQL text (`--to X.sql`), or one of its extracts.
     #[command(after_help = examples::EXPORT)]
@@ -423,7 +461,11 @@ pub(crate) enum Config {
     Check,
     /// Print the configuration in force, defaults filled in, secrets masked.
     #[command(after_help = examples::CONFIG_SHOW)]
-    Show,
+    Show {
+        /// Also say where each value comes from: which line, which variable, or the default.
+        #[arg(long)]
+        origin: bool,
+    },
     /// Print the JSON Schema of lifeboat.yaml.
     #[command(after_help = examples::CONFIG_SCHEMA)]
     Schema,

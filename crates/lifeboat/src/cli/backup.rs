@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::render::{json as document, text};
 
 pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
-    let context = Context::load(cx)?;
+    let context = Context::load_to_write(cx).await?;
     let components = context.select(&args.what)?;
     let request = Request {
         tags: args.tag,

@@ -12,13 +12,13 @@ use crate::render::{self, text};
 pub(super) fn run(cx: &Cx, command: &Config) -> Result<Exit> {
     match command {
         Config::Check => check(cx),
-        Config::Show => show(cx),
+        Config::Show { origin } => show(cx, *origin),
         Config::Schema => schema(cx),
     }
 }
 
 fn check(cx: &Cx) -> Result<Exit> {
-    let settings = config::load(&config::find(cx.config.as_deref())?)?;
+    let settings = super::zero::settings(cx)?;
     let mut says = format!(
         "{} is right: {}",
         settings.path.display(),
@@ -33,10 +33,21 @@ fn check(cx: &Cx) -> Result<Exit> {
     Ok(Exit::OK)
 }
 
-fn show(cx: &Cx) -> Result<Exit> {
-    let settings = config::load(&config::find(cx.config.as_deref())?)?;
-    let shown = config::show(&settings);
-    let text = format!("{shown:#}");
+fn show(cx: &Cx, origin: bool) -> Result<Exit> {
+    let settings = super::zero::settings(cx)?;
+    let mut shown = config::show(&settings);
+    let mut text = format!("{shown:#}");
+    if origin {
+        let origins = config::origins(cx.config.as_deref())?;
+        let width = origins.iter().map(|(path, _)| path.len()).max().unwrap_or(0);
+        text.push_str("\n\nwhere it comes from:\n");
+        for (path, from) in &origins {
+            text.push_str(&format!("  {path:<width$}  {from}\n"));
+        }
+        if let Some(fields) = shown.as_object_mut() {
+            fields.insert("origin".to_owned(), origins.into_iter().collect());
+        }
+    }
     cx.out.result("config", shown, &text)?;
     Ok(Exit::OK)
 }

@@ -15,10 +15,10 @@ use lifeboat_store::BlobStore;
 use lifeboat_store::away::AwayStore;
 use zeroize::Zeroizing;
 
-use super::Cx;
 use super::ask::{ask_passphrase, can_ask};
 use super::open::OpenStore;
-use crate::config::{self, ComponentSettings, Encrypt, KeySettings, SecretRef, Settings, StoreSettings};
+use super::{Cx, scratch, zero};
+use crate::config::{ComponentSettings, Encrypt, KeySettings, SecretRef, Settings, StoreSettings};
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -34,7 +34,30 @@ pub(crate) struct Context {
 impl Context {
     /// Finds and reads the configuration; its warnings are told.
     pub(crate) fn load(cx: &Cx) -> Result<Self> {
-        let settings = config::load(&config::find(cx.config.as_deref())?)?;
+        Self::told(cx, zero::settings(cx)?)
+    }
+
+    /// The same for a backup, which may be the first one: what a configuration in the environment needs is made.
+    pub(crate) async fn load_to_write(cx: &Cx) -> Result<Self> {
+        zero::set_up(cx).await?;
+        Self::load(cx)
+    }
+
+    fn told(cx: &Cx, settings: Settings) -> Result<Self> {
+        cx.out.detail(|| {
+            let names: Vec<&str> = settings.components.iter().map(|component| component.name.as_str()).collect();
+            format!(
+                "configuration {}; state {}; in the order of recovery: {}",
+                settings.path.display(),
+                settings.state_dir.display(),
+                names.join(", ")
+            )
+        });
+        // Whatever is run next after a crash clears up. A state folder that cannot be written to must not stop anybody.
+        if let Err(error) = scratch::sweep_killed(&settings.state_dir) {
+            cx.out
+                .note(&format!("note: what killed runs may have left could not be removed: {error}"));
+        }
         for warning in &settings.warnings {
             cx.out.note(&format!("note: {warning}"));
         }

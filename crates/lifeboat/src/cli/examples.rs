@@ -221,3 +221,22 @@ Examples:
   lifeboat exit-codes
   lifeboat exit-codes --json
   lifeboat backup; echo $?";
+
+pub(super) const DIFF: &str = "\
+Examples:
+  lifeboat diff 11 latest shop             what changed since backup 11
+  lifeboat diff latest live shop/db        what would be lost by going back
+  lifeboat diff 11 12 shop --counts        row counts alone; restores nothing
+  lifeboat diff 11 live shop --table orders --samples 50 --json";
+
+pub(super) const MAN: &str = "\
+Examples:
+  lifeboat man --to /usr/local/share/man/man1
+  lifeboat man --to man
+  lifeboat man --to man --json";
+
+pub(super) const PROMOTE: &str = "\
+Examples:
+  lifeboat restore promote 20261121T021003-a1b2c3
+  lifeboat restore promote 20261121T021003-a1b2c3 --yes
+  lifeboat restore promote 20261121T021003-a1b2c3 --reason checked --json";

@@ -3,7 +3,7 @@
 //! Every step can be repeated: what an earlier run of our own left is used as it is. The configuration is written after everything that it
 //! names is there, so that a configuration never points into nothing; from then on only the backup and its proof can be missing.
 
-mod proposal;
+pub(super) mod proposal;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::args::Init;
 use super::context::Context;
 use super::scratch::Scratch;
 use super::{Cx, ask, backup, key};
-use crate::config::{ComponentSettings, Initial, render_initial};
+use crate::config::{ComponentSettings, Initial, StorePlace, render_initial};
 use crate::exit::Exit;
 use crate::render::json as document;
 use proposal::Proposal;
@@ -90,6 +90,7 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
             ));
         }
     }
+    make_stores(cx, &context).await?;
     if let Some(refused) = renew_instance(cx, &context)? {
         return Err(refused);
     }
@@ -102,6 +103,27 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
         return refuse("a configuration is there already, and it is never overwritten");
     }
     cx.out.note(&format!("going on with {}", config.display()));
+    Ok(())
+}
+
+/// A configuration that was written by hand, or came out of a version control, names stores that are not there yet: the folder of the
+/// first store of each component becomes a repository. What holds one already is left as it is.
+async fn make_stores(cx: &Cx, context: &Context) -> Result<()> {
+    for component in context.select(&[])? {
+        let Some(first) = component.stores.first() else { continue };
+        let StorePlace::Fs(folder) = &context.store(first)?.place else {
+            continue;
+        };
+        let store: Arc<FsStore> = Arc::new(FsStore::create(&folder.path).await?);
+        match Repository::open(Arc::clone(&store) as _).await {
+            Err(error) if error.kind() == ErrorKind::NoRepository => {
+                Repository::init(&cx.env, store).await?;
+                cx.out
+                    .note(&format!("note: {} is a repository from now on", folder.path.display()));
+            }
+            other => drop(other?),
+        }
+    }
     Ok(())
 }
 
@@ -156,7 +178,7 @@ async fn set_up(cx: &Cx, proposal: &Proposal) -> Result<Option<String>> {
 }
 
 /// The key that an earlier run left, or a new one. A file that is no key is not touched.
-fn own_key(cx: &Cx, path: &Path) -> Result<String> {
+pub(super) fn own_key(cx: &Cx, path: &Path) -> Result<String> {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             let text = Zeroizing::new(text);
@@ -179,7 +201,7 @@ fn own_key(cx: &Cx, path: &Path) -> Result<String> {
     }
 }
 
-fn own_instance(cx: &Cx, name: &str, state_dir: &Path) -> Result<Instance> {
+pub(super) fn own_instance(cx: &Cx, name: &str, state_dir: &Path) -> Result<Instance> {
     let path = Protected::instance_key(state_dir);
     match Instance::load(name, &path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Instance::create(&cx.env, name, &path),

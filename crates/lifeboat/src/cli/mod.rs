@@ -10,6 +10,7 @@ mod completions;
 mod config;
 mod context;
 mod demo;
+mod diff;
 mod doctor;
 mod examples;
 mod exit_codes;
@@ -18,9 +19,11 @@ mod init;
 pub(crate) mod interrupt;
 mod key;
 mod list;
+mod man;
 mod open;
 mod outcomes;
 mod points;
+mod promote;
 mod restore;
 mod scratch;
 mod show;
@@ -29,6 +32,7 @@ mod store;
 mod time;
 mod undo;
 mod verify;
+mod zero;
 
 use std::path::PathBuf;
 
@@ -74,6 +78,7 @@ pub(crate) fn parse() -> Result<Cli, Exit> {
                     Out {
                         json: true,
                         quiet: false,
+                        verbose: false,
                     },
                     &error.with_hint("`lifeboat help` lists the commands, `lifeboat help COMMAND` its arguments"),
                 )
@@ -115,6 +120,7 @@ pub(crate) async fn run(cli: Cli) -> Exit {
     let out = Out {
         json: cli.global.json,
         quiet: cli.global.quiet,
+        verbose: cli.global.verbose,
     };
     let env = crate::env::real(|clock| render::progress::choose(cli.global.progress, cli.global.quiet, clock));
     let cx = Cx {
@@ -141,6 +147,12 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         Command::Check(args) => check::run(cx, args).await,
         Command::Restore(mut args) => match args.command.take() {
             None => restore::run(cx, args).await,
+            Some(RestoreCommand::Promote {
+                id,
+                yes,
+                reason,
+                accept_findings,
+            }) => promote::run(cx, &id, yes, reason, accept_findings).await,
             Some(RestoreCommand::Undo { id }) => undo::run(cx, id).await,
             Some(RestoreCommand::Export {
                 what,
@@ -152,6 +164,8 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         Command::Import(args) => artefact::import(cx, args).await,
         Command::Verify(args) => verify::run(cx, args).await,
         Command::Store { command } => store::run(cx, command).await,
+        Command::Diff(args) => diff::run(cx, args).await,
+        Command::Man { to } => man::run(cx, &to),
         Command::Config { command } => config::run(cx, &command),
         Command::Key { command } => key::run(cx, command).await,
         Command::Completions { shell } => completions::run(shell),

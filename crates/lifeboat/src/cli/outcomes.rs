@@ -68,6 +68,11 @@ impl Outcomes {
             .push(json!({ (self.noun): component, "error": render::json::error(&error) }));
     }
 
+    /// A component was not reached.
+    pub(super) fn not_begun(&mut self, component: &str) {
+        self.rows.push(json!({ "component": component, "not_begun": true }));
+    }
+
     /// Prints the result as `lifeboat/v1/<kind>`. The failure of a single component is the failure of the command.
     pub(super) fn finish(self, cx: &Cx, kind: &str) -> Result<Exit> {
         self.finish_with(cx, kind, |text| text)

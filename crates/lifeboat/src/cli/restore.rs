@@ -6,6 +6,7 @@ use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::backup::Request;
 use lifeboat_ops::protected::{Protected, choose};
+use lifeboat_ops::restore::record::{self, Restored};
 use lifeboat_ops::restore::{self, Destination, Plan, Report};
 use lifeboat_ops::store::thaw;
 use lifeboat_repo::{Backup, Identities, Repository};
@@ -53,13 +54,37 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
             .note("nothing was replaced: a system is restored in place only when all of its components can be");
         planned.clear();
     }
-    for (component, planned) in planned {
-        match one(cx, &context, component, &args, planned).await {
+    let names: Vec<&str> = planned.iter().map(|(component, _)| component.name.as_str()).collect();
+    if names.len() > 1 {
+        cx.out.note(&format!("in the order of recovery: {}", names.join(" → ")));
+    }
+    let mut planned = planned.into_iter();
+    for (component, step) in planned.by_ref() {
+        let done = match step {
+            Step::Done(done) => Ok(done),
+            Step::ToDo(planned) => one(cx, &context, component, &args, *planned).await,
+        };
+        match done {
             Ok(done) => {
                 outcomes.but(done.exit);
                 outcomes.good(done.json, &done.text);
             }
-            Err(error) => outcomes.bad(cx, &component.name, error),
+            Err(error) => {
+                outcomes.bad(cx, &component.name, error);
+                break;
+            }
+        }
+    }
+    // What comes later may need what has just failed.
+    let left: Vec<&str> = planned.map(|(component, _)| component.name.as_str()).collect();
+    if !left.is_empty() {
+        cx.out.note(&format!(
+            "not begun, because what comes before it failed: {}; this goes on where it stopped: {}",
+            left.join(", "),
+            ask::this_command_with(if args.resume { &[] } else { &["--resume"] })
+        ));
+        for name in left {
+            outcomes.not_begun(name);
         }
     }
     outcomes.finish(cx, if args.dry_run { "restore-plan" } else { "restore" })
@@ -81,6 +106,8 @@ pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String, e
         from: None,
         member: None,
         to: Some(to),
+        overwrite: false,
+        resume: false,
         in_place: false,
         dry_run: false,
         yes: false,
@@ -105,12 +132,25 @@ struct Planned {
     plan: Plan,
 }
 
-async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Planned> {
+/// A component of the system that is restored.
+enum Step {
+    /// An earlier run restored it.
+    Done(Done),
+    /// It is to be restored.
+    ToDo(Box<Planned>),
+}
+
+async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Step> {
     let choice = time::choice(&args.point)?;
     let protected = context.protected(component, args.from.as_deref()).await?;
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     let backup = choose(&listing, &choice, &protected.component)?.clone();
+    if args.resume
+        && let Some(earlier) = earlier(&protected, &backup, args)?
+    {
+        return Ok(Step::Done(already(&component.name, &earlier)));
+    }
     let identities = context.identities(component).await?;
     let destination = destination(component, args, &backup);
     let mut plan = restore::plan(&cx.env, &protected, &repository, &backup, &identities, destination).await?;
@@ -124,13 +164,39 @@ async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &
             plan.notes.push(thaw.says());
         }
     }
-    Ok(Planned {
+    Ok(Step::ToDo(Box::new(Planned {
         protected,
         repository,
         backup,
         identities,
         plan,
-    })
+    })))
+}
+
+/// The restore of an earlier run that this one would only repeat: its data still lies where it was put. After an in-place restore, a backup
+/// that is newer than that restore holds nothing but what came of it.
+fn earlier(protected: &Protected, backup: &Backup, args: &Restore) -> Result<Option<Restored>> {
+    let name = backup.id.to_string();
+    for restored in record::known(&protected.state_dir)?.into_iter().rev() {
+        let of_this = restored.component == protected.component.as_str() && restored.replaced == args.in_place;
+        let same = restored.backup == name || (args.in_place && backup.header.moment_us >= restored.at_us);
+        if of_this && same && restored.is_there()? == Some(true) {
+            return Ok(Some(restored));
+        }
+    }
+    Ok(None)
+}
+
+fn already(component: &str, restored: &Restored) -> Done {
+    Done {
+        exit: Exit::OK,
+        json: json!({ "component": component, "id": restored.id, "path": restored.path, "already_restored": true }),
+        text: format!(
+            "{component}: restore {} put it into {} already\n",
+            restored.id,
+            restored.path.display()
+        ),
+    }
 }
 
 async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore, planned: Planned) -> Result<Done> {
@@ -150,7 +216,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
         });
     }
     cx.out.note(&shown);
-    if args.in_place && !args.yes {
+    if matches!(plan.destination, Destination::InPlace { .. }) && !args.yes {
         let path = plan.destination.path().display();
         let question = format!(
             "Replace {path} with backup {} of {}?",
@@ -190,7 +256,10 @@ async fn finish(cx: &Cx, context: &Context, component: &ComponentSettings, args:
         json: as_json(&component.name, &report),
         text: for_people(&component.name, &report),
     };
-    let Some(_) = &report.undo_folder else { return Ok(done) };
+    // What --overwrite replaced is not the protected original.
+    if report.undo_folder.is_none() || !args.in_place {
+        return Ok(done);
+    }
     let reason = args
         .reason
         .clone()
@@ -231,6 +300,7 @@ fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -
         };
     }
     match &args.to {
+        Some(path) if args.overwrite && path.symlink_metadata().is_ok() => Destination::InPlace { path: path.clone() },
         Some(path) => Destination::Beside {
             path: path.clone(),
             keep_owner: false,
@@ -303,6 +373,11 @@ fn for_people(component: &str, report: &Report) -> String {
         text.push_str(&format!(
             "  the old files are kept in {}\n  to take this back: lifeboat restore undo {}\n",
             folder.display(),
+            report.id
+        ));
+    } else {
+        text.push_str(&format!(
+            "  to put it in the place of the original: lifeboat restore promote {}\n",
             report.id
         ));
     }

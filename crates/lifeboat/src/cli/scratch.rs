@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use lifeboat_io::durable;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_ops::Protected;
+use lifeboat_ops::restore::record;
 
 const LOCK: &str = "lock";
 
@@ -56,6 +57,15 @@ impl Drop for Scratch {
         // Whatever cannot be removed now is removed by the next run.
         if durable::remove_folder(&self.folder).is_ok() && durable::remove_file(&self.lock_path).is_err() {}
     }
+}
+
+/// Removes what killed runs left of the data in the clear: scratch folders and staged restores.
+pub(super) fn sweep_killed(state_dir: &Path) -> Result<()> {
+    let parent = state_dir.join("scratch");
+    if parent.is_dir() {
+        sweep(&parent)?;
+    }
+    record::sweep_killed(state_dir)
 }
 
 /// Removes the folders whose owner is gone.

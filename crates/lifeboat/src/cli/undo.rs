@@ -2,7 +2,7 @@
 
 use lifeboat_io::compute;
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_ops::restore::quarantine;
+use lifeboat_ops::restore::{quarantine, record};
 use serde_json::json;
 
 use super::Cx;
@@ -12,8 +12,17 @@ use crate::exit::Exit;
 pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
     let context = Context::load(cx)?;
     let mut known = Vec::new();
-    for component in &context.settings.components {
-        let path = component.source.path().to_path_buf();
+    let of_components = context
+        .settings
+        .components
+        .iter()
+        .map(|component| (component.name.clone(), component.source.path().to_path_buf()));
+    // A restore may have replaced something else, with --overwrite.
+    let elsewhere = record::known(&context.settings.state_dir)?
+        .into_iter()
+        .filter(|restored| restored.replaced && restored.id == id)
+        .map(|restored| (restored.component, restored.path));
+    for (component, path) in of_components.chain(elsewhere) {
         for (_, record) in quarantine::records(&path)? {
             if record.id != id {
                 if record.can_undo() || record.is_interrupted() {
@@ -25,11 +34,11 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
             let folder = compute::run("undo", move || quarantine::undo(&database, &wanted)).await?;
             let text = format!(
                 "{}: restore {id} is undone: {} is what it was before\nWhat had been restored is kept in {}",
-                component.name,
+                component,
                 path.display(),
                 folder.display()
             );
-            let body = json!({ "id": id, "component": component.name, "path": path, "undo_folder": folder });
+            let body = json!({ "id": id, "component": component, "path": path, "undo_folder": folder });
             cx.out.result("restore-undo", body, &text)?;
             return Ok(Exit::OK);
         }

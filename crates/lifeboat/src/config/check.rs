@@ -15,11 +15,11 @@ use super::file::At;
 use super::problem::Problem;
 
 /// A part of the file as it was written.
-type Node = At<Tree>;
+pub(super) type Node = At<Tree>;
 
 /// What can be written.
 #[derive(Debug)]
-enum Tree {
+pub(super) enum Tree {
     Null,
     Integer(Option<i64>),
     Bool,
@@ -189,7 +189,7 @@ fn wrong_type(node: &Node, forms: &[&Json], what: &str, key: Location) -> Proble
 }
 
 /// The alternatives of a schema, flat. An absent value is one of them only for what may be left out.
-fn forms(schema: &Json) -> Vec<&Json> {
+pub(super) fn forms(schema: &Json) -> Vec<&Json> {
     let alternatives = ["anyOf", "oneOf"]
         .iter()
         .find_map(|word| schema.get(word).and_then(Json::as_array));

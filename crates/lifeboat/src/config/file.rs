@@ -315,10 +315,10 @@ pub(super) struct ComponentFile {
     /// What was promised to the people who depend on it.
     #[serde(default)]
     pub(super) objectives: Option<ObjectivesFile>,
-    /// Order of recovery: a lower number is recovered earlier. Default: 100.
+    /// Order of recovery: `critical` comes before `high`, then `normal`, then `low`. Default: `normal`.
     #[serde(default)]
-    #[schemars(with = "Option<u32>", range(max = 4_294_967_295_u32), extend("default" = 100))]
-    pub(super) priority: Option<At<u32>>,
+    #[schemars(with = "Option<String>", extend("default" = "normal", "enum" = ["critical", "high", "normal", "low", null]))]
+    pub(super) priority: Option<At<String>>,
     /// Components that must be recovered before this one: `COMPONENT` of the same system, or `SYSTEM/COMPONENT`.
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]

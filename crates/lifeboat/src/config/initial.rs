@@ -139,7 +139,7 @@ fn example(initial: &Initial) -> String {
 }
 
 /// A YAML scalar: as it stands where that is safe, otherwise in double quotes (whose escapes are those of JSON).
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = !text.is_empty()
         && text
             .chars()

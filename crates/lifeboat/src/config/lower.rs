@@ -28,9 +28,6 @@ use values::real;
 /// Wait and stall unless the file says otherwise.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Place in the order of recovery unless the file says otherwise.
-const DEFAULT_PRIORITY: u32 = 100;
-
 /// The word for backups in the clear.
 const CLEAR: &str = "none";
 
@@ -238,10 +235,7 @@ impl Lowering<'_> {
             required: self.required_of(full, component),
             encrypt,
             retention: self.retention_of(file.retention.as_ref(), component.backup.retention.as_ref()),
-            priority: component
-                .priority
-                .as_ref()
-                .map_or(DEFAULT_PRIORITY, |priority| priority.value),
+            priority: self.priority(component.priority.as_ref()),
             depends_on: Vec::new(),
         }
     }

@@ -4,10 +4,12 @@
 //! `settings` (what the program works with). Reads one file; must not open a store, a database or a secret.
 
 mod check;
+pub(crate) mod environment;
 mod file;
 mod initial;
 mod lower;
 mod order;
+mod origin;
 mod problem;
 mod recipient;
 pub(crate) mod retention;
@@ -31,18 +33,77 @@ pub(crate) use initial::{Initial, render_initial};
 pub(crate) use settings::{ComponentSettings, Encrypt, KeySettings, MinFree, SecretRef, Settings};
 pub(crate) use store::{AzurePlace, GcsPlace, S3Place, StorePlace, StoreSettings};
 
+use environment::{Local, Variables};
 use file::ConfigFile;
+use origin::Origins;
 use problem::Problem;
 use surroundings::Surroundings;
 
 /// Largest file that is read, in bytes; more is a wrong path, not a configuration.
 const LIMIT_BYTES: u64 = 1 << 20;
 
+/// Where the configuration is.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// In a file.
+    File(PathBuf),
+    /// In the variables that the guides use; there is no file.
+    Environment(Box<Variables>),
+}
+
 /// Finds the configuration: `explicit` (`--config`), `$LIFEBOAT_CONFIG`, `./lifeboat.yaml`,
-/// `$XDG_CONFIG_HOME/lifeboat/lifeboat.yaml` (or `~/.config`), `/etc/lifeboat/lifeboat.yaml`; the first that is there.
-/// `ConfigInvalid` if none is, or if a named one is not.
-pub(crate) fn find(explicit: Option<&Path>) -> Result<PathBuf> {
-    Surroundings::real().find(explicit)
+/// `$XDG_CONFIG_HOME/lifeboat/lifeboat.yaml` (or `~/.config`), `/etc/lifeboat/lifeboat.yaml`; the first that is there. Where there is no
+/// file, the environment may hold all that is needed. `ConfigInvalid` if there is nothing, or if a named file is not there.
+pub(crate) fn discover(explicit: Option<&Path>) -> Result<Origin> {
+    let surroundings = Surroundings::real();
+    if let Some(path) = surroundings.look(explicit)? {
+        return Ok(Origin::File(path));
+    }
+    match Variables::real()? {
+        Some(variables) => Ok(Origin::Environment(Box::new(variables))),
+        None => surroundings.find(explicit).map(Origin::File),
+    }
+}
+
+/// Folder of the state and file of the key for a configuration in the environment.
+pub(crate) fn local_places(variables: &Variables) -> Result<(PathBuf, PathBuf)> {
+    let surroundings = Surroundings::real();
+    let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|error| Error::io("resolve", path.display(), error));
+    let state_dir = absolute(variables.state_dir(surroundings.state_dir())?)?;
+    let key = absolute(variables.key_file(surroundings.config_home.as_deref(), &state_dir))?;
+    Ok((state_dir, key))
+}
+
+/// The configuration in the environment, checked as a file would be. Relative paths begin at the current folder.
+pub(crate) fn from_environment(variables: &Variables, state_dir: &Path, local: &Local) -> Result<Settings> {
+    let text = variables.text(state_dir, local);
+    let path = std::path::absolute("the environment").map_err(|error| Error::io("resolve", "the current folder", error))?;
+    let mut settings = parse(&path, text.as_bytes(), &Surroundings::real())?;
+    settings.warnings.extend(variables.remarks.iter().cloned());
+    Ok(settings)
+}
+
+/// Where each value of the configuration in force comes from.
+pub(crate) fn origins(explicit: Option<&Path>) -> Result<Origins> {
+    let parsed = |text: &str| {
+        serde_saphyr::from_str_with_options::<check::Node>(text, options())
+            .map_err(|error| Error::new(ErrorKind::ConfigInvalid, "read", "the configuration", error.to_string()))
+    };
+    match discover(explicit)? {
+        Origin::File(path) => {
+            let text = std::fs::read_to_string(&path).map_err(|error| Error::io("read", path.display(), error))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(origin::collect(&parsed(&text)?, &schema(), &|_, line| {
+                format!("{name}:{line}")
+            }))
+        }
+        Origin::Environment(variables) => {
+            let (state_dir, _) = local_places(&variables)?;
+            let text = variables.text(&state_dir, &Local::default());
+            let named = |path: &str, _| variables.origin(path).unwrap_or_else(|| "default".to_owned());
+            Ok(origin::collect(&parsed(&text)?, &schema(), &named))
+        }
+    }
 }
 
 /// Reads and checks the configuration at `path`. `ConfigInvalid` with every problem in the detail: message, line, column
@@ -179,7 +240,7 @@ fn show_component(component: &ComponentSettings) -> Json {
         "required": component.required,
         "retention": component.retention,
         "encrypt": component.encrypt.to_string(),
-        "priority": component.priority,
+        "priority": component.priority.word(),
         "depends_on": component.depends_on,
     });
     let own = match &component.source {

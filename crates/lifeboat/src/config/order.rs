@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::settings::ComponentSettings;
 
-/// Sorts: what others depend on first, then by priority (lower first), then by name. References must exist. If they run
+/// Sorts: what others depend on first, then by priority, then by name. References must exist. If they run
 /// in a circle, that circle, beginning with its smallest name, each depending on the next.
 pub(super) fn by_recovery(components: Vec<ComponentSettings>) -> Result<Vec<ComponentSettings>, Vec<String>> {
     let mut waiting = components;

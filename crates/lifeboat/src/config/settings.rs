@@ -108,6 +108,34 @@ pub(crate) enum MinFree {
     Bytes(u64),
 }
 
+/// How soon a component is recovered, the soonest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Priority {
+    /// Before everything else.
+    Critical,
+    /// Early.
+    High,
+    /// Unless something else is said.
+    Normal,
+    /// Last.
+    Low,
+}
+
+impl Priority {
+    /// All of them, in order.
+    pub(crate) const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Normal, Self::Low];
+
+    /// The word in the configuration.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
 /// Whether backups of a component are encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Encrypt {
@@ -136,8 +164,8 @@ pub(crate) struct ComponentSettings {
     pub(crate) retention: Option<String>,
     /// The key, or a written-out none.
     pub(crate) encrypt: Encrypt,
-    /// Lower is recovered earlier.
-    pub(crate) priority: u32,
+    /// Its place in the order of recovery.
+    pub(crate) priority: Priority,
     /// Components (`system/component`) that are recovered before this one.
     pub(crate) depends_on: Vec<String>,
 }

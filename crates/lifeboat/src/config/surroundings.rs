@@ -38,15 +38,27 @@ impl Surroundings {
         }
     }
 
-    /// See [`super::find`].
+    /// See [`super::discover`].
     pub(super) fn find(&self, explicit: Option<&Path>) -> Result<PathBuf> {
+        if let Some(found) = self.look(explicit)? {
+            return Ok(found);
+        }
+        let places: Vec<String> = self.places().iter().map(|place| place.display().to_string()).collect();
+        let detail = format!("there is none in {}", places.join(", "));
+        Err(Error::new(ErrorKind::ConfigInvalid, "find", FILE_NAME, detail).with_hint(
+            "make one with `lifeboat init`, name it with `--config` or $LIFEBOAT_CONFIG, or set DATABASE_URL=sqlite:///… and BACKUP_DIR",
+        ))
+    }
+
+    /// The file that is named, or the first that is there; `None` without either.
+    pub(super) fn look(&self, explicit: Option<&Path>) -> Result<Option<PathBuf>> {
         let named = explicit
             .map(|path| (path, "--config"))
             .or_else(|| self.config_variable.as_deref().map(|path| (path, "$LIFEBOAT_CONFIG")));
         if let Some((path, origin)) = named {
             // What somebody names is never passed over for another file.
             return if is_there(path)? {
-                Ok(path.to_owned())
+                Ok(Some(path.to_owned()))
             } else {
                 let detail = format!("there is no such file ({origin} names it)");
                 Err(
@@ -55,24 +67,24 @@ impl Surroundings {
                 )
             };
         }
+        for place in self.places() {
+            if is_there(&place)? {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    fn places(&self) -> Vec<PathBuf> {
         let in_home = self.config_home.as_ref().map(|home| home.join("lifeboat").join(FILE_NAME));
-        let places: Vec<PathBuf> = [
+        [
             Some(self.folder.join(FILE_NAME)),
             in_home,
             Some(self.etc.join("lifeboat").join(FILE_NAME)),
         ]
         .into_iter()
         .flatten()
-        .collect();
-        for place in &places {
-            if is_there(place)? {
-                return Ok(place.clone());
-            }
-        }
-        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-        let detail = format!("there is none in {}", places.join(", "));
-        Err(Error::new(ErrorKind::ConfigInvalid, "find", FILE_NAME, detail)
-            .with_hint("make one with `lifeboat init`, or name it with `--config` or $LIFEBOAT_CONFIG"))
+        .collect()
     }
 
     /// Where the state lives unless the configuration says so; `None` without a home.

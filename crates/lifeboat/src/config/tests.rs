@@ -37,7 +37,7 @@ systems:
       db:
         sqlite: { path: /data/sortie.db, busy_timeout: 5s, max_stall: 3s }
         objectives: { rpo: 24h, rto: 30m }
-        priority: 2
+        priority: high
         depends_on: [queue]
         backup: { to: [disk], encrypt: main }
       queue:

@@ -19,6 +19,8 @@ pub(crate) struct Out {
     pub(crate) json: bool,
     /// No notes.
     pub(crate) quiet: bool,
+    /// Details.
+    pub(crate) verbose: bool,
 }
 
 impl Out {
@@ -35,6 +37,13 @@ impl Out {
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {
             tell(text);
+        }
+    }
+
+    /// Tells a person what is going on, where `-v` asks for it.
+    pub(crate) fn detail(self, text: impl FnOnce() -> String) {
+        if self.verbose {
+            tell(&text());
         }
     }
 }

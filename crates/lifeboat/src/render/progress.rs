@@ -29,7 +29,8 @@ pub(crate) fn choose(mode: ProgressMode, quiet: bool, clock: &Arc<dyn Clock>) ->
         ProgressMode::None => Arc::new(Silent),
         ProgressMode::Bar => Arc::new(Bar::default()),
         ProgressMode::Auto if stderr().is_terminal() => Arc::new(Bar::default()),
-        ProgressMode::Auto | ProgressMode::Plain => Arc::new(Plain::new(Arc::clone(clock))),
+        ProgressMode::Auto | ProgressMode::Plain => Arc::new(Plain::new(Arc::clone(clock), line)),
+        ProgressMode::Json => Arc::new(Plain::new(Arc::clone(clock), json_line)),
     }
 }
 
@@ -84,6 +85,8 @@ impl Drop for Bar {
 #[derive(Debug)]
 struct Plain {
     clock: Arc<dyn Clock>,
+    /// How a line looks.
+    form: fn(&Step, u64, Duration) -> String,
     done: AtomicU64,
     step: Mutex<Option<Step>>,
 }
@@ -98,9 +101,10 @@ struct Step {
 }
 
 impl Plain {
-    fn new(clock: Arc<dyn Clock>) -> Self {
+    fn new(clock: Arc<dyn Clock>, form: fn(&Step, u64, Duration) -> String) -> Self {
         Self {
             clock,
+            form,
             done: AtomicU64::new(0),
             step: Mutex::new(None),
         }
@@ -138,13 +142,25 @@ impl Progress for Plain {
         if (part > step.last_part && silent_for >= LINE_GAP) || silent_for >= LINE_EVERY {
             step.last_part = part;
             step.last_line = now;
-            say(&line(step, done, now));
+            say(&(self.form)(step, done, now));
         }
     }
 
     fn finish(&self) {
         *self.current() = None;
     }
+}
+
+/// One JSON object on a line of its own.
+fn json_line(step: &Step, done: u64, now: Duration) -> String {
+    serde_json::json!({
+        "schema": "lifeboat/v1/progress",
+        "step": step.name,
+        "done_bytes": done,
+        "total_bytes": step.total_bytes,
+        "elapsed_s": now.saturating_sub(step.began).as_secs_f64(),
+    })
+    .to_string()
 }
 
 /// `back up: 40 % (16 MB of 40 MB), 210 MB/s, 1.2s left`.

@@ -9,10 +9,14 @@
 )]
 
 mod cli;
+mod diff;
+mod environment;
 mod golden;
+mod guides;
 mod init;
 mod keys;
 mod recover;
+mod recovery;
 mod signals;
 mod store;
 mod world;

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use crate::world::World;
 
 /// The reader, run by the Python that `cargo xtask test` prepared (its packages are not part of a plain system).
-fn recover(world: &World, words: &[&str]) -> Output {
+pub fn recover(world: &World, words: &[&str]) -> Output {
     let python = std::env::var_os("LIFEBOAT_TEST_PYTHON")
         .expect("run these tests through `cargo xtask test`, which prepares a Python for them");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/recover.py");
@@ -20,7 +20,7 @@ fn recover(world: &World, words: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn recovered(output: &Output, code: i32) {
+pub fn recovered(output: &Output, code: i32) {
     assert_eq!(
         output.status.code(),
         Some(code),

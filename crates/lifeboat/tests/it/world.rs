@@ -127,6 +127,10 @@ impl World {
             "XDG_STATE_HOME",
             "NO_COLOR",
             "CLICOLOR_FORCE",
+            "DATABASE_URL",
+            "DATABASE_PATH",
+            "BACKUP_DIR",
+            "BACKUP_S3_BUCKET",
         ] {
             command.env_remove(name);
         }
@@ -166,6 +170,22 @@ impl World {
         }
     }
 
+    /// Another process that has a database open; it says so before this returns.
+    pub fn held_open(&self, name: &str) -> std::process::Child {
+        use std::io::{BufRead as _, BufReader};
+        #[expect(clippy::disallowed_methods, reason = "another process, as an application would be")]
+        let mut child = Command::new("sh")
+            .args(["-c", "exec 9<\"$0\"; echo open; exec sleep 600"])
+            .arg(self.path(name))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "open\n");
+        child
+    }
+
     /// Replaces a part of `lifeboat.yaml` that must be there.
     #[track_caller]
     pub fn edit_config(&self, from: &str, to: &str) {
@@ -180,9 +200,34 @@ impl World {
         std::fs::write(self.path(name), text).unwrap();
     }
 
+    /// Where `init` keeps the state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.path(".lifeboat")
+    }
+
     /// The private key that `init` makes for the system `shop`.
     pub fn key(&self) -> PathBuf {
         self.path("home/.config/lifeboat/shop-key.txt")
+    }
+
+    /// Copies a folder of another world into this one. Returns the number of files.
+    pub fn copy_folder(&self, from: &Path, to: &str) -> usize {
+        let mut pending = vec![(from.to_path_buf(), self.path(to))];
+        let mut copied = 0;
+        while let Some((from, to)) = pending.pop() {
+            std::fs::create_dir_all(&to).unwrap();
+            for entry in std::fs::read_dir(from).unwrap() {
+                let entry = entry.unwrap();
+                let target = to.join(entry.file_name());
+                if entry.path().is_dir() {
+                    pending.push((entry.path(), target));
+                } else {
+                    std::fs::copy(entry.path(), target).unwrap();
+                    copied += 1;
+                }
+            }
+        }
+        copied
     }
 
     /// Every file below a folder, with its bytes.

@@ -252,7 +252,7 @@ fn name_from(text: &str, otherwise: &str) -> String {
 }
 
 /// What this installation is called: the machine's name.
-pub(super) fn instance_name() -> String {
+pub(in crate::cli) fn instance_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name_from(host.trim(), "here")
 }

@@ -13,7 +13,7 @@ use super::{DEFAULT_LIMIT, Lowering};
 use crate::config::check::{list, nearest};
 use crate::config::file::At;
 use crate::config::problem::Problem;
-use crate::config::settings::MinFree;
+use crate::config::settings::{MinFree, Priority};
 
 impl Lowering<'_> {
     pub(in crate::config) fn name(&mut self, name: &At<String>, what: &str) {
@@ -81,6 +81,18 @@ impl Lowering<'_> {
             );
         }
         duration
+    }
+
+    pub(super) fn priority(&mut self, text: Option<&At<String>>) -> Priority {
+        let Some(text) = text else { return Priority::Normal };
+        let known = Priority::ALL.map(Priority::word);
+        match Priority::ALL.into_iter().find(|priority| priority.word() == text.value) {
+            Some(priority) => priority,
+            None => {
+                self.unknown(text, "priority", "priorities", &known);
+                Priority::Normal
+            }
+        }
     }
 
     pub(super) fn min_free(&mut self, text: &At<String>) -> Option<MinFree> {

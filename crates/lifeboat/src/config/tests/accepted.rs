@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lifeboat_ops::Source;
 
+use super::super::settings::Priority;
 use super::super::{ComponentSettings, Encrypt, Initial, MinFree, SecretRef, Settings, StorePlace, load, render_initial, show};
 use super::{GOOD, PATH, assert_golden, golden, read, with};
 
@@ -56,7 +57,7 @@ fn everything_arrives() {
     );
     assert_eq!(
         (db.priority, db.depends_on.as_slice()),
-        (2, ["sortie/queue".to_owned()].as_slice())
+        (Priority::High, ["sortie/queue".to_owned()].as_slice())
     );
     assert_eq!(
         (db.stores.as_slice(), &db.encrypt),
@@ -67,7 +68,7 @@ fn everything_arrives() {
     let queue = component(&settings, "sortie/queue").unwrap();
     assert_eq!(queue.source.path(), Path::new("/etc/lifeboat/queue.db"));
     assert_eq!(patience(queue), (Duration::from_secs(5), Duration::from_secs(5)));
-    assert_eq!((queue.rto, queue.priority), (None, 100));
+    assert_eq!((queue.rto, queue.priority), (None, Priority::Normal));
     assert_eq!(queue.encrypt, Encrypt::Key("main".to_owned()), "the only key is the default");
 }
 
@@ -75,7 +76,7 @@ fn everything_arrives() {
 fn priority_then_name_decide_among_the_independent() {
     let text = with("depends_on: [queue]", "depends_on: []").replace(
         "      queue:\n",
-        "      alpha: { sqlite: { path: a.db }, objectives: { rpo: 1h }, priority: 2, backup: { to: [disk] } }\n      queue:\n",
+        "      alpha: { sqlite: { path: a.db }, objectives: { rpo: 1h }, priority: high, backup: { to: [disk] } }\n      queue:\n",
     );
     let settings = read(&text).unwrap();
     let names: Vec<&str> = settings.components.iter().map(|component| component.name.as_str()).collect();

@@ -31,12 +31,12 @@ fn shape() {
         ("nothing-written", with("path: /data/sortie.db,", "path: ,")),
         ("text-for-list", with("to: [disk], encrypt", "to: disk, encrypt")),
         ("list-for-mapping", with("objectives: { rpo: 1h }", "objectives: [rpo, 1h]")),
-        ("negative-priority", with("priority: 2", "priority: -1")),
-        ("text-for-number", with("priority: 2", "priority: high")),
-        ("huge-priority", with("priority: 2", "priority: 5000000000")),
+        ("priority-misspelt", with("priority: high", "priority: hihg")),
+        ("text-for-number", with("version: 1", "version: one")),
+        ("huge-number", with("version: 1", "version: 50000000000000000000")),
         (
             "several-at-once",
-            with("priority: 2", "prio: 2")
+            with("priority: high", "prio: 2")
                 .replace("min_free", "minfree")
                 .replace("rpo: 1h", "rpo: [1h]"),
         ),
@@ -197,7 +197,7 @@ fn no_message_shows_a_secret() {
         ),
         ("secret-as-key", with(identity, &format!("{secret}: identity"))),
         ("secret-as-kind", with(identity, &format!("identity: {{ {secret}: x }}"))),
-        ("secret-as-number", with("priority: 2", &format!("priority: {secret}"))),
+        ("secret-as-number", with("priority: high", &format!("priority: {secret}"))),
         ("secret-as-duration", with("rpo: 24h", &format!("rpo: {secret}"))),
     ];
     for (name, text) in cases {
