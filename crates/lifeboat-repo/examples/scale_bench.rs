@@ -145,6 +145,7 @@ async fn backup(env: &Env, store: &Path, state: PathBuf, size_bytes: u64, round:
         state_dir: state,
         tags: Vec::new(),
         reason: None,
+        keep_for: None,
         full: false,
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
