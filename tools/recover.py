@@ -386,6 +386,7 @@ class Repository:
         # A sequence of 16 digits is read as in file names (hex), a shorter one as a decimal number.
         name = f"{int(wanted):016x}" if wanted.isdecimal() and len(wanted) < 16 else wanted
         good: List[Backup] = []
+        imported: List[Backup] = []
         reasons: List[Trouble] = []
         for file, backup, why in self.judge(component):
             if good and file[:16] != good[0].name[:16]:
@@ -398,8 +399,13 @@ class Repository:
             elif backup and wanted == "latest" and (backup.header.get("incomplete") or backup.header.get("extract")):
                 # 8.2 and natural reading: a backup marked incomplete or extract is taken only when it is named.
                 warn(f"{file} is not used: it is incomplete or an extract; name it with --backup if you want it")
+            elif backup and wanted == "latest" and backup.header.get("method") == "imported":
+                imported.append(backup)
             elif backup:
                 good.append(backup)
+        if not good and imported:
+            # 8.2: an old file of another program was stored late; it is "latest" only where there is nothing else.
+            good = [max(imported, key=lambda backup: (str(backup.header.get("moment")), backup.name))]
         if not good:
             kinds = [kind for kind in (Damaged, NoBackup, Trouble) if any(type(why) is kind for why in reasons)]
             raise (kinds[0] if kinds else NoBackup)(f"{component}: no backup that counts for {wanted!r}; ask `recover.py list`")

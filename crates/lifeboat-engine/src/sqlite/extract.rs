@@ -96,7 +96,13 @@ impl Extract {
             field(ValueRef::Text(column.as_bytes()), index, &mut buffer);
         }
         buffer.extend_from_slice(b"\r\n");
-        let failed = |error| sqlite(OP, path, error);
+        let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+            // Some virtual tables prepare statements of their own when they are read.
+            Some(rusqlite::ErrorCode::AuthorizationForStatementDenied | rusqlite::ErrorCode::Unknown) => {
+                invalid(format!("SQLite refuses its query ({error})"))
+            }
+            _ => sqlite(OP, path, error),
+        };
         let mut rows = statement.query([]).map_err(failed)?;
         let mut count = 0;
         while let Some(row) = rows.next().map_err(failed)? {

@@ -15,6 +15,7 @@ mod bank;
 mod child;
 mod diff;
 mod discover;
+mod dump;
 mod exact;
 mod locks;
 mod other;

@@ -45,7 +45,7 @@ fn golden(name: &str) -> PathBuf {
 
 /// The document keeps the shape it has in the golden file; its schema stands there in full.
 #[track_caller]
-fn keeps(name: &str, document: &Value) {
+pub fn keeps(name: &str, document: &Value) {
     let mut shaped = shape(document);
     shaped["schema"] = document["schema"].clone();
     compare(&golden(name), &format!("{shaped:#}\n"));

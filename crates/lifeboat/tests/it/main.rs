@@ -15,6 +15,7 @@ mod golden;
 mod guides;
 mod init;
 mod keys;
+mod legacy;
 mod recover;
 mod recovery;
 mod signals;
