@@ -338,6 +338,17 @@ impl Reading {
         (facts.dump, facts.extracts) = (dump, extracts);
         connection.execute_batch("COMMIT").map_err(failed)?;
         stall = stall.max(self.clock.monotonic().saturating_sub(transaction.since));
+        self.still_the_same(&facts, page_count)?;
+        Ok(Captured {
+            facts,
+            stall: if wal { Duration::ZERO } else { stall },
+            warnings,
+        })
+    }
+
+    /// After the transaction: the file is the one that was opened, and of the size that was read.
+    fn still_the_same(&self, facts: &Facts, page_count: u64) -> Result<()> {
+        let path = self.options.path.as_path();
         if inode(path).ok() != Some(self.inode) {
             return Err(Error::new(
                 ErrorKind::Unreachable,
@@ -355,11 +366,7 @@ impl Reading {
                 "its size changed within one transaction",
             ));
         }
-        Ok(Captured {
-            facts,
-            stall: if wal { Duration::ZERO } else { stall },
-            warnings,
-        })
+        Ok(())
     }
 
     /// Read-write where permitted, so that SQLite can roll back a hot journal and use the WAL's index; nothing is ever written by us.

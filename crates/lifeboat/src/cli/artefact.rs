@@ -184,19 +184,7 @@ pub(super) async fn restore(cx: &Cx, context: &Context, file: PathBuf, args: &Re
         return refuse("an old file holds one moment only", "leave --backup, --at and --before out");
     }
     let old = old(cx, context, file, args.member.clone()).await?;
-    let destination = match (&args.to, args.in_place) {
-        (Some(to), _) => Destination::Beside {
-            path: to.clone(),
-            keep_owner: false,
-        },
-        (None, true) => Destination::InPlace { path: path.clone() },
-        (None, false) => {
-            return refuse(
-                "where should it go?",
-                "name a new file with --to, or replace the original with --in-place",
-            );
-        }
-    };
+    let destination = destination(&what, args, path)?;
     if args.dry_run {
         let scratch = Scratch::below(&cx.env, &context.settings.state_dir)?;
         let opened = artefact::open(&old, scratch.path()).await?;
@@ -238,6 +226,20 @@ pub(super) async fn restore(cx: &Cx, context: &Context, file: PathBuf, args: &Re
         "notes": report.notes,
     });
     finish(cx, "artefact-restore", (body, shown))
+}
+
+fn destination(what: &str, args: &Restore, original: &Path) -> Result<Destination> {
+    match (&args.to, args.in_place) {
+        (Some(to), _) => Ok(Destination::Beside {
+            path: to.clone(),
+            keep_owner: false,
+        }),
+        (None, true) => Ok(Destination::InPlace {
+            path: original.to_path_buf(),
+        }),
+        (None, false) => Err(Error::new(ErrorKind::Usage, "restore", what, "where should it go?")
+            .with_hint("name a new file with --to, or replace the original with --in-place")),
+    }
 }
 
 fn plan(old: &Old, opened: &Opened, destination: &Destination, findings: &Findings) -> (Value, String) {
