@@ -7,6 +7,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::string_slice,
     clippy::disallowed_methods,
     reason = "a tool for measurements"
 )]

@@ -4,7 +4,7 @@
 //! the pipe that only the binary holds open.
 
 use std::io::{BufRead, BufReader};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 
 /// Runs until standard input closes; prints its port first.
@@ -29,6 +29,7 @@ pub struct Moto {
     endpoint: String,
     /// Closes when the process ends.
     _stdin: ChildStdin,
+    _child: Child,
 }
 
 impl Moto {
@@ -66,6 +67,7 @@ impl Moto {
             (Ok(_), Ok(port)) => Self {
                 endpoint: format!("http://127.0.0.1:{port}"),
                 _stdin: stdin,
+                _child: child,
             },
             (read, _) => panic!("moto did not start ({read:?}): {line:?}; `cargo xtask test` installs what it needs"),
         }

@@ -304,7 +304,10 @@ impl Client {
         }
         let mut request = HttpRequest::new(HttpRequestBody::from(ask.body.clone()));
         *request.method_mut() = ask.method.clone();
-        *request.uri_mut() = url.as_str().parse().map_err(|_: _| bug(format!("{url} is no address")))?;
+        match url.as_str().parse() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(error) => return Err(bug(format!("{url} is no address: {error}"))),
+        }
         let mut set = |name: &'static str, value: String| -> Result<()> {
             let value = HeaderValue::from_str(&value).map_err(|error| bug(error.to_string()))?;
             request.headers_mut().insert(HeaderName::from_static(name), value);
