@@ -129,6 +129,7 @@ pub(super) fn places(tree: &Tree) -> Vec<String> {
 /// Where serde may be used: at the edges where bytes become values, never in decisions.
 const SERDE: &[&str] = &[
     "crates/lifeboat-repo/src/",
+    "crates/lifeboat-store/src/s3admin/",
     "crates/lifeboat-engine/src/",
     "crates/lifeboat-ops/",
     "crates/lifeboat/",

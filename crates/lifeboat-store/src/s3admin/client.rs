@@ -14,6 +14,7 @@ use object_store::client::{HttpRequest, HttpRequestBody};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 /// How long one request may take: its answers are small, or have no body at all.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -315,8 +316,8 @@ impl Client {
         };
         if !ask.body.is_empty() {
             // Several of these calls want the body's checksum; the named algorithm tells servers which of the headers counts.
-            let digest = ring::digest::digest(&ring::digest::SHA256, &ask.body);
-            set("x-amz-checksum-sha256", BASE64.encode(digest.as_ref()))?;
+            let digest = Sha256::digest(&ask.body);
+            set("x-amz-checksum-sha256", BASE64.encode(digest))?;
             set("x-amz-sdk-checksum-algorithm", "SHA256".to_owned())?;
             if !ask.query.is_empty() || ask.key.is_empty() {
                 set("content-type", "application/xml".to_owned())?;

@@ -28,7 +28,7 @@ pub(crate) enum StorePlace {
     /// A folder.
     Fs(FsPlace),
     /// A bucket of S3 or of a service that speaks its protocol.
-    S3(S3Place),
+    S3(Box<S3Place>),
     /// A bucket of Google Cloud Storage.
     Gcs(GcsPlace),
     /// A container of Azure Blob Storage.

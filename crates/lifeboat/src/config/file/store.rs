@@ -12,7 +12,7 @@ pub(in crate::config) enum StoreFile {
     /// A folder on a local or mounted file system.
     Fs(FsFile),
     /// A bucket of S3 or of a service that speaks its protocol.
-    S3(S3File),
+    S3(Box<S3File>),
     /// A bucket of Google Cloud Storage.
     Gcs(GcsFile),
     /// A container of Azure Blob Storage.

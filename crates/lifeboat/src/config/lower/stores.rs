@@ -23,7 +23,7 @@ impl Lowering<'_> {
             self.name(name, "a store");
             let (place, limit) = match store {
                 StoreFile::Fs(fs) => (StorePlace::Fs(self.fs(fs)), &fs.limit),
-                StoreFile::S3(s3) => (StorePlace::S3(self.s3(s3, &name.value)), &s3.limit),
+                StoreFile::S3(s3) => (StorePlace::S3(Box::new(self.s3(s3, &name.value))), &s3.limit),
                 StoreFile::Gcs(gcs) => (StorePlace::Gcs(self.gcs(gcs, &name.value)), &gcs.limit),
                 StoreFile::Azure(azure) => (StorePlace::Azure(self.azure(azure, &name.value)), &azure.limit),
             };
