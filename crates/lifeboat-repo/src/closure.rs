@@ -154,6 +154,13 @@ impl Closure {
     }
 }
 
+/// Whether a stored file is a pack of data: what may lie in another storage class, because only a restore reads it.
+#[must_use]
+pub fn is_data_pack(key: &Key) -> bool {
+    let mut parts = key.as_str().split('/');
+    parts.next() == Some("c") && parts.nth(1) == Some(PackClass::Data.folder())
+}
+
 /// The name of a pack.
 pub(crate) fn pack_name(component: &ComponentName, class: PackClass, session: SessionId, hash: &[u8; 32]) -> Result<Key> {
     component

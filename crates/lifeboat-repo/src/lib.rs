@@ -27,7 +27,7 @@ extern crate self as lifeboat_repo;
 #[cfg(test)]
 mod tests;
 
-pub use closure::{Closure, Pack, SessionKey};
+pub use closure::{Closure, Pack, SessionKey, is_data_pack};
 pub use header::Header;
 pub use id::{BackupId, ComponentName, Lineage, RepositoryId, SessionId};
 pub use key::age::Encryption;

@@ -30,6 +30,15 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A storage class, and which files it is for: the store does not know what they mean.
+#[derive(Debug, Clone)]
+pub struct StorageClass {
+    /// Its name, as the service calls it.
+    pub name: String,
+    /// Whether a file gets it; all others get the service's usual one.
+    pub applies: fn(&Key) -> bool,
+}
+
 /// Keys of S3.
 #[derive(Debug, Clone)]
 pub struct S3Credentials {
@@ -54,8 +63,8 @@ pub struct S3Settings {
     pub endpoint: Option<String>,
     /// Whether the bucket stands in the path of the address and not in the host name.
     pub path_style: bool,
-    /// Storage class of packs.
-    pub storage_class: Option<String>,
+    /// The class of some of the files.
+    pub storage_class: Option<StorageClass>,
     /// Profile of the AWS files.
     pub profile: Option<String>,
     /// Keys; without them the standard chain.
@@ -71,8 +80,8 @@ pub struct GcsSettings {
     pub prefix: Option<Key>,
     /// Another service than Google's.
     pub endpoint: Option<String>,
-    /// Storage class of packs.
-    pub storage_class: Option<String>,
+    /// The class of some of the files.
+    pub storage_class: Option<StorageClass>,
     /// JSON key of a service account; without it the standard chain.
     pub credentials: Option<Secret>,
 }
@@ -88,8 +97,8 @@ pub struct AzureSettings {
     pub prefix: Option<Key>,
     /// Another service than Microsoft's.
     pub endpoint: Option<String>,
-    /// Access tier of packs.
-    pub storage_class: Option<String>,
+    /// The access tier of some of the files.
+    pub storage_class: Option<StorageClass>,
     /// Key of the account.
     pub account_key: Option<Secret>,
     /// A shared access signature.
@@ -105,4 +114,20 @@ pub enum CloudSettings {
     Gcs(GcsSettings),
     /// Azure Blob Storage.
     Azure(AzureSettings),
+}
+
+impl CloudSettings {
+    /// The address for people: `s3://bucket/prefix`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let (place, prefix) = match self {
+            Self::S3(s3) => (format!("s3://{}", s3.bucket), &s3.prefix),
+            Self::Gcs(gcs) => (format!("gs://{}", gcs.bucket), &gcs.prefix),
+            Self::Azure(azure) => (format!("az://{}/{}", azure.account, azure.container), &azure.prefix),
+        };
+        match prefix {
+            Some(prefix) => format!("{place}/{prefix}"),
+            None => place,
+        }
+    }
 }

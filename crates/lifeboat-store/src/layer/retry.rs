@@ -55,7 +55,8 @@ impl Default for Policy {
 }
 
 impl Policy {
-    fn pause_after(&self, failures: u32) -> Duration {
+    /// The pause after so many failures.
+    pub(crate) fn pause_after(&self, failures: u32) -> Duration {
         let factor = 2_u32.saturating_pow(failures.saturating_sub(1));
         self.first_pause.saturating_mul(factor).min(self.longest_pause)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lifeboat_model::Result;
 use lifeboat_store::BlobStore;
-use lifeboat_store::cloud::{self, AzureSettings, CloudSettings, GcsSettings, S3Credentials, S3Settings, Secret};
+use lifeboat_store::cloud::{self, AzureSettings, CloudSettings, GcsSettings, S3Credentials, S3Settings, Secret, StorageClass};
 use lifeboat_store::fs::FsStore;
 
 use crate::config::{AzurePlace, GcsPlace, S3Place, SecretRef, StorePlace, StoreSettings};
@@ -37,7 +37,7 @@ impl OpenStore {
             StorePlace::Azure(azure) => CloudSettings::Azure(azure_settings(azure).await?),
         };
         Ok(Self {
-            store: cloud::open(cloud).await?,
+            store: Arc::new(cloud::open(cloud).await?),
             folder: None,
         })
     }
@@ -65,7 +65,7 @@ pub(crate) async fn s3_settings(s3: &S3Place) -> Result<S3Settings> {
         region: s3.region.clone(),
         endpoint: s3.endpoint.clone(),
         path_style: s3.path_style,
-        storage_class: s3.storage_class.clone(),
+        storage_class: of_packs(s3.storage_class.as_deref()),
         profile: s3.profile.clone(),
         credentials,
     })
@@ -76,7 +76,7 @@ async fn gcs_settings(gcs: &GcsPlace) -> Result<GcsSettings> {
         bucket: gcs.bucket.clone(),
         prefix: gcs.prefix.clone(),
         endpoint: gcs.endpoint.clone(),
-        storage_class: gcs.storage_class.clone(),
+        storage_class: of_packs(gcs.storage_class.as_deref()),
         credentials: optional(gcs.credentials.as_ref()).await?,
     })
 }
@@ -87,9 +87,16 @@ async fn azure_settings(azure: &AzurePlace) -> Result<AzureSettings> {
         container: azure.container.clone(),
         prefix: azure.prefix.clone(),
         endpoint: azure.endpoint.clone(),
-        storage_class: azure.storage_class.clone(),
+        storage_class: of_packs(azure.storage_class.as_deref()),
         account_key: optional(azure.account_key.as_ref()).await?,
         sas_token: optional(azure.sas_token.as_ref()).await?,
+    })
+}
+
+fn of_packs(class: Option<&str>) -> Option<StorageClass> {
+    class.map(|name| StorageClass {
+        name: name.to_owned(),
+        applies: lifeboat_repo::is_data_pack,
     })
 }
 
