@@ -9,4 +9,5 @@ pub mod env;
 pub mod faulty;
 pub mod moto;
 pub mod pages;
+pub mod s3;
 pub mod turns;

@@ -93,6 +93,8 @@ impl Said {
             .or_else(|| text.split_once("response status: "))
             .and_then(|(_, rest)| rest.get(..3))
             .and_then(|digits| digits.parse().ok());
+        // What S3 answers for a bucket of another region has no target; `object_store` says so in words of its own.
+        let status = status.or_else(|| text.contains("redirect without LOCATION").then_some(301));
         let plain: String = tag("Message")
             .lines()
             .next()
@@ -298,17 +300,19 @@ fn wrong_region(place: &str, said: &Said) -> (ErrorKind, String, Option<String>)
 fn by_kind(kind: Kind, action: Action, said: &Said, error: &object_store::Error) -> (ErrorKind, String, Option<String>) {
     use object_store::Error as From;
     let worm = said.message.contains("WORM") || said.message.contains("object lock") || said.code == "BlobImmutableDueToPolicy";
+    // By the status: of a listing, only that tells.
+    let denied = matches!(said.status, Some(401 | 403));
     match error {
         From::NotFound { .. } => (ErrorKind::NotFound, "no such file is in the store".to_owned(), None),
         From::AlreadyExists { .. } | From::Precondition { .. } => {
             (ErrorKind::AlreadyExists, "a file of that name is there".to_owned(), None)
         }
-        From::PermissionDenied { .. } | From::Unauthenticated { .. } if action == Action::Delete && worm => (
+        _ if denied && action == Action::Delete && worm => (
             ErrorKind::Refused,
             "it is locked against deletion (object lock)".to_owned(),
             Some("wait until the lock ends; `lifeboat store check` says how long it lasts".to_owned()),
         ),
-        From::PermissionDenied { .. } | From::Unauthenticated { .. } => (
+        _ if denied => (
             ErrorKind::Unreachable,
             format!("access denied ({})", said.shown()),
             Some(format!(

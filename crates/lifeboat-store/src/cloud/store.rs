@@ -76,11 +76,13 @@ impl CloudStore {
         self.shared.capabilities.get_or_try_init(|| probe::run(self)).await.copied()
     }
 
+    /// Taken as it stands: `Path::from` would write `~` as `%7E`, and a key holds nothing that must be written otherwise.
     pub(super) fn location(&self, key: &Key) -> Path {
-        match &self.shared.prefix {
-            Some(prefix) => Path::from(format!("{prefix}/{key}")),
-            None => Path::from(key.as_str()),
-        }
+        let name = match &self.shared.prefix {
+            Some(prefix) => format!("{prefix}/{key}"),
+            None => key.to_string(),
+        };
+        Path::parse(&name).unwrap_or_else(|_| Path::from(name))
     }
 
     fn fail(&self, action: Action, key: &Key, error: object_store::Error) -> Failure {

@@ -8,10 +8,12 @@ use async_trait::async_trait;
 use lifeboat_model::ErrorKind;
 use lifeboat_store::BlobStore;
 use lifeboat_store::fs::FsStore;
+use lifeboat_store::layer::limit::{Bandwidth, Limited};
 use lifeboat_store::layer::meter::Metered;
 use lifeboat_store::layer::retry::{Policy, Retry, Sleep};
 use lifeboat_store::memory::MemoryStore;
 use lifeboat_testkit::conformance::store::run;
+use lifeboat_testkit::env::sim_env;
 use lifeboat_testkit::faulty::{Fault, FaultyStore, Plan};
 
 /// Does not wait, and counts how often it should have.
@@ -49,6 +51,20 @@ async fn a_metered_folder_keeps_the_contract() {
     run(async || {
         let path = folder.path().join(number.fetch_add(1, Ordering::SeqCst).to_string());
         Arc::new(Metered::new(FsStore::create(path).await.unwrap())) as Arc<dyn BlobStore>
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limited_store_keeps_the_contract() {
+    run(async || {
+        let bandwidth = Bandwidth {
+            upload: Some(1 << 20),
+            download: Some(1 << 20),
+        };
+        let clock = sim_env(0).0.clock;
+        let store = Limited::new(MemoryStore::new(), bandwidth, clock, Arc::new(NoSleep::default()));
+        Arc::new(store) as Arc<dyn BlobStore>
     })
     .await;
 }

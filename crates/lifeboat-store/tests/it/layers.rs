@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_model::ErrorKind;
+use lifeboat_model::{Clock, ErrorKind};
+use lifeboat_store::layer::limit::{Bandwidth, Limited};
 use lifeboat_store::layer::meter::{Amount, Counts, Metered};
-use lifeboat_store::layer::retry::{Policy, Retry};
+use lifeboat_store::layer::retry::{Policy, Retry, Sleep};
 use lifeboat_store::memory::MemoryStore;
 use lifeboat_store::{BlobStore, Put};
-use lifeboat_testkit::env::{START_WALL_US, sim_env};
+use lifeboat_testkit::env::{START_WALL_US, SimClock, sim_env};
 use lifeboat_testkit::faulty::{Fault, FaultyStore, Op, Plan, is_crash};
 
 use crate::conformance::NoSleep;
-use crate::key;
+use crate::{key, put_new};
 
 type Faulty = Arc<FaultyStore<MemoryStore>>;
 
@@ -106,4 +109,90 @@ async fn memory_stamps_files_by_its_clock() {
     let _created = store.put(&key("c/b"), Bytes::new()).await.unwrap();
     assert_eq!(store.head(&key("c/a")).await.unwrap().stored_at_us, START_WALL_US);
     assert_eq!(store.head(&key("c/b")).await.unwrap().stored_at_us, START_WALL_US - 5);
+}
+
+/// A clock that only a sleeper moves: time passes exactly as somebody waits.
+#[derive(Debug)]
+struct Waited(SimClock);
+
+#[async_trait]
+impl Sleep for Waited {
+    async fn sleep(&self, pause: Duration) {
+        self.0.advance(pause);
+    }
+}
+
+impl Clock for Waited {
+    fn wall_us(&self) -> i64 {
+        self.0.wall_us()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+fn limited(bandwidth: Bandwidth) -> (Limited<MemoryStore>, Arc<Waited>) {
+    let time = Arc::new(Waited(SimClock::new(START_WALL_US)));
+    let (clock, sleep) = (Arc::<Waited>::clone(&time), Arc::<Waited>::clone(&time));
+    (Limited::new(MemoryStore::new(), bandwidth, clock, sleep), time)
+}
+
+#[tokio::test]
+async fn a_limit_holds_on_average_and_in_each_direction() {
+    let bandwidth = Bandwidth {
+        upload: Some(1000),
+        download: Some(500),
+    };
+    let (store, time) = limited(bandwidth);
+    for number in 0..10 {
+        put_new(&store, &key(&format!("c/{number}")), Bytes::from(vec![0; 2000])).await;
+    }
+    // Ten times two seconds; the last one is under way.
+    assert_eq!(time.monotonic(), Duration::from_secs(18));
+    let before = time.monotonic();
+    for number in 0..10 {
+        store.get_range(&key(&format!("c/{number}")), 0..500).await.unwrap();
+        store.get(&key(&format!("c/{number}")), 2000).await.unwrap();
+    }
+    // Ten times one second and four; the last four are under way.
+    assert_eq!(time.monotonic() - before, Duration::from_secs(46));
+    store.head(&key("c/0")).await.unwrap();
+    store.list(&key("c")).await.unwrap();
+    assert_eq!(time.monotonic() - before, Duration::from_secs(46), "names cost nothing");
+}
+
+/// A sleeper that never wakes up: whoever waits can only be dropped.
+#[derive(Debug)]
+struct Forever;
+
+#[async_trait]
+impl Sleep for Forever {
+    async fn sleep(&self, _pause: Duration) {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test]
+async fn who_stops_waiting_gives_the_line_back() {
+    let clock = Arc::new(SimClock::new(START_WALL_US));
+    let bandwidth = Bandwidth {
+        upload: Some(1000),
+        download: None,
+    };
+    let store = Limited::new(
+        MemoryStore::new(),
+        bandwidth,
+        Arc::<SimClock>::clone(&clock),
+        Arc::new(Forever),
+    );
+    put_new(&store, &key("c/first"), Bytes::from(vec![0; 1000])).await;
+    for _ in 0..100 {
+        let (name, body) = (key("c/dropped"), Bytes::from(vec![0; 1000]));
+        let mut waiting = store.put(&name, body);
+        let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await;
+        assert!(pending, "the line is taken for a second");
+    }
+    clock.advance(Duration::from_secs(1));
+    put_new(&store, &key("c/second"), Bytes::from(vec![0; 1000])).await;
 }

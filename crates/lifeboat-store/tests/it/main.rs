@@ -9,16 +9,23 @@
 )]
 
 mod child;
+mod cloud_s3;
 mod conformance;
 mod fs_disk;
 mod fs_folder;
 mod layers;
 mod s3admin;
 
-use lifeboat_store::{BlobStore, Key};
+use bytes::Bytes;
+use lifeboat_store::{BlobStore, Key, Put};
 
 pub fn key(name: &str) -> Key {
     Key::new(name).unwrap()
+}
+
+/// Stores a file that is not there yet.
+pub async fn put_new(store: &dyn BlobStore, key: &Key, body: Bytes) {
+    assert_eq!(store.put(key, body).await.unwrap(), Put::Created, "{key}");
 }
 
 pub async fn names(store: &dyn BlobStore, prefix: &str) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_io::compute;
-use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_model::{Clock, Error, ErrorKind, Result};
 use lifeboat_ops::Protected;
 use lifeboat_ops::protected::Place;
 use lifeboat_repo::{ComponentName, Encryption, Identities, PublicKey, Trust, identity_from_passphrase, needs_passphrase};
@@ -29,6 +29,8 @@ pub(crate) struct Context {
     can_ask: bool,
     /// Private keys that were opened, by the name of their key: a passphrase is asked for once.
     opened: Mutex<BTreeMap<String, Identities>>,
+    /// The clock by which bandwidth is limited.
+    clock: Arc<dyn Clock>,
 }
 
 impl Context {
@@ -65,6 +67,7 @@ impl Context {
             settings,
             can_ask: can_ask(cx),
             opened: Mutex::default(),
+            clock: Arc::clone(&cx.env.clock),
         })
     }
 
@@ -127,7 +130,7 @@ impl Context {
 
     /// Opens a store of the configuration; its folder, where it is one.
     pub(crate) async fn open_store(&self, name: &str) -> Result<(Arc<dyn BlobStore>, Option<PathBuf>)> {
-        let opened = OpenStore::open(self.store(name)?).await?;
+        let opened = OpenStore::open(self.store(name)?, &self.clock).await?;
         let path = opened.path();
         Ok((opened.store, path))
     }

@@ -5,10 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lifeboat_model::Result;
+use lifeboat_model::{Clock, Result};
 use lifeboat_store::BlobStore;
 use lifeboat_store::cloud::{self, AzureSettings, CloudSettings, GcsSettings, S3Credentials, S3Settings, Secret, StorageClass};
 use lifeboat_store::fs::FsStore;
+use lifeboat_store::layer::limit::{Bandwidth, Limited};
+use lifeboat_store::layer::retry::RealSleep;
 
 use crate::config::{AzurePlace, GcsPlace, S3Place, SecretRef, StorePlace, StoreSettings};
 
@@ -22,8 +24,20 @@ pub(crate) struct OpenStore {
 }
 
 impl OpenStore {
-    /// Opens what `settings` describe.
-    pub(crate) async fn open(settings: &StoreSettings) -> Result<Self> {
+    /// Opens what `settings` describe; limits of bandwidth are kept by `clock`.
+    pub(crate) async fn open(settings: &StoreSettings, clock: &Arc<dyn Clock>) -> Result<Self> {
+        let mut opened = Self::unlimited(settings).await?;
+        let bandwidth = Bandwidth {
+            upload: settings.limit.upload,
+            download: settings.limit.download,
+        };
+        if bandwidth != Bandwidth::default() {
+            opened.store = Arc::new(Limited::new(opened.store, bandwidth, Arc::clone(clock), Arc::new(RealSleep)));
+        }
+        Ok(opened)
+    }
+
+    async fn unlimited(settings: &StoreSettings) -> Result<Self> {
         let cloud = match &settings.place {
             StorePlace::Fs(fs) => {
                 let folder = FsStore::open(&fs.path).await?;
