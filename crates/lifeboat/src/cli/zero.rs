@@ -123,7 +123,7 @@ async fn repository(cx: &Cx, variables: &Variables) -> Result<()> {
     let bucket = settings.stores.get("bucket");
     let store = match (&variables.folder, bucket) {
         (Some(folder), _) => Arc::new(FsStore::create(folder).await?) as _,
-        (None, Some(bucket)) => OpenStore::open(bucket).await?.store,
+        (None, Some(bucket)) => OpenStore::open(bucket, &cx.env.clock).await?.store,
         (None, None) => return Ok(()),
     };
     match Repository::open(Arc::clone(&store)).await {
