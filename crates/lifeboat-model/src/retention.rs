@@ -144,6 +144,8 @@ pub enum Stays {
     Lingers(String),
     /// There is no good backup: nothing goes.
     NothingGood,
+    /// Nobody has written rules.
+    NoRules,
 }
 
 impl fmt::Display for Stays {
@@ -161,6 +163,7 @@ impl fmt::Display for Stays {
             Self::Floor(count) => write!(f, "never fewer than {count} good ones"),
             Self::ProvenFloor(count) => write!(f, "never fewer than {count} proven ones"),
             Self::Lingers(why) => write!(f, "does not count ({why}), and goes when all that are older have gone"),
+            Self::NoRules => f.write_str("no retention is configured"),
             Self::NothingGood => f.write_str("there is no good backup, so nothing goes"),
         }
     }

@@ -9,6 +9,7 @@ pub mod export;
 pub mod keys;
 pub mod proof;
 pub mod protected;
+pub mod prune;
 pub mod restore;
 pub mod status;
 pub mod store;

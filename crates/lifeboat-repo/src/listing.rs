@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lifeboat_model::protocol::{self, Marks};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_store::{Entry, Key};
 
@@ -10,6 +11,7 @@ use crate::header::{self, Header};
 use crate::id::{BackupId, ComponentName, SessionId};
 use crate::key::file::{KeyFile, KeyFiles, read_key_files};
 use crate::key::instance::Trust;
+use crate::prune::records::{Place, keys_of};
 use crate::repository::Repository;
 use crate::signed::{self, Kind};
 
@@ -52,6 +54,8 @@ pub struct Rejected {
     pub name: String,
     /// Why.
     pub reason: Error,
+    /// The backup, where its file is whole and signed by a known instance and only what it needs is wanting.
+    pub backup: Option<Box<Backup>>,
 }
 
 /// All backups of a component in one store.
@@ -61,6 +65,10 @@ pub struct Listing {
     pub backups: Vec<Backup>,
     /// What does not count, with the reason.
     pub rejected: Vec<Rejected>,
+    /// Backups that a pruner is deleting, or that landed too late: they count nowhere (INV-15).
+    pub leaving: Vec<Backup>,
+    /// Sweep lists that cannot be judged, with the reason: they are never used.
+    pub unjudged: Vec<Rejected>,
     /// Every file of the component: name and size in bytes.
     pub(crate) files: BTreeMap<Key, u64>,
     /// The key files that stand, of every session that a backup names.
@@ -68,6 +76,24 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// Puts a backup whose file is sound where it belongs.
+    fn judge(&mut self, mut backup: Backup, sweeps: &[Marks<Key>]) -> Result<()> {
+        let as_listed = protocol_backup(&backup.header.component, &backup.id, &backup.closure)?;
+        if sweeps.iter().any(|marks| marks.touches(&as_listed)) {
+            self.leaving.push(backup);
+            return Ok(());
+        }
+        match find_files(&mut backup, self)? {
+            None => self.backups.push(backup),
+            Some(reason) => self.rejected.push(Rejected {
+                name: backup.id.to_string(),
+                reason,
+                backup: Some(Box::new(backup)),
+            }),
+        }
+        Ok(())
+    }
+
     /// The newest complete backup: the highest sequence. Extracts and incomplete ones are never "latest"; imported ones only where there is
     /// nothing else, and then the one of the latest moment: they were stored late, and hold what is old.
     #[must_use]
@@ -139,6 +165,15 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
         files: entries.iter().map(|entry| (entry.key.clone(), entry.size_bytes)).collect(),
         ..Listing::default()
     };
+    let place = Place {
+        repository,
+        component,
+        trust,
+    };
+    let prune_folder = folder.join("prune")?;
+    let prune = entries.iter().filter(|entry| entry.key.is_under(&prune_folder));
+    let (sweeps, unjudged) = read_sweeps(&place, prune).await?;
+    listing.unjudged = unjudged;
     let mut read = Vec::new();
     for entry in entries.iter().filter(|entry| entry.key.is_under(&backups_folder)) {
         read.push((entry.key.file_name(), read_backup(repository, component, trust, entry).await));
@@ -153,8 +188,8 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
     let key_entries = entries.iter().filter(|entry| entry.key.is_under(&keys_folder));
     listing.key_files = read_key_files(repository.store(), key_entries, |name| named.contains(&name.session)).await?;
     for (name, backup) in read {
-        match backup.and_then(|backup| with_all_files(backup, &listing)) {
-            Ok(backup) => listing.backups.push(backup),
+        match backup {
+            Ok(backup) => listing.judge(backup, &sweeps)?,
             // Only what was read and judged is rejected. A store that does not answer says nothing about the backup: then the whole
             // listing fails (INV-13).
             Err(reason)
@@ -166,6 +201,7 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
                 listing.rejected.push(Rejected {
                     name: name.to_owned(),
                     reason,
+                    backup: None,
                 });
             }
             Err(error) => return Err(error),
@@ -195,8 +231,31 @@ async fn read_backup(repository: &Repository, component: &ComponentName, trust: 
     })
 }
 
-/// INV-09: the backup with its key files, if every pack is listed with its size and every session has a key file.
-fn with_all_files(mut backup: Backup, listing: &Listing) -> Result<Backup> {
+/// What pruners are deleting now, as backups see it. A list that nobody known signed is reported and never used.
+pub(crate) async fn read_sweeps(
+    place: &Place<'_>,
+    prune: impl Iterator<Item = &Entry>,
+) -> Result<(Vec<Marks<Key>>, Vec<Rejected>)> {
+    let (mut sweeps, mut unjudged) = (Vec::new(), Vec::new());
+    for entry in prune.filter(|entry| entry.key.file_name().starts_with("sweep-")) {
+        match place.marks(entry).await {
+            Ok(list) => sweeps.push(list.as_backups_see_it(&place.folder()?)?),
+            // Its pruner has finished since it was listed.
+            Err(reason) if reason.kind() == ErrorKind::NotFound => {}
+            Err(reason) if matches!(reason.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible) => unjudged.push(Rejected {
+                name: format!("prune/{}", entry.key.file_name()),
+                reason,
+                backup: None,
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((sweeps, unjudged))
+}
+
+/// INV-09: fills in the backup's key files, and says what is missing: every pack must be listed with its size, and every session have a
+/// key file.
+fn find_files(backup: &mut Backup, listing: &Listing) -> Result<Option<Error>> {
     let component = &backup.header.component;
     let mut missing = 0_usize;
     let mut example = None;
@@ -215,16 +274,16 @@ fn with_all_files(mut backup: Backup, listing: &Listing) -> Result<Backup> {
             }
         }
     }
-    match example {
-        None => Ok(backup),
-        Some(example) => Err(Error::new(
+    let id = backup.id;
+    Ok(example.map(|example| {
+        Error::new(
             ErrorKind::Corrupt,
             "accept backup",
-            backup.id,
+            id,
             format!("{missing} of the files it needs are missing or damaged, for example {example}"),
         )
-        .with_hint("run a backup: what is missing is stored again from the source, and later backups are whole")),
-    }
+        .with_hint("run a backup: what is missing is stored again from the source, and later backups are whole")
+    }))
 }
 
 /// Name hash and signature of a backup file; returns its body.
@@ -239,4 +298,15 @@ pub(crate) fn check_backup_file<'a>(id: &BackupId, name: &str, stored: &'a [u8],
     }
     let (body, _) = signed::open(Kind::Backup, name, stored, trust)?;
     Ok(body)
+}
+
+/// A backup as the protocol knows it: its packs, and its sessions' keys under one name for each, because key files come and go.
+pub(crate) fn protocol_backup(component: &ComponentName, id: &BackupId, closure: &Closure) -> Result<protocol::Backup<Key>> {
+    let folder = component.folder()?;
+    let packs = closure.pack_files(component)?.into_iter().map(|(key, _)| Ok(key));
+    let sessions = closure.sessions.iter().map(|session| keys_of(&folder, session.session));
+    Ok(protocol::Backup {
+        name: folder.join(&format!("backups/{id}"))?,
+        files: packs.chain(sessions).collect::<Result<_>>()?,
+    })
 }

@@ -2,12 +2,17 @@
 
 use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_store::Key;
 use tokio::task::JoinSet;
 
+use crate::key::instance::{Instance, Trust};
 use crate::listing::Backup;
 use crate::pack::PACK_LIMIT_BYTES;
+use crate::prune::records::{About, BadJson, Place, below};
 use crate::reader::{Verified, lost_file};
 use crate::repository::Repository;
+use crate::signed::Kind;
+use crate::time::format_utc;
 
 /// Reads every key file and pack that a backup needs and compares its hash with its name. The first file that does not fit is the
 /// error, of kind `Corrupt`.
@@ -21,19 +26,8 @@ pub async fn scrub(env: &Env, repository: &Repository, backup: &Backup) -> Resul
     loop {
         while tasks.len() < env.threads.max(1) {
             let Some((key, size_bytes)) = pending.next() else { break };
-            let store = std::sync::Arc::clone(repository.store());
-            tasks.spawn(async move {
-                let bytes = store.get(&key, PACK_LIMIT_BYTES.max(size_bytes)).await.map_err(lost_file)?;
-                let length = bytes.len() as u64;
-                let hash = compute::run("hash", move || Ok(blake3::hash(&bytes).to_string())).await?;
-                let named = key.file_name().trim_end_matches(".age").trim_end_matches(".clear");
-                if named.rsplit('-').next() == Some(hash.as_str()) && length == size_bytes {
-                    Ok(length)
-                } else {
-                    Err(Error::new(ErrorKind::Corrupt, "verify", &key, "its bytes do not hash to its name: it is damaged or was overwritten")
-                        .with_hint("run a backup: damaged files that are missing are stored again; restore from another copy if there is one"))
-                }
-            });
+            let repository = repository.clone();
+            tasks.spawn(async move { check_one(&repository, &key, size_bytes).await });
         }
         let Some(joined) = tasks.join_next().await else { break };
         let length = joined
@@ -44,4 +38,91 @@ pub async fn scrub(env: &Env, repository: &Repository, backup: &Backup) -> Resul
     }
     env.progress.finish();
     Ok(verified)
+}
+
+/// Who marks what a scrub finds.
+#[derive(Debug, Clone, Copy)]
+pub struct Marker<'a> {
+    /// Signs the marks.
+    pub instance: &'a Instance,
+    /// Whose files count.
+    pub trust: &'a Trust,
+}
+
+/// Like [`scrub`], but looks at every file, and writes down each one that is damaged: the next backup stores again what it holds. Returns
+/// the damaged files; those that are missing are left to the listing, which says so by itself.
+pub async fn scrub_and_mark(
+    env: &Env,
+    repository: &Repository,
+    backup: &Backup,
+    marker: Marker<'_>,
+) -> Result<(Verified, Vec<Key>)> {
+    let files = backup.files()?;
+    env.progress
+        .step("hash", Some(files.iter().map(|(_, size_bytes)| size_bytes).sum()));
+    let (mut verified, mut damaged) = (Verified::default(), Vec::new());
+    for (key, size_bytes) in files {
+        match check_one(repository, &key, size_bytes).await {
+            Ok(length) => {
+                env.progress.advance(length);
+                verified.blobs += 1;
+                verified.bytes += length;
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                mark(env, repository, backup, marker, &key, error.detail()).await?;
+                damaged.push(key);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    env.progress.finish();
+    Ok((verified, damaged))
+}
+
+async fn mark(env: &Env, repository: &Repository, backup: &Backup, marker: Marker<'_>, key: &Key, found: &str) -> Result<()> {
+    let component = &backup.header.component;
+    let folder = component.folder()?;
+    let place = Place {
+        repository,
+        component,
+        trust: marker.trust,
+    };
+    let json = BadJson {
+        about: About::new(repository.id(), component, marker.instance),
+        file: below(&folder, key).to_owned(),
+        found_at: format_utc(env.clock.wall_us()),
+        found: found.to_owned(),
+    };
+    let hash = named_hash(key.file_name()).to_owned();
+    match place.put(Kind::Bad, marker.instance, &json, |_| format!("bad/{hash}")).await {
+        // Somebody found it before.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// The hash in a stored file's name.
+fn named_hash(name: &str) -> &str {
+    let stem = name.trim_end_matches(".age").trim_end_matches(".clear");
+    stem.rsplit('-').next().unwrap_or(stem)
+}
+
+async fn check_one(repository: &Repository, key: &Key, size_bytes: u64) -> Result<u64> {
+    let bytes = repository
+        .store()
+        .get(key, PACK_LIMIT_BYTES.max(size_bytes))
+        .await
+        .map_err(lost_file)?;
+    let length = bytes.len() as u64;
+    let hash = compute::run("hash", move || Ok(blake3::hash(&bytes).to_string())).await?;
+    if named_hash(key.file_name()) == hash && length == size_bytes {
+        return Ok(length);
+    }
+    Err(Error::new(
+        ErrorKind::Corrupt,
+        "verify",
+        key,
+        "its bytes do not hash to its name: it is damaged or was overwritten",
+    )
+    .with_hint("run a backup: damaged files that are missing are stored again; restore from another copy if there is one"))
 }

@@ -95,7 +95,27 @@ struct Checked {
 impl StateFolder {
     /// Takes the folder for this process; kind `Locked` while another holds it.
     pub(crate) fn lock(state_dir: &Path, repository: RepositoryId, component: &ComponentName, method: &str) -> Result<Self> {
-        let path = state_dir.join(repository.to_string()).join(component.segment()).join(method);
+        let path = Self::place(state_dir, repository, component).join(method);
+        Self::lock_at(path, component, "a backup", "another backup of it")
+    }
+
+    /// The lock of another verb that only one process at a time may do.
+    pub(crate) fn lock_for(
+        state_dir: &Path,
+        repository: RepositoryId,
+        component: &ComponentName,
+        verb: &str,
+        words: &str,
+    ) -> Result<Self> {
+        let path = Self::place(state_dir, repository, component).join(verb);
+        Self::lock_at(path, component, words, &format!("{words} of it"))
+    }
+
+    fn place(state_dir: &Path, repository: RepositoryId, component: &ComponentName) -> PathBuf {
+        state_dir.join(repository.to_string()).join(component.segment())
+    }
+
+    fn lock_at(path: PathBuf, component: &ComponentName, what: &str, other: &str) -> Result<Self> {
         durable::create_folder(&path)?;
         let name = path.join("lock");
         let lock = File::options()
@@ -108,9 +128,9 @@ impl StateFolder {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
                 ErrorKind::Locked,
-                "begin a backup of",
-                component,
-                "another backup of it is running on this machine",
+                "begin",
+                format!("{what} of {component}"),
+                format!("{other} is running on this machine"),
             )
             .with_hint("wait until it has finished; the lock goes with its process, also after a crash")),
             Err(std::fs::TryLockError::Error(error)) => Err(Error::io("lock", name.display(), error)),

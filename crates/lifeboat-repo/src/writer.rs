@@ -8,6 +8,7 @@ mod commit;
 mod overlay;
 mod pages;
 mod place;
+mod session;
 mod shared;
 mod slots;
 mod space;
@@ -41,6 +42,7 @@ use crate::repository::Repository;
 use crate::state::{FileState, State, StateFolder};
 use pages::{PageJob, ParentFile, Ranges, Worker, state_io};
 use place::FreeRows;
+use session::OpenSession;
 use shared::Shared;
 pub use shared::Stats;
 use slots::Slots;
@@ -95,8 +97,7 @@ pub struct Writer {
     env: Env,
     repository: Repository,
     plan: BackupPlan,
-    began_us: i64,
-    began: Duration,
+    open: Arc<OpenSession>,
     seq: u64,
     session: SessionId,
     lineage: Lineage,

@@ -4,4 +4,5 @@
 mod cold;
 mod estimate;
 mod protocol;
+mod retention;
 mod time;

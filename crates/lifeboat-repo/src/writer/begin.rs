@@ -1,60 +1,48 @@
 //! Announce: lock, choose the parent, name it, and only then look at what the store holds (INV-02, INV-04).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use lifeboat_io::durable;
+use lifeboat_model::protocol::{self, Marks, ParentUse};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_store::{Key, Put};
-use serde::Serialize;
+use lifeboat_store::Key;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::place::FreeRows;
+use super::session::OpenSession;
 use super::shared::{Shared, SharedParts};
 use super::slots::Slots;
 use super::stream::KnownChunks;
-use super::{BackupPlan, Generation, ParentGeneration, SESSION_DEADLINE, Writer, for_each_row, upload};
+use super::{BackupPlan, Generation, ParentGeneration, Writer, for_each_row, upload};
 use crate::closure::SessionKey;
 use crate::id::{BackupId, ComponentName, Lineage, SessionId};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::{KeyFile, put_key_file};
 use crate::key::{IdKeys, Scope, draw_secret};
-use crate::listing::Listing;
+use crate::listing::{Listing, protocol_backup};
 use crate::map::Row;
+use crate::prune::records::{About, Place, keys_of};
 use crate::repository::Repository;
-use crate::signed::{self, Kind};
 use crate::state::{GENERATION_FILES, State, StateFolder};
-use crate::time::format_utc;
-
-#[derive(Serialize)]
-struct Announcement {
-    version: u32,
-    repository: String,
-    component: String,
-    session: String,
-    verb: &'static str,
-    instance: String,
-    announced_at: String,
-    deadline_s: u64,
-    parent: Option<String>,
-}
 
 pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) -> Result<Writer> {
     check_words(&plan)?;
     let folder = StateFolder::lock(&plan.state_dir, repository.id(), &plan.component, &plan.method)?;
-    let (began_us, began) = (env.clock.wall_us(), env.clock.monotonic());
     let component = plan.component.folder()?;
     let standing: HashSet<BackupId> = backup_names(repository, &component).await?;
     let mut notes = first_notes(&plan);
     let proposed = propose_parent(&plan, &folder, &standing, &mut notes);
-    let session = announce(env, repository, &plan, proposed.as_ref()).await?;
-    // Only now: what was deleted before the announcement is seen missing here, what is deleted after it must respect it.
+    let open = announce(env, repository, &plan, proposed.as_ref()).await?;
+    let session = open.id;
+    // Only now all censuses and sweep lists, and only then the files: what was condemned or deleted before the announcement is seen here,
+    // what is condemned after it must respect it.
+    let condemned = read_condemned(repository, &plan).await?;
     let listing = repository.backups(&plan.component, &plan.trust).await?;
-    let parent = accept_parent(proposed, &listing, &plan.component, began_us, &mut notes)?;
+    let parent = accept_parent(proposed, &condemned, &listing, &plan.component, open.began_us, &mut notes)?;
     let parent = readable_by_ours_alone(parent, &listing, &plan, &mut notes)?;
     let lost = parent.as_ref().map_or_else(
         || Ok(HashSet::new()),
@@ -101,14 +89,19 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         uploads: sender,
     }));
     let mut uploader = JoinSet::new();
-    uploader.spawn(upload::run(Arc::clone(repository.store()), Arc::clone(&shared), receiver));
+    uploader.spawn(upload::run(
+        Arc::clone(repository.store()),
+        Arc::clone(&shared),
+        Arc::clone(&open),
+        Arc::clone(&plan.instance),
+        receiver,
+    ));
     let free_rows = FreeRows::beside(parent.as_ref().map_or(&[], |state| state.files.as_slice()));
     Ok(Writer {
         env: env.clone(),
         repository: repository.clone(),
         plan,
-        began_us,
-        began,
+        open,
         seq,
         session,
         lineage,
@@ -204,13 +197,15 @@ fn propose_parent(
 }
 
 /// Draws a session and announces it. A number that is taken (a rewound or cloned machine draws it again) is not used twice.
-async fn announce(env: &Env, repository: &Repository, plan: &BackupPlan, parent: Option<&State>) -> Result<SessionId> {
+async fn announce(env: &Env, repository: &Repository, plan: &BackupPlan, parent: Option<&State>) -> Result<Arc<OpenSession>> {
     const ATTEMPTS: usize = 64;
     let mut taken = None;
     for _ in 0..ATTEMPTS {
-        let session = SessionId::draw(env)?;
-        match announce_as(env, repository, plan, session, parent).await {
-            Ok(()) => return Ok(session),
+        let about = About::new(repository.id(), &plan.component, &plan.instance);
+        let parent = parent.map(|state| &state.backup);
+        let open = OpenSession::begin(env, &plan.component.folder()?, SessionId::draw(env)?, about, parent)?;
+        match open.announce(&**repository.store(), &plan.instance).await {
+            Ok(()) => return Ok(Arc::new(open)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => taken = Some(error),
             Err(error) => return Err(error),
         }
@@ -218,35 +213,9 @@ async fn announce(env: &Env, repository: &Repository, plan: &BackupPlan, parent:
     Err(taken.unwrap_or_else(|| Error::new(ErrorKind::Bug, "announce", &plan.component, "no attempt was made")))
 }
 
-async fn announce_as(
-    env: &Env,
-    repository: &Repository,
-    plan: &BackupPlan,
-    session: SessionId,
-    parent: Option<&State>,
-) -> Result<()> {
-    let announcement = Announcement {
-        version: 1,
-        repository: repository.id().to_string(),
-        component: plan.component.to_string(),
-        session: session.to_string(),
-        verb: "backup",
-        instance: plan.instance.name().to_owned(),
-        announced_at: format_utc(env.clock.wall_us()),
-        deadline_s: SESSION_DEADLINE.as_secs(),
-        parent: parent.map(|state| state.backup.to_string()),
-    };
-    let body = serde_json::to_vec(&announcement)
-        .map_err(|error| Error::new(ErrorKind::Bug, "encode", "an announcement", error.to_string()))?;
-    let bytes = signed::sign(Kind::Session, body, &plan.instance);
-    let key = plan.component.folder()?.join(&format!("sessions/{session}"))?;
-    match repository.store().put(&key, Bytes::from(bytes)).await? {
-        Put::Created | Put::AlreadyThere => Ok(()),
-    }
-}
-
 fn accept_parent(
     proposed: Option<State>,
+    condemned: &std::result::Result<Vec<Marks<Key>>, Error>,
     listing: &Listing,
     component: &ComponentName,
     now_us: i64,
@@ -264,18 +233,59 @@ fn accept_parent(
         ));
     }
     let Some(state) = proposed else { return Ok(None) };
+    let marks = match condemned {
+        Ok(marks) => marks,
+        Err(doubt) => {
+            notes.push(format!("full backup: nobody knows what is being deleted: {doubt}"));
+            return Ok(None);
+        }
+    };
+    let parent = protocol_backup(component, &state.backup, &state.closure)?;
+    let present = present(component, listing)?;
+    match protocol::may_use_parent(&parent, marks, &present) {
+        ParentUse::Use => Ok(Some(state)),
+        ParentUse::Condemned => {
+            notes.push("full backup: the one before, or a file of it, is going to be deleted".into());
+            Ok(None)
+        }
+        ParentUse::Missing(name) if name == parent.name => {
+            notes.push("full backup: the backup that the local state describes is no longer in the store".into());
+            Ok(None)
+        }
+        // Only rows whose packs are there are used: `lost_packs` says which are not.
+        ParentUse::Missing(_) => Ok(Some(state)),
+    }
+}
+
+/// What is there: everything that is listed, and under one name the keys of every session that has a whole key file.
+fn present(component: &ComponentName, listing: &Listing) -> Result<BTreeSet<Key>> {
     let folder = component.folder()?;
-    let prune = folder.join("prune")?;
-    if listing.files.keys().any(|key| key.is_under(&prune)) {
-        notes.push("full backup: the store holds a pruner's census that this version cannot judge".into());
-        return Ok(None);
+    let mut present: BTreeSet<Key> = listing.files.keys().cloned().collect();
+    for (session, _) in listing.key_files.keys() {
+        present.insert(keys_of(&folder, *session)?);
     }
-    let backup = folder.join(&format!("backups/{}", state.backup))?;
-    if !listing.files.contains_key(&backup) {
-        notes.push("full backup: the backup that the local state describes is no longer in the store".into());
-        return Ok(None);
+    Ok(present)
+}
+
+/// What all censuses and sweep lists mark; or, in words, which of them cannot be judged: then nothing may be built upon.
+async fn read_condemned(repository: &Repository, plan: &BackupPlan) -> Result<std::result::Result<Vec<Marks<Key>>, Error>> {
+    let place = Place {
+        repository,
+        component: &plan.component,
+        trust: &plan.trust,
+    };
+    let folder = plan.component.folder()?;
+    let mut marks = Vec::new();
+    for entry in repository.store().list(&folder.join("prune")?).await? {
+        match place.marks(&entry).await {
+            Ok(list) => marks.push(list.as_backups_see_it(&folder)?),
+            // A list that has gone since deleted what it named; a census that has gone deletes nothing more.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(doubt) if matches!(doubt.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible) => return Ok(Err(doubt)),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(Some(state))
+    Ok(Ok(marks))
 }
 
 /// The parent, unless somebody could read its keys whom the configuration does not name (any more): what is written now is then sealed

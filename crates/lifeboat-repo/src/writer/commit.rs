@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_io::compute;
+use lifeboat_model::protocol::{self, Standing};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_store::{Key, Put};
 
@@ -14,15 +14,16 @@ use super::pages::state_io;
 use super::shared::Shared;
 use super::space::{self, Space};
 use super::stream;
-use super::{Committed, Generation, SESSION_DEADLINE, Stats, Writer};
+use super::{Committed, Generation, Stats, Writer};
 use crate::closure::{Closure, Pack, SessionKey};
 use crate::header::{self, Header};
 use crate::id::BackupId;
 use crate::key::file::{KeyFile, read_key_files};
-use crate::listing::Backup;
+use crate::listing::{Backup, protocol_backup, read_sweeps};
 use crate::manifest::{FileRecord, Inline, Manifest, encode_table};
 use crate::map::{MAP_PAGE_BYTES, ROW_BYTES};
 use crate::pack::{Compressor, PackClass};
+use crate::prune::records::Place;
 use crate::signed::{self, Kind};
 use crate::state::State;
 
@@ -78,7 +79,7 @@ pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json
     put_backup(&writer, &id, bytes).await?;
     let backup = Backup {
         id,
-        key_files: look_again(&writer, &closure).await?,
+        key_files: look_again(&writer, &id, &closure).await?,
         header,
         closure,
     };
@@ -223,7 +224,7 @@ fn build_header(writer: &Writer, moment_us: i64, uploaded: &[Pack]) -> Header {
         instance: writer.plan.instance.name().to_owned(),
         source: writer.plan.source.clone(),
         moment_us,
-        began_us: writer.began_us,
+        began_us: writer.open.began_us,
         size_bytes: writer.files.iter().map(|file| file.record.size_bytes).sum(),
         stored_bytes: packs + writer.key_file.size_bytes,
         files: writer.files.len() as u64,
@@ -260,21 +261,8 @@ fn sync_generation(generation: &Generation) -> Result<()> {
 }
 
 async fn put_backup(writer: &Writer, id: &BackupId, bytes: Vec<u8>) -> Result<()> {
-    // A machine that was suspended may have stopped its monotonic clock; the wall clock went on. Whichever says more counts.
-    let clock = &writer.env.clock;
-    let wall_us = u64::try_from(clock.wall_us().saturating_sub(writer.began_us)).unwrap_or(0);
-    let age = clock
-        .monotonic()
-        .saturating_sub(writer.began)
-        .max(Duration::from_micros(wall_us));
-    if age >= SESSION_DEADLINE {
-        return Err(Error::new(
-            ErrorKind::TimedOut,
-            "commit the backup of",
-            &writer.plan.component,
-            "it took longer than its session may last (48 h)",
-        )
-        .with_hint("find out what makes it so slow (the store, the network), then run it again"));
+    if !protocol::may_publish(&writer.open.announced(), writer.open.elapsed()) {
+        return Err(too_late(writer));
     }
     let key = writer.plan.component.folder()?.join(&format!("backups/{id}"))?;
     match writer.repository.store().put(&key, Bytes::from(bytes)).await? {
@@ -282,18 +270,34 @@ async fn put_backup(writer: &Writer, id: &BackupId, bytes: Vec<u8>) -> Result<()
     }
 }
 
+fn too_late(writer: &Writer) -> Error {
+    let detail = "it took longer than its session lasts (48 h after it was last extended), so it does not count";
+    Error::new(ErrorKind::TimedOut, "commit the backup of", &writer.plan.component, detail)
+        .with_hint("find out what makes it so slow (the store, the network), then run it again")
+}
+
 /// Lists all files of the backup once more: one that went missing between its put and the commit makes the backup not count. Returns its
 /// key files.
-async fn look_again(writer: &Writer, closure: &Closure) -> Result<Vec<KeyFile>> {
+async fn look_again(writer: &Writer, id: &BackupId, closure: &Closure) -> Result<Vec<KeyFile>> {
     let component = &writer.plan.component;
-    let listed: BTreeMap<Key, u64> = writer
-        .repository
-        .store()
-        .list(&component.folder()?)
-        .await?
-        .into_iter()
-        .map(|entry| (entry.key, entry.size_bytes))
-        .collect();
+    let folder = component.folder()?;
+    let entries = writer.repository.store().list(&folder).await?;
+    let now = writer.open.elapsed();
+    let place = Place {
+        repository: &writer.repository,
+        component,
+        trust: &writer.plan.trust,
+    };
+    let prune = folder.join("prune")?;
+    let (sweeps, _) = read_sweeps(&place, entries.iter().filter(|entry| entry.key.is_under(&prune))).await?;
+    let as_listed = protocol_backup(component, id, closure)?;
+    let swept = sweeps.iter().any(|marks| marks.touches(&as_listed));
+    let standing = if swept { Standing::Swept } else { Standing::Counts };
+    // INV-15: one that landed late may be swept any time; it is not reported as made, and nothing builds on it.
+    if !protocol::is_done(&writer.open.announced(), now, &standing) {
+        return Err(too_late(writer));
+    }
+    let listed: BTreeMap<Key, u64> = entries.into_iter().map(|entry| (entry.key, entry.size_bytes)).collect();
     let lost = |what: String| {
         Error::new(
             ErrorKind::Corrupt,

@@ -7,9 +7,11 @@ use lifeboat_store::{BlobStore, Put};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::session::OpenSession;
 use super::shared::Shared;
 use crate::bytes::len_u32;
 use crate::closure::{Pack, pack_name};
+use crate::key::instance::Instance;
 use crate::pack::FinishedPack;
 
 /// Packs that wait for an upload to begin. With [`UPLOADS`] and one pack per worker this bounds memory (INV-08).
@@ -22,6 +24,8 @@ const UPLOADS: usize = 3;
 pub(crate) async fn run(
     store: Arc<dyn BlobStore>,
     shared: Arc<Shared>,
+    session: Arc<OpenSession>,
+    instance: Arc<Instance>,
     mut packs: mpsc::Receiver<FinishedPack>,
 ) -> Result<Vec<Pack>> {
     let mut stored = Vec::new();
@@ -31,6 +35,7 @@ pub(crate) async fn run(
             collect(&mut uploads, &mut stored).await?;
         }
         let Some(pack) = packs.recv().await else { break };
+        session.keep_open(&*store, &instance).await?;
         uploads.spawn(put(Arc::clone(&store), Arc::clone(&shared), pack));
     }
     while !uploads.is_empty() {

@@ -15,6 +15,7 @@ mod crash;
 mod keys;
 mod memory;
 mod poisoned_parent;
+mod prune;
 mod round_trip;
 mod simulation;
 mod state;

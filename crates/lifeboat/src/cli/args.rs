@@ -107,6 +107,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Store,
     },
+    /// Say of every backup why it stays or goes, and delete what has been given up long enough.
+    #[command(after_help = examples::PRUNE)]
+    Prune(Prune),
+    /// Hold backups: nobody deletes them until they are released.
+    #[command(after_help = examples::HOLD)]
+    Hold {
+        /// What to do.
+        #[command(subcommand)]
+        command: Hold,
+    },
     /// Check, show or describe the configuration.
     #[command(after_help = examples::CONFIG)]
     Config {
@@ -450,6 +460,60 @@ pub(crate) enum Store {
         /// Names of stores; without them, all that lock.
         #[arg(value_name = "STORE")]
         stores: Vec<String>,
+    },
+}
+
+/// `prune`.
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Option<String>,
+    /// Only in this store.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// How long what is given up stays before it is deleted; 48h at least.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) grace: Option<String>,
+    /// Print what would be given up, touch nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `hold`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Hold {
+    /// Hold a backup, or all of them.
+    #[command(after_help = examples::HOLD_ADD)]
+    Add {
+        /// SYSTEM or SYSTEM/COMPONENT.
+        #[arg(value_name = "WHAT")]
+        what: String,
+        /// Which backup: its number, its name or `latest`.
+        #[arg(long, value_name = "ID", conflicts_with = "all")]
+        backup: Option<String>,
+        /// Every backup that there is and will be.
+        #[arg(long)]
+        all: bool,
+        /// Why; shown wherever the hold keeps something.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// How long; without it, until it is released.
+        #[arg(long = "for", value_name = "DURATION")]
+        for_how_long: Option<String>,
+    },
+    /// Show all holds.
+    #[command(after_help = examples::HOLD_LIST)]
+    List {
+        /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+        #[arg(value_name = "WHAT")]
+        what: Option<String>,
+    },
+    /// Release a hold.
+    #[command(after_help = examples::HOLD_RELEASE)]
+    Release {
+        /// The hold, or the beginning of its id.
+        id: String,
     },
 }
 

@@ -11,6 +11,7 @@ use super::Cx;
 use super::args::Backup;
 use super::context::Context;
 use super::outcomes::Outcomes;
+use super::prune;
 use crate::config::{ComponentSettings, MinFree, StorePlace, StoreSettings};
 use crate::exit::Exit;
 use crate::render::{json as document, text};
@@ -33,6 +34,10 @@ pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
                     cx.out.note(&format!("note: {}: {note}", component.name));
                 }
                 outcomes.good(as_json(&component.name, &report), &sentence(&component.name, &report));
+                // Only after a success: a backup that failed must not cost an older one.
+                if !prune::after_backup(cx, &context, component).await {
+                    outcomes.but(Exit::INCOMPLETE);
+                }
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }

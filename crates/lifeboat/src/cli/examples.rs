@@ -240,3 +240,34 @@ Examples:
   lifeboat restore promote 20261121T021003-a1b2c3
   lifeboat restore promote 20261121T021003-a1b2c3 --yes
   lifeboat restore promote 20261121T021003-a1b2c3 --reason checked --json";
+
+pub(super) const PRUNE: &str = "\
+Examples:
+  lifeboat prune --dry-run             why does each backup stay or go, and what space would come back?
+  lifeboat prune                       condemn what no rule keeps; delete what was condemned 48 h ago
+  lifeboat prune shop/db --store disk
+  lifeboat prune --grace 7d --json";
+
+pub(super) const HOLD: &str = "\
+Examples:
+  lifeboat hold add shop --all --reason incident-7
+  lifeboat hold list
+  lifeboat hold release 3fa9c1d2";
+
+pub(super) const HOLD_ADD: &str = "\
+Examples:
+  lifeboat hold add shop/db --backup latest --reason audit --for 90d
+  lifeboat hold add shop/db --backup 12 --reason audit
+  lifeboat hold add shop --all --reason incident-7";
+
+pub(super) const HOLD_LIST: &str = "\
+Examples:
+  lifeboat hold list
+  lifeboat hold list shop
+  lifeboat hold list --json";
+
+pub(super) const HOLD_RELEASE: &str = "\
+Examples:
+  lifeboat hold release 3fa9c1d2       the beginning of its id is enough
+  lifeboat hold release 3fa9c1d2 --json
+  lifeboat hold release 3fa9c1d2 --quiet";

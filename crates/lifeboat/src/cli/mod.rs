@@ -15,6 +15,7 @@ mod doctor;
 mod examples;
 mod exit_codes;
 mod export;
+mod hold;
 mod init;
 pub(crate) mod interrupt;
 mod key;
@@ -24,6 +25,7 @@ mod open;
 mod outcomes;
 mod points;
 mod promote;
+mod prune;
 mod restore;
 mod scratch;
 mod show;
@@ -110,6 +112,7 @@ pub(crate) fn interrupted_note(command: &Command) -> &'static str {
         Command::Restore(restore) if restore.in_place || restore.command.is_some() => {
             "run the same command again: what was begun is finished or taken back"
         }
+        Command::Prune(_) => "run the same command again: it goes on where it stopped",
         Command::Init(_) => "run the same command again: it goes on where it stopped",
         _ => "nothing was published; run the same command again",
     }
@@ -144,6 +147,8 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         Command::List(args) => list::run(cx, args).await,
         Command::Show(args) => show::run(cx, &args).await,
         Command::Points(args) => points::run(cx, args.what.as_slice()).await,
+        Command::Prune(args) => prune::run(cx, args).await,
+        Command::Hold { command } => hold::run(cx, command).await,
         Command::Check(args) => check::run(cx, args).await,
         Command::Restore(mut args) => match args.command.take() {
             None => restore::run(cx, args).await,

@@ -22,7 +22,7 @@ use super::problem::Problem;
 /// Good backups that stay however strict the rules are, unless the file says otherwise.
 const DEFAULT_NEVER_BELOW: u32 = 2;
 /// How long nothing that is condemned is deleted, unless the file says otherwise; also the least that can be said.
-const DEFAULT_GRACE: Duration = Duration::from_secs(48 * 3600);
+pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(48 * 3600);
 
 /// An installation that is trusted: its public key, or the key and what it may do.
 #[derive(Debug)]

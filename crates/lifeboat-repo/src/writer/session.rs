@@ -1,0 +1,139 @@
+//! The session while it is open: its announcement, its extensions, its deadline (steps 1, 4 and 5 of the writer in `docs/deletion.md`).
+//!
+//! Its deadline is counted from before the first put, by the clocks of this machine and never from a listing: so it ends here before it
+//! ends in any store. What is in the store if we die: announcements, which protect for 48 h at most.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_model::protocol::{self, Session};
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_store::{BlobStore, Key, Put};
+
+use super::SESSION_DEADLINE;
+use crate::id::{BackupId, SessionId};
+use crate::prune::records::{About, SessionJson};
+use crate::signed::{self, Kind};
+use crate::sync::lock;
+use crate::time::format_utc;
+
+/// Extended when half of its time is over.
+const EXTEND_AFTER: Duration = Duration::from_secs(SESSION_DEADLINE.as_secs() / 2);
+/// Extensions have two hex digits. More than a year is no backup.
+const MOST_EXTENSIONS: u8 = 0xff;
+
+/// The session of one backup.
+#[derive(Debug)]
+pub(crate) struct OpenSession {
+    env: Env,
+    pub(crate) began_us: i64,
+    began: Duration,
+    pub(crate) id: SessionId,
+    /// Where it is announced.
+    key: Key,
+    about: About,
+    parent: Option<String>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    announced: Session<SessionId>,
+    extensions: u8,
+}
+
+impl OpenSession {
+    /// A session that is going to be announced in `folder` (of its component) now.
+    pub(crate) fn begin(env: &Env, folder: &Key, id: SessionId, about: About, parent: Option<&BackupId>) -> Result<Self> {
+        let announced = Session {
+            id,
+            // It never changes, and is compared with itself only.
+            parent: None,
+            announced_at: Duration::ZERO,
+            deadline: SESSION_DEADLINE,
+        };
+        Ok(Self {
+            env: env.clone(),
+            began_us: env.clock.wall_us(),
+            began: env.clock.monotonic(),
+            id,
+            key: folder.join(&format!("sessions/{id}"))?,
+            about,
+            parent: parent.map(ToString::to_string),
+            state: Mutex::new(State {
+                announced,
+                extensions: 0,
+            }),
+        })
+    }
+
+    /// How long ago it began. A machine that was suspended may have stopped its monotonic clock; the wall clock went on. Whichever says
+    /// more counts.
+    pub(crate) fn elapsed(&self) -> Duration {
+        let clock = &self.env.clock;
+        let wall_us = u64::try_from(clock.wall_us().saturating_sub(self.began_us)).unwrap_or(0);
+        clock
+            .monotonic()
+            .saturating_sub(self.began)
+            .max(Duration::from_micros(wall_us))
+    }
+
+    /// The announcement or its last extension, in time since the session began.
+    pub(crate) fn announced(&self) -> Session<SessionId> {
+        lock(&self.state).announced.clone()
+    }
+
+    /// Puts the announcement, signed by `sign`.
+    pub(crate) async fn announce(&self, store: &dyn BlobStore, instance: &crate::key::instance::Instance) -> Result<()> {
+        self.put(store, &self.key, instance).await
+    }
+
+    /// Extends the session where half of its time is over. One that is over already stays over: its backup is refused at the end.
+    pub(crate) async fn keep_open(&self, store: &dyn BlobStore, instance: &crate::key::instance::Instance) -> Result<()> {
+        let at = self.elapsed();
+        let before = self.announced();
+        let due = at >= before.announced_at.saturating_add(EXTEND_AFTER);
+        let number = lock(&self.state).extensions;
+        if !due || !before.is_open(at) || number == MOST_EXTENSIONS {
+            return Ok(());
+        }
+        let number = number.saturating_add(1);
+        let key = self.key.as_str();
+        self.put(store, &Key::new(format!("{key}-{number:02x}"))?, instance).await?;
+        let landed = Session {
+            announced_at: self.elapsed(),
+            ..before.clone()
+        };
+        let mut state = lock(&self.state);
+        // One that lands after the deadline ends the session: what it named may be on its way out.
+        if protocol::may_extend(&before, &landed) {
+            state.announced = Session {
+                // Counted from before the put.
+                announced_at: at,
+                ..before
+            };
+        }
+        state.extensions = number;
+        Ok(())
+    }
+
+    async fn put(&self, store: &dyn BlobStore, key: &Key, instance: &crate::key::instance::Instance) -> Result<()> {
+        let json = SessionJson {
+            about: self.about.clone(),
+            session: self.id.to_string(),
+            verb: "backup".to_owned(),
+            announced_at: format_utc(self.env.clock.wall_us()),
+            deadline_s: SESSION_DEADLINE.as_secs(),
+            parent: self.parent.clone(),
+        };
+        let body = serde_json::to_vec(&json)
+            .map_err(|error| Error::new(ErrorKind::Bug, "encode", "an announcement", error.to_string()))?;
+        match store
+            .put(key, Bytes::from(signed::sign(Kind::Session, body, instance)))
+            .await?
+        {
+            Put::Created | Put::AlreadyThere => Ok(()),
+        }
+    }
+}
