@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifeboat_io::durable;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::{Backup, Identities, Listing, Reader, Repository, scrub};
+use lifeboat_repo::{Backup, Identities, Instance, Listing, Marker, Reader, Repository, scrub, scrub_and_mark};
 
 pub use crate::proof::Level;
 use crate::proof::{self, Damage, Proof};
@@ -91,6 +91,22 @@ pub(crate) fn remember_damage(env: &Env, protected: &Protected, backup: &Backup,
         renewed: false,
     };
     proof::record_damage(&protected.state_dir, &protected.component, damage)
+}
+
+/// Marks every damaged file of a backup in the store, so that the next backup of any host stores again what it held. Returns their names.
+pub async fn mark_damage(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    instance: &Instance,
+) -> Result<Vec<String>> {
+    let marker = Marker {
+        instance,
+        trust: &protected.trust,
+    };
+    let (_, damaged) = scrub_and_mark(env, repository, backup, marker).await?;
+    Ok(damaged.iter().map(ToString::to_string).collect())
 }
 
 async fn prove(

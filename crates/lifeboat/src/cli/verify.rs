@@ -3,10 +3,11 @@
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{ErrorKind, Result};
 use lifeboat_ops::proof::Level;
+use lifeboat_ops::protected::Protected;
 use lifeboat_ops::protected::{Choice, choose};
 use lifeboat_ops::restore::Findings;
 use lifeboat_ops::verify::{self, Report};
-use lifeboat_repo::{Backup, Identities};
+use lifeboat_repo::{Backup, Identities, Repository};
 use serde_json::{Value, json};
 
 use super::args::{LevelChoice, Verify};
@@ -73,7 +74,13 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &V
             Level::List | Level::Hash | Level::Decrypt => None,
         };
         let path = scratch.as_ref().map(Scratch::path).unwrap_or_default();
-        match verify::run(&cx.env, &protected, &repository, backup, level, &identities, path).await {
+        let proven = verify::run(&cx.env, &protected, &repository, backup, level, &identities, path).await;
+        if let Err(error) = &proven
+            && (level, error.kind()) == (Level::Hash, ErrorKind::Corrupt)
+        {
+            mark_damage(cx, context, &protected, &repository, backup).await;
+        }
+        match proven {
             Ok(report) => {
                 rows.push(as_json(&report));
                 text.push_str(&sentence(&component.name, &report));
@@ -95,6 +102,19 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &V
         text,
         exit,
     })
+}
+
+/// Marks what is damaged for the next backup. Where this cannot be done (there is no instance here, the store is read-only), the finding
+/// itself is what matters, and only a note says so.
+async fn mark_damage(cx: &Cx, context: &Context, protected: &Protected, repository: &Repository, backup: &Backup) {
+    let marked = match protected.instance(&context.settings.instance_name) {
+        Ok(instance) => verify::mark_damage(&cx.env, protected, repository, backup, &instance).await,
+        Err(error) => Err(error),
+    };
+    cx.out.note(&match marked {
+        Ok(files) => format!("note: marked for the next backup to store again: {}", files.join(", ")),
+        Err(error) => format!("note: what is damaged could not be marked in the store: {error}"),
+    });
 }
 
 const fn level(choice: LevelChoice) -> Level {
