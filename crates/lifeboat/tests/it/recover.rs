@@ -133,3 +133,47 @@ fn the_independent_reader_notices_damage_and_a_wrong_key() {
     );
     assert!(!world.path("out").join("shop.db").try_exists().unwrap());
 }
+
+/// Key files come and go, and anybody may put one there; the independent reader takes the one that fits.
+#[test]
+fn the_independent_reader_follows_keys_that_were_added_and_forged() {
+    let world = with_history();
+    let store = world.path("lifeboat-backups");
+    let store = store.to_str().unwrap();
+    let new = world.path("new.txt");
+    let public = world
+        .run(&["key", "new", new.to_str().unwrap(), "--json"])
+        .ends(0)
+        .json("key-new")["public_key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    world.run(&["key", "add", &public]).ends(0);
+    let forged = world.shell(&format!(
+        "for f in lifeboat-backups/c/*/keys/*.age; do s=$(basename $f | cut -c1-32); echo '{{}}' | age -r {public} > forged; \
+         \"$LIFEBOAT_TEST_PYTHON\" -c 'import blake3, sys; print(blake3.blake3(open(\"forged\", \"rb\").read()).hexdigest())' > hash; \
+         mv forged $(dirname $f)/$s-$(cat hash).age; done"
+    ));
+    assert_eq!(forged.code, 0, "{}", forged.stderr);
+    for (seq, folder) in [("1", "first"), ("5", "last")] {
+        let words = [
+            "restore",
+            store,
+            "shop/db",
+            "--backup",
+            seq,
+            "--identity",
+            new.to_str().unwrap(),
+            "--to",
+            folder,
+        ];
+        recovered(&recover(&world, &words), 0);
+        let plain = format!("restored-{seq}.db");
+        world.run(&["restore", "shop", "--backup", seq, "--to", &plain]).ends(0);
+        assert_eq!(
+            std::fs::read(world.path(&plain)).unwrap(),
+            std::fs::read(world.path(folder).join("shop.db")).unwrap()
+        );
+    }
+    world.run(&["verify", "--level", "decrypt", "--all"]).ends(0);
+}

@@ -101,7 +101,7 @@ fn edit(context: &Context, component: &ComponentSettings, recipients: &[String],
     }
     let list: String = recipients.iter().map(|text| format!("        - {text}\n")).collect();
     let until = if how == Rekey::Add {
-        "until then, new backups are not made for the new recipient"
+        "until then, the next backup takes the new recipient for removed, and is a full one without it"
     } else {
         "until then, new backups are still made for the removed recipient"
     };
