@@ -116,7 +116,11 @@ impl Identities {
     }
 
     fn read_plain(stored: &[u8], ask: &mut AskPassphrase<'_>) -> Result<Self> {
-        let text = std::str::from_utf8(stored).map_err(|_| refused("the identity file", "it is not text").with_hint(FORMS))?;
+        let text = std::str::from_utf8(stored).map_err(|error| {
+            refused("the identity file", "it is not text")
+                .with_hint(FORMS)
+                .with_source(error)
+        })?;
         if text.trim_start().starts_with("-----BEGIN") {
             return read_ssh(text.trim_start(), ask);
         }

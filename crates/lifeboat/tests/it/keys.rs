@@ -118,10 +118,9 @@ fn nothing_but_a_passphrase() {
     let world = World::protected();
     let text = std::fs::read_to_string(world.path("lifeboat.yaml")).unwrap();
     let (start, end) = (text.find("keys:").unwrap(), text.find("stores:").unwrap());
-    let name = text[start..].lines().nth(1).unwrap().trim().trim_end_matches(':').to_owned();
     world.edit_config(
         &text[start..end],
-        &format!("keys:\n  {name}:\n    passphrase: {{ env: BACKUP_ENCRYPTION_KEY }}\n"),
+        "keys:\n  main:\n    passphrase: { env: BACKUP_ENCRYPTION_KEY }\n",
     );
     let with = |passphrase: &str, args: &[&str]| {
         let mut command = world.command();
