@@ -49,8 +49,8 @@ struct Table {
     from: String,
     /// An expression that is the row id, where there is one.
     row_id: Option<String>,
-    /// Whether each column is followed by its raw bytes: text of UTF-16 databases is not always valid.
-    raw: bool,
+    /// Where the database is UTF-16, each column is followed by its raw bytes: text of such databases is not always valid.
+    raw: Option<Utf16>,
     columns: usize,
 }
 
@@ -59,6 +59,13 @@ pub(super) struct Dump {
     items: VecDeque<Item>,
     last_row_id: Option<i64>,
     rows_done: u64,
+}
+
+/// Which byte of a unit comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Utf16 {
+    Little,
+    Big,
 }
 
 /// What `PRAGMA table_list` and `table_xinfo` say of a table.
@@ -137,12 +144,14 @@ impl Dump {
                 if column > 0 {
                     buffer.push(b',');
                 }
-                let at = 1 + if table.raw { 2 * column } else { column };
+                let at = 1 + if table.raw.is_some() { 2 * column } else { column };
                 let value = row.get_ref(at).map_err(failed)?;
-                let raw = if table.raw {
-                    row.get_ref(at + 1).map_err(failed)?.as_bytes().ok()
-                } else {
-                    None
+                let raw = match table.raw {
+                    Some(order) => {
+                        let bytes = row.get_ref(at + 1).map_err(failed)?.as_bytes().ok();
+                        bytes.map(|bytes| (order, bytes))
+                    }
+                    None => None,
                 };
                 literal(value, raw, path, buffer, out)?;
             }
@@ -177,7 +186,7 @@ pub fn dump_restored(path: &Path, to: &mut dyn std::io::Write) -> Result<()> {
 /// Writes a value as SQL. A large one is handed on in pieces; whether to stop is asked again at the end of its row.
 fn literal(
     value: ValueRef<'_>,
-    raw: Option<&[u8]>,
+    raw: Option<(Utf16, &[u8])>,
     path: &Path,
     buffer: &mut Vec<u8>,
     out: &mut dyn FnMut(&mut Vec<u8>) -> Result<Flow>,
@@ -191,11 +200,11 @@ fn literal(
             hex_pieces(bytes, path, buffer, out)?;
             buffer.push(b'\'');
         }
-        ValueRef::Text(bytes) => match plain(bytes, raw.is_some()) {
+        ValueRef::Text(bytes) => match plain(bytes, raw) {
             Some(text) => quoted(text, path, buffer, out)?,
             None => {
                 buffer.extend_from_slice(b"CAST(x'");
-                hex_pieces(raw.unwrap_or(bytes), path, buffer, out)?;
+                hex_pieces(raw.map_or(bytes, |(_, raw)| raw), path, buffer, out)?;
                 buffer.extend_from_slice(b"' AS TEXT)");
             }
         },
@@ -204,11 +213,18 @@ fn literal(
 }
 
 /// Text that may stand in quotes: valid, without NUL (where the loader would end it) and without carriage returns (which it drops).
-fn plain(bytes: &[u8], from_utf16: bool) -> Option<&str> {
+fn plain<'a>(bytes: &'a [u8], raw: Option<(Utf16, &[u8])>) -> Option<&'a str> {
     let text = std::str::from_utf8(bytes).ok()?;
-    // What was no valid UTF-16 arrives as a replacement character.
-    let doubtful = from_utf16 && (text.contains('\u{fffd}') || text.contains('\u{feff}'));
-    (!doubtful && !text.contains(['\0', '\r'])).then_some(text)
+    // SQLite makes UTF-8 of half a surrogate pair and of whatever follows it: only what turns back into the same bytes is that text.
+    let same = raw.is_none_or(|(order, raw)| {
+        let units = text.encode_utf16().flat_map(|unit| match order {
+            Utf16::Little => unit.to_le_bytes(),
+            Utf16::Big => unit.to_be_bytes(),
+        });
+        units.eq(raw.iter().copied())
+    });
+    // A loader takes a mark of the byte order for no part of the text.
+    (same && !text.contains(['\0', '\r', '\u{feff}'])).then_some(text)
 }
 
 fn fits(length: usize, path: &Path) -> Result<()> {
@@ -342,7 +358,11 @@ fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> {
 fn plan(connection: &Connection) -> rusqlite::Result<VecDeque<Item>> {
     let number = |pragma: &str| connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0));
     let encoding: String = connection.query_row("PRAGMA encoding", [], |row| row.get(0))?;
-    let utf16 = encoding != "UTF-8";
+    let utf16 = match encoding.as_str() {
+        "UTF-16le" => Some(Utf16::Little),
+        "UTF-16be" => Some(Utf16::Big),
+        _ => None,
+    };
     let mut items = VecDeque::new();
     items.push_back(Item::Text(format!(
         "-- A SQLite database as SQL text. Load it into a new file: sqlite3 NEW.db < THIS\n\
@@ -393,7 +413,12 @@ fn plan(connection: &Connection) -> rusqlite::Result<VecDeque<Item>> {
 }
 
 /// `sqlite_sequence` and `sqlite_stat1`, which nobody can create by name.
-fn internal(connection: &Connection, objects: &[Object], utf16: bool, items: &mut VecDeque<Item>) -> rusqlite::Result<()> {
+fn internal(
+    connection: &Connection,
+    objects: &[Object],
+    utf16: Option<Utf16>,
+    items: &mut VecDeque<Item>,
+) -> rusqlite::Result<()> {
     let there = |name: &str| objects.iter().any(|object| object.name == name);
     if there("sqlite_sequence") {
         let mut helper = "lifeboat_sequence".to_owned();
@@ -412,7 +437,7 @@ fn internal(connection: &Connection, objects: &[Object], utf16: bool, items: &mu
     Ok(())
 }
 
-fn rows_of(connection: &Connection, table: &str, utf16: bool) -> rusqlite::Result<Table> {
+fn rows_of(connection: &Connection, table: &str, utf16: Option<Utf16>) -> rusqlite::Result<Table> {
     let shape = shape(connection, table)?;
     let internal = table.starts_with("sqlite_");
     let mut written: Vec<String> = shape.columns.iter().map(|column| name(column)).collect();
@@ -425,7 +450,7 @@ fn rows_of(connection: &Connection, table: &str, utf16: bool) -> rusqlite::Resul
     let select: Vec<String> = written
         .iter()
         .map(|column| {
-            if utf16 {
+            if utf16.is_some() {
                 format!("{column}, CAST({column} AS BLOB)")
             } else {
                 column.clone()
