@@ -105,8 +105,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         full: request.full || damaged.is_some(),
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
-    let pages = capture.pages();
-    env.progress.step("back up", Some(pages.size_bytes()));
+    env.progress.step("back up", Some(capture.pages().size_bytes()));
     let file = capture.file();
     let meta = FileMeta {
         path: file.file_name.clone(),

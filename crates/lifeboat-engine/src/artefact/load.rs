@@ -115,7 +115,6 @@ fn first_word_is(statement: &str, word: &str) -> bool {
         .is_some_and(|line| line.get(..word.len()).is_some_and(|first| first.eq_ignore_ascii_case(word)))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape of an authorizer")]
 fn authorize(context: AuthContext<'_>) -> Authorization {
     match context.action {
         AuthAction::Attach { .. } | AuthAction::Detach { .. } => Authorization::Deny,

@@ -442,10 +442,10 @@ fn rows_of(connection: &Connection, table: &str, utf16: Option<Utf16>) -> rusqli
     let internal = table.starts_with("sqlite_");
     let mut written: Vec<String> = shape.columns.iter().map(|column| name(column)).collect();
     // Rows of internal tables have no name beyond their content.
-    if let Some(row_id) = shape.row_id.as_ref().filter(|_| !internal) {
-        if !shape.columns.iter().any(|column| name(column) == *row_id) {
-            written.insert(0, row_id.clone());
-        }
+    if let Some(row_id) = shape.row_id.as_ref().filter(|_| !internal)
+        && !shape.columns.iter().any(|column| name(column) == *row_id)
+    {
+        written.insert(0, row_id.clone());
     }
     let select: Vec<String> = written
         .iter()

@@ -90,7 +90,7 @@ impl Extract {
         if statement.parameter_count() > 0 {
             return Err(invalid("its query has parameters".to_owned()));
         }
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut buffer = Vec::new();
         for (index, column) in columns.iter().enumerate() {
             field(ValueRef::Text(column.as_bytes()), index, &mut buffer);
