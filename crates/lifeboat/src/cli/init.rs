@@ -15,13 +15,15 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::backup::Request;
 use lifeboat_ops::proof::{self, Level};
 use lifeboat_ops::{Protected, verify};
-use lifeboat_repo::{Identities, Instance, Repository};
+use lifeboat_repo::{ComponentName, Identities, Instance, Repository};
+use lifeboat_store::BlobStore;
 use lifeboat_store::fs::FsStore;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::args::Init;
 use super::context::Context;
+use super::open::OpenStore;
 use super::scratch::Scratch;
 use super::{Cx, ask, backup, key};
 use crate::config::{ComponentSettings, Initial, StorePlace, render_initial};
@@ -111,15 +113,24 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
 async fn make_stores(cx: &Cx, context: &Context) -> Result<()> {
     for component in context.select(&[])? {
         let Some(first) = component.stores.first() else { continue };
-        let StorePlace::Fs(folder) = &context.store(first)?.place else {
+        // Where backups were seen before, an empty place is a disk that is away, and not a new store.
+        let name = ComponentName::new(&component.name)?;
+        if proof::vanished(&context.settings.state_dir, &name, None).is_some() {
             continue;
+        }
+        let settings = context.store(first)?;
+        let (store, place) = match &settings.place {
+            StorePlace::Fs(folder) => (
+                Arc::new(FsStore::create(&folder.path).await?) as Arc<dyn BlobStore>,
+                folder.path.display().to_string(),
+            ),
+            // A bucket must be there: `lifeboat store setup` makes one.
+            _ => (OpenStore::open(settings).await?.store, format!("the store {first}")),
         };
-        let store: Arc<FsStore> = Arc::new(FsStore::create(&folder.path).await?);
-        match Repository::open(Arc::clone(&store) as _).await {
+        match Repository::open(Arc::clone(&store)).await {
             Err(error) if error.kind() == ErrorKind::NoRepository => {
                 Repository::init(&cx.env, store).await?;
-                cx.out
-                    .note(&format!("note: {} is a repository from now on", folder.path.display()));
+                cx.out.note(&format!("note: {place} is a repository from now on"));
             }
             other => drop(other?),
         }
