@@ -1,12 +1,15 @@
 //! `lifeboat store`: set a store up, look at its set-up, make its locks longer, move packs to a cold class.
 
+use std::sync::Arc;
+
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::doctor::{Check, Outcome};
 use lifeboat_ops::store::{self as verb, Cold, Wanted};
-use lifeboat_repo::{ComponentName, Listing};
+use lifeboat_repo::{ComponentName, Listing, Repository};
 use lifeboat_store::fs::FsStore;
 use lifeboat_store::s3admin::{Bucket, Lock, LockMode};
+use lifeboat_store::{Key, Put};
 use serde_json::{Value, json};
 
 use super::args::Store;
@@ -16,6 +19,9 @@ use super::outcomes::Outcomes;
 use super::{Cx, doctor};
 use crate::config::{ComponentSettings, MinFree, S3Place, StorePlace, StoreSettings};
 use crate::exit::Exit;
+
+/// A repository's `lifeboat.json` is far smaller.
+const DESCRIPTOR_LIMIT_BYTES: u64 = 1 << 16;
 
 pub(super) async fn run(cx: &Cx, command: Store) -> Result<Exit> {
     let context = Context::load(cx)?;
@@ -94,7 +100,7 @@ async fn set_up(cx: &Cx, context: &Context, names: &[String]) -> Result<Exit> {
     let mut outcomes = Outcomes::of_stores(stores.len());
     for store in stores {
         let done = async {
-            let done = match &store.place {
+            let mut done = match &store.place {
                 StorePlace::Fs(fs) if fs.path.is_dir() => Vec::new(),
                 StorePlace::Fs(fs) => {
                     FsStore::create(&fs.path).await?;
@@ -103,6 +109,7 @@ async fn set_up(cx: &Cx, context: &Context, names: &[String]) -> Result<Exit> {
                 StorePlace::S3(s3) => verb::set_up_bucket(&bucket(s3).await?, &wanted(s3)).await?,
                 StorePlace::Gcs(_) | StorePlace::Azure(_) => return Err(by_hand(store)),
             };
+            done.extend(repository(cx, context, store).await?);
             Ok((done, look(store).await?))
         };
         match done.await {
@@ -111,6 +118,43 @@ async fn set_up(cx: &Cx, context: &Context, names: &[String]) -> Result<Exit> {
         }
     }
     outcomes.finish(cx, "store-setup")
+}
+
+/// Makes the repository in a store that holds none: the one that the other stores hold, or a new one where all of them answer that they hold
+/// none. While one of them is away nobody knows, and two stores with different repositories would never fit together again.
+async fn repository(cx: &Cx, context: &Context, store: &StoreSettings) -> Result<Option<String>> {
+    let (opened, _) = context.open_store(&store.name).await?;
+    match Repository::open(Arc::clone(&opened)).await {
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NoRepository => {}
+        Err(error) => return Err(error),
+    }
+    for other in context.settings.stores.values().filter(|other| other.name != store.name) {
+        let there = async { Repository::open(context.open_store(&other.name).await?.0).await };
+        match there.await {
+            Ok(there) => {
+                let descriptor = Key::new("lifeboat.json")?;
+                let same = there.store().get(&descriptor, DESCRIPTOR_LIMIT_BYTES).await?;
+                match opened.put(&descriptor, same).await? {
+                    Put::Created | Put::AlreadyThere => {}
+                }
+                return Ok(Some(format!(
+                    "made the repository {} here, as it is in {}",
+                    there.id(),
+                    other.name
+                )));
+            }
+            Err(error) if error.kind() == ErrorKind::NoRepository => {}
+            Err(error) => {
+                return Err(error.with_hint(format!(
+                    "the store {} may hold the repository that belongs here: bring it back, or take it out of the configuration, then run this again",
+                    other.name
+                )));
+            }
+        }
+    }
+    let made = Repository::init(&cx.env, opened).await?;
+    Ok(Some(format!("made the repository {}", made.id())))
 }
 
 fn by_hand(store: &StoreSettings) -> Error {
