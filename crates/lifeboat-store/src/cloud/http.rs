@@ -53,6 +53,12 @@ impl Connector {
         Ok(Self { tls })
     }
 
+    /// The same client for the calls that `object_store` does not know.
+    pub(super) fn plain(&self) -> Result<reqwest::Client> {
+        self.client(CONNECT)
+            .map_err(|error| Error::new(ErrorKind::Failed, "prepare", "HTTP", error.to_string()).with_source(error))
+    }
+
     fn client(&self, connect: Duration) -> reqwest::Result<reqwest::Client> {
         reqwest::Client::builder()
             .tls_backend_preconfigured(self.tls.clone())

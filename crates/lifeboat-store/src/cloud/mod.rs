@@ -21,6 +21,7 @@ use std::sync::Arc;
 use lifeboat_io::compute;
 use lifeboat_model::Result;
 use object_store::ObjectStore;
+use object_store::aws::AwsCredentialProvider;
 
 pub use settings::{AzureSettings, CloudSettings, GcsSettings, S3Credentials, S3Settings, Secret, StorageClass};
 pub use store::CloudStore;
@@ -38,6 +39,15 @@ pub fn patience() -> Policy {
         longest_pause: std::time::Duration::from_secs(10),
         ..Policy::default()
     }
+}
+
+/// What the calls of a bucket's owner share with the store: connections, credentials by the same chain, and the region.
+pub(crate) fn owner(settings: &S3Settings) -> Result<(reqwest::Client, AwsCredentialProvider, String)> {
+    let connector = Connector::new()?;
+    let variables = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let region = build::s3_login(settings, &variables)?.region;
+    let inner = build::s3(settings, &connector, &settings.bucket, &variables)?;
+    Ok((connector.plain()?, Arc::clone(inner.credentials()), region))
 }
 
 /// Opens a store in a cloud. Nothing is asked of the service yet: the first operation says what is wrong with it.

@@ -17,7 +17,7 @@ use reqwest::Method;
 pub use client::Place;
 pub use files::{FileState, Restoring, Stored, Version};
 
-use crate::cloud::{S3Settings, Secret};
+use crate::cloud::S3Settings;
 use client::{Answer, Ask, Client, Refusal};
 
 /// An HTTP client with TLS by rustls and the roots of the system.
@@ -119,38 +119,14 @@ impl Bucket {
         })
     }
 
-    /// The bucket of a store: its own credentials, or those of the environment or of the machine's role.
+    /// The bucket of a store, with the credentials and the region that the store itself would use.
     pub fn open(settings: &S3Settings) -> Result<Self> {
-        let http = plain_http()?;
-        let chain = ["AWS_REGION", "AWS_DEFAULT_REGION"];
-        let region = settings.region.clone();
-        let region = region.or_else(|| chain.iter().find_map(|name| std::env::var(name).ok()));
+        let (http, credentials, region) = crate::cloud::owner(settings)?;
         let place = Place {
             endpoint: settings.endpoint.clone(),
-            region: region.unwrap_or_else(|| "us-east-1".to_owned()),
+            region,
             bucket: settings.bucket.clone(),
             path_style: settings.path_style,
-        };
-        let credentials = match &settings.credentials {
-            Some(keys) => {
-                let token = keys.session_token.as_ref().map(Secret::expose);
-                Self::fixed_credentials(&keys.access_key, keys.secret_key.expose(), token)
-            }
-            None => {
-                let builder = object_store::aws::AmazonS3Builder::from_env()
-                    .with_bucket_name(&place.bucket)
-                    .with_region(&place.region);
-                let found = builder.build().map_err(|error| {
-                    Error::new(
-                        ErrorKind::ConfigInvalid,
-                        "find credentials for",
-                        &place.bucket,
-                        "the environment says nothing usable",
-                    )
-                    .with_source(error)
-                })?;
-                std::sync::Arc::clone(found.credentials())
-            }
         };
         let prefix = settings.prefix.as_ref().map_or("", crate::Key::as_str);
         Self::new(place, prefix, http, credentials)
