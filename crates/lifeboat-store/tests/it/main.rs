@@ -9,6 +9,7 @@
 )]
 
 mod child;
+mod cloud_moto;
 mod cloud_s3;
 mod conformance;
 mod fs_disk;
