@@ -560,6 +560,7 @@ class Entry:
     ranges: List[Tuple[int, int]]
     mode: Optional[int]
     modified: Optional[str]
+    kind: str = "stream"
 
     @staticmethod
     def parse(line: bytes) -> "Entry":
@@ -573,7 +574,7 @@ class Entry:
             raise Damaged(f"the file table has the forbidden path {path!r}")
         page_size = whole(value.get("page_size"), f"{path}: page_size")
         kind = value.get("type")
-        if kind not in ("pages", "stream") or (kind == "stream") != (page_size == 0):
+        if kind not in ("pages", "stream", "segment", "tree") or (kind != "pages") != (page_size == 0):
             raise Damaged(f"{path}: type {kind!r} with page size {page_size}")
         if page_size and (page_size & (page_size - 1) or not 512 <= page_size <= 65536):
             raise Damaged(f"{path}: page size {page_size}")
@@ -586,7 +587,89 @@ class Entry:
             raise Damaged(f"{path}: its ranges do not fit its size")
         mode, modified = value.get("mode"), value.get("modified_at")
         root = unhex(value.get("root"), 32, f"{path}: root")
-        return Entry(path, page_size, size, root, pairs, mode if isinstance(mode, int) else None, modified)
+        return Entry(path, page_size, size, root, pairs, mode if isinstance(mode, int) else None, modified, kind)
+
+
+def tree_name(value: Dict[str, Any], field: str, what: str) -> bytes:
+    """A name of a tree: text, or its exact bytes where there are any (8.5)."""
+    raw, text = value.get("raw_" + field), value.get(field)
+    try:
+        data = text.encode() if raw is None and isinstance(text, str) else base64.b64decode(raw, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise Damaged(f"{what} has no sound {field}") from None
+    if not data or b"\0" in data:
+        raise Damaged(f"{what} has no sound {field}")
+    return data
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A line of a tree (8.5)."""
+
+    path: bytes
+    kind: str
+    mode: int
+    owner: Tuple[int, int]
+    mtime_ns: int
+    xattrs: List[Tuple[str, bytes]]
+    size: int
+    data: List[Tuple[int, int]]  # what is not a hole
+    at: Optional[Tuple[str, int]]
+    hash: bytes
+    target: bytes  # of links
+    device: Tuple[int, int]
+
+    @property
+    def stored(self) -> int:
+        """How many bytes of it are stored."""
+        return sum(length for _, length in self.data)
+
+    @staticmethod
+    def parse(line: bytes) -> "Leaf":
+        """Read a line; whatever could lead outside the destination is damage."""
+        value = parse_json(line, "a line of the tree")
+        path = tree_name(value, "path", "a line of the tree")
+        what = repr(path)
+        if any(part in (b"", b".", b"..") for part in path.split(b"/")):
+            raise Damaged(f"the tree has the forbidden path {what}")
+        kind = value.get("type")
+        if kind not in ("dir", "file", "symlink", "hardlink", "fifo", "socket", "char", "block"):
+            raise Damaged(f"{what} has the unknown type {kind!r}")
+        mtime, size, at, ranges = value.get("mtime"), 0, None, []
+        target, digest, device = b"", b"", (0, 0)
+        if not isinstance(mtime, list) or len(mtime) != 2 or not all(isinstance(n, int) for n in mtime):
+            raise Damaged(f"{what} has no time")
+        if kind == "file":
+            size = whole(value.get("size"), f"{what}: size")
+            digest = unhex(value.get("hash"), 32, f"{what}: hash")
+            ranges = [(0, size)] if size else []
+            if value.get("data") is not None:
+                ranges = [(whole(a, what), whole(b, what)) for a, b in value["data"]]
+            end = -1
+            for offset, length in ranges:
+                if offset <= end or length == 0 or offset + length > size:
+                    raise Damaged(f"{what} has impossible holes")
+                end = offset + length
+            if ranges:
+                place = value.get("at")
+                if not isinstance(place, list) or len(place) != 2 or not isinstance(place[0], str):
+                    raise Damaged(f"{what} has content and no place for it")
+                at = (place[0], whole(place[1], f"{what}: at"))
+        elif kind == "symlink":
+            target = tree_name(value, "target", what)
+        elif kind == "hardlink":
+            target = tree_name(value, "to", what)
+            if any(part in (b"", b".", b"..") for part in target.split(b"/")):
+                raise Damaged(f"{what} is a hard link that leads out")
+        elif kind in ("char", "block"):
+            pair = value.get("device")
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise Damaged(f"{what} has no device")
+            device = (whole(pair[0], what), whole(pair[1], what))
+        xattrs = [(name, base64.b64decode(data)) for name, data in value.get("xattrs", [])]
+        owner = (whole(value.get("uid"), f"{what}: uid"), whole(value.get("gid"), f"{what}: gid"))
+        mode = whole(value.get("mode"), f"{what}: mode") & 0o7777
+        return Leaf(path, kind, mode, owner, mtime[0] * 10**9 + mtime[1], xattrs, size, ranges, at, digest, target, device)
 
 
 class Reader:
@@ -594,6 +677,7 @@ class Reader:
 
     def __init__(self, backup: Backup, identity: Optional[str]) -> None:
         self.backup, self.keyring = backup, Keyring(backup, identity)
+        self.tree: Optional[Entry] = None
         id_key = self.keyring.open(backup.sessions[0])["id_key"]
         derived = {n: kdf(f"lifeboat 2026 v1 {n} key", id_key) for n in ("page", "extent", "chunk", "group", "root")}
         self.page_key, self.extent_key, self.chunk_key = derived["page"], derived["extent"], derived["chunk"]
@@ -766,6 +850,35 @@ class Reader:
         if done != entry.size or root.digest() != entry.root:
             raise Damaged(f"{entry.path}: size or root is not what the file table says")
 
+    def leaves(self) -> Iterator[Leaf]:
+        """The lines of the tree, in order, each in a folder that stands before it (8.5)."""
+        assert self.tree is not None
+        rest, first, last, folders = b"", True, b"", {b""}
+        files, size = 0, 0
+        for _, data in self.pieces(self.tree):
+            *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > MAX_LINE:
+                raise Damaged("the tree has a line without an end")
+            for line in lines:
+                if first:
+                    if parse_json(line, "the first line of the tree").get("tree") != 1:
+                        raise Damaged("the tree is of another version: a newer reader is needed")
+                    first = False
+                    continue
+                leaf = Leaf.parse(line)
+                key = leaf.path.replace(b"/", b"\0")
+                if key <= last or leaf.path.rpartition(b"/")[0] not in folders:
+                    raise Damaged(f"the tree has {leaf.path!r} out of order")
+                last = key
+                if leaf.kind == "dir":
+                    folders.add(leaf.path)
+                files += leaf.kind in ("file", "hardlink")
+                size += leaf.stored
+                yield leaf
+        header = self.backup.header
+        if rest or first or (files, size) != (header.get("files"), header.get("size_bytes")):
+            raise Damaged(f"the tree has {files} files with {size} bytes, which is not what the header says")
+
     def entries(self) -> Iterator[Entry]:
         """The lines of the file table, one by one."""
         rest, done, files, size = b"", 0, 0, 0
@@ -777,12 +890,15 @@ class Reader:
                 raise Damaged("the file table has a line without an end")
             for entry in (Entry.parse(line) for line in lines if line):
                 files, size = files + 1, size + entry.size
+                self.tree = entry if entry.kind == "tree" else self.tree
                 yield entry
         if rest:  # the page does not say whether the last line ends with a line feed
             entry = Entry.parse(rest)
             files, size = files + 1, size + entry.size
             yield entry
         header = self.backup.header
+        if self.tree is not None:  # 8.1: there, the tree is what counts
+            files, size = header.get("files", 0), header.get("size_bytes", 0)
         if done != self.table_size or (files, size) != (header.get("files"), header.get("size_bytes")):
             raise Damaged(f"the file table has {files} files with {size} bytes, which is not what header and manifest say")
 
@@ -984,9 +1100,12 @@ def restore(repository: Repository, component: str, wanted: str, identity: Optio
     to.mkdir(parents=True, exist_ok=True)
     to = to.resolve()
     for entry in reader.entries():
-        refuse_existing(to, entry.path)
+        if entry.kind in ("pages", "stream"):
+            refuse_existing(to, entry.path)
     staging = Path(tempfile.mkdtemp(prefix=".recover-", suffix=".part", dir=to))
     try:
+        if reader.tree is not None:
+            return restore_tree(reader, staging, to)
         pages: List[str] = []
         files, size = 0, 0
         for entry in reader.entries():
@@ -1007,6 +1126,128 @@ def restore(repository: Repository, component: str, wanted: str, identity: Optio
         reader.close()
     warn(f"done: {files} files, {size} bytes, every id and root compared")
     return 0
+
+
+def restore_tree(reader: Reader, staging: Path, to: Path) -> int:
+    """Write the files of a tree: folders, content, hashes compared, links last, then times; published name by name at the top."""
+    wanted: Dict[str, List[Leaf]] = {}
+    base, top, links, folders = os.fsencode(staging), [], [], []
+    done, size = 0, 0
+    for leaf in reader.leaves():
+        path = os.path.join(base, leaf.path)
+        if b"/" not in leaf.path:
+            top.append(leaf.path)
+            if os.path.lexists(os.path.join(os.fsencode(to), leaf.path)):
+                raise Usage(f"{to}/{os.fsdecode(leaf.path)} exists already and is never overwritten; choose an empty folder for --to")
+        if leaf.kind == "dir":
+            os.mkdir(path, 0o700)
+            folders.append(leaf)
+        elif leaf.kind == "file":
+            with open(path, "xb") as file:
+                file.truncate(leaf.size)
+            done, size = done + 1, size + leaf.stored
+            if leaf.at:
+                wanted.setdefault(leaf.at[0], []).append(leaf)
+            elif leaf.hash != b3(b""):
+                raise Damaged(f"{leaf.path!r} is empty, and its hash is not")
+        else:
+            links.append(leaf)
+    for entry in reader.entries():
+        if entry.kind == "segment" and entry.path in wanted:
+            fill(reader, entry, sorted(wanted.pop(entry.path), key=lambda leaf: leaf.at or ("", 0)), base)
+    if wanted:
+        raise Damaged(f"the file table lacks segments that the tree names: {sorted(wanted)}")
+    for leaf in reader.leaves():
+        if leaf.kind == "file":
+            check_leaf(leaf, os.path.join(base, leaf.path))
+            dress_leaf(leaf, os.path.join(base, leaf.path))
+    done += make_links(links, base)
+    for leaf in reversed(folders):
+        dress_leaf(leaf, os.path.join(base, leaf.path))
+    for name in top:
+        target = os.path.join(os.fsencode(to), name)
+        if os.path.lexists(target):
+            raise Usage(f"{os.fsdecode(target)} appeared meanwhile and is never overwritten")
+        os.rename(os.path.join(base, name), target)
+        print(os.fsdecode(target))
+    sync_folder(to)
+    warn(f"done: {done} files, {size} bytes, every id, root and hash compared")
+    return 0
+
+
+def fill(reader: Reader, entry: Entry, leaves: List[Leaf], base: bytes) -> None:
+    """Distribute a segment to its files; the part of a file before the current piece is written already."""
+    at, waiting = 0, leaves
+    for _, data in reader.pieces(entry):
+        end, later = at + len(data), []
+        for index, leaf in enumerate(waiting):
+            begin = leaf.at[1] if leaf.at else 0
+            if begin >= end:
+                later.extend(waiting[index:])
+                break
+            with open(os.path.join(base, leaf.path), "r+b") as file:
+                stored = begin
+                for offset, length in leaf.data:
+                    first, last = max(stored, at), min(stored + length, end)
+                    if first < last:
+                        file.seek(offset + first - stored)
+                        file.write(data[first - at : last - at])
+                    stored += length
+            if begin + leaf.stored > end:
+                later.append(leaf)
+        at, waiting = end, later
+    if waiting:
+        raise Damaged(f"{entry.path} is shorter than the tree says")
+
+
+def check_leaf(leaf: Leaf, path: bytes) -> None:
+    """Read a file back and compare it (INV-12)."""
+    hasher = blake3()
+    with open(path, "rb") as file:
+        for offset, length in leaf.data:
+            file.seek(offset)
+            left = length
+            while left:
+                data = file.read(min(left, 1 << 20))
+                if not data:
+                    break
+                hasher.update(data)
+                left -= len(data)
+        os.fsync(file.fileno())
+    if hasher.digest() != leaf.hash:
+        raise Damaged(f"{leaf.path!r} is not what was captured")
+
+
+def dress_leaf(leaf: Leaf, path: bytes) -> None:
+    """Attributes, permissions, time. Owners are not set, and with them set-user-id bits: on another machine the numbers mean other people."""
+    for name, data in leaf.xattrs:
+        try:
+            os.setxattr(path, name, data)
+        except OSError as error:
+            warn(f"{leaf.path!r}: attribute {name} not set: {error}")
+    os.chmod(path, leaf.mode & 0o1777)
+    os.utime(path, ns=(leaf.mtime_ns, leaf.mtime_ns))
+
+
+def make_links(links: List[Leaf], base: bytes) -> int:
+    """Hard links and pipes first, symbolic links last: nothing is ever written through one. Returns the number of hard links."""
+    hard = 0
+    for leaf in sorted(links, key=lambda leaf: leaf.kind == "symlink"):
+        path = os.path.join(base, leaf.path)
+        if leaf.kind == "hardlink":
+            os.link(os.path.join(base, leaf.target), path, follow_symlinks=False)
+            hard += 1
+        elif leaf.kind == "symlink":
+            if leaf.target.startswith(b"/") or b".." in leaf.target.split(b"/"):
+                warn(f"{leaf.path!r} is a link to {leaf.target!r}: look where it leads before you use it")
+            os.symlink(leaf.target, path)
+            os.utime(path, ns=(leaf.mtime_ns, leaf.mtime_ns), follow_symlinks=False)
+        elif leaf.kind == "fifo":
+            os.mkfifo(path)
+            dress_leaf(leaf, path)
+        else:
+            warn(f"{leaf.path!r} was not made: it is a {leaf.kind}")
+    return hard
 
 
 def check_sqlite(reader: Reader, staging: Path, pages: List[str]) -> None:
@@ -1111,6 +1352,8 @@ def check_backup(reader: Reader) -> int:
             files += 1
             for _ in reader.pieces(entry):
                 pass
+        if reader.tree is not None:
+            files = sum(1 for _ in reader.leaves())
         spare = sorted(set(reader.backup.packs) - reader.reached)
         if spare:
             warn(f"{reader.backup.name}: the closure names packs that nothing reaches: {spare}")

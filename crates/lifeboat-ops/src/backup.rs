@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_engine::{files as tree, sqlite};
-use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::{Backup, BackupPlan, FileMeta, Instance, Stats, Writer};
+use lifeboat_repo::{Backup, BackupPlan, Instance, Stats, Writer};
+
+mod pki;
+mod source;
 
 use crate::proof;
 use crate::protected::Protected;
+use source::Opened;
 
 /// What a person asks for.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +39,15 @@ pub enum Facts {
 }
 
 impl Facts {
+    /// As a backup keeps them.
+    pub(crate) fn as_json(&self) -> Result<serde_json::Value> {
+        let json = match self {
+            Self::Sqlite(facts) => serde_json::to_value(facts),
+            Self::Files(facts) => serde_json::to_value(facts),
+        };
+        json.map_err(|error| Error::new(ErrorKind::Bug, "encode", "the facts of a backup", error.to_string()))
+    }
+
     /// The facts of a database, where it is one.
     #[must_use]
     pub fn sqlite(&self) -> Option<&sqlite::Facts> {
@@ -79,21 +91,12 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
     let repository = protected.repository().await?;
     let damage = proof::damage(&protected.state_dir, &protected.component);
     let damaged = damage.iter().find(|damage| !damage.renewed);
-    let options = protected.source.capture_options().ok_or_else(|| {
-        Error::new(
-            ErrorKind::Refused,
-            "back up",
-            &protected.component,
-            "backing up files is not finished in this version",
-        )
-    })?;
-    let clock = Arc::clone(&env.clock);
-    let capture = compute::run("begin a capture", move || sqlite::begin(&options, clock)).await?;
+    let opened = Opened::open(env, protected).await?;
     let plan = BackupPlan {
         component: protected.component.clone(),
         kind: protected.source.kind().to_owned(),
         method: "physical".to_owned(),
-        source: capture.identity(),
+        source: opened.identity(),
         instance,
         encryption: protected.encryption.clone(),
         trust: protected.trust.clone(),
@@ -105,27 +108,9 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         full: request.full || damaged.is_some(),
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
-    env.progress.step("back up", Some(capture.pages().size_bytes()));
-    let file = capture.file();
-    let meta = FileMeta {
-        path: file.file_name.clone(),
-        mode: file.mode,
-        uid: file.uid,
-        gid: file.gid,
-        modified_us: file.modified_us,
-    };
-    let moment_us = capture.moment_us();
-    let put = put_all(&mut writer, meta, &capture).await;
-    let captured = compute::run("finish a capture", move || capture.finish()).await;
-    let captured = match (put, captured) {
-        (Ok(_), captured) => captured?,
-        // The pages stopped coming because the capture failed: its own words say why.
-        (Err(_), Err(cause)) if cause.kind() != ErrorKind::Interrupted => return Err(cause),
-        (Err(put), _) => return Err(put),
-    };
-    let facts = serde_json::to_value(&captured.facts)
-        .map_err(|error| Error::new(ErrorKind::Bug, "encode", "the facts of a database", error.to_string()))?;
-    let committed = writer.commit(moment_us, facts).await?;
+    let stored = opened.store(env, &mut writer).await?;
+    let facts = stored.facts.as_json()?;
+    let committed = writer.commit(stored.moment_us, facts).await?;
     env.progress.finish();
     let mut notes = committed.notes;
     if let Some(damaged) = damaged {
@@ -135,30 +120,16 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         ));
         proof::record_renewal(&protected.state_dir, &protected.component)?;
     }
-    notes.extend(captured.warnings);
+    notes.extend(stored.warnings);
     notes.extend(remember_newest(protected, &committed.backup));
     Ok(Report {
         backup: committed.backup,
         stats: committed.stats,
-        facts: Facts::Sqlite(captured.facts),
+        facts: stored.facts,
         took: env.clock.monotonic().saturating_sub(began),
-        stall: captured.stall,
+        stall: stored.stall,
         notes,
     })
-}
-
-/// The pages, and what the capture gives beside them: SQL text and extracts.
-async fn put_all(writer: &mut Writer, meta: FileMeta, capture: &sqlite::Capture) -> Result<()> {
-    writer.put_pages(meta.clone(), capture.pages()).await?;
-    for beside in capture.beside() {
-        let meta = FileMeta {
-            path: beside.name.clone(),
-            modified_us: capture.moment_us(),
-            ..meta.clone()
-        };
-        writer.put_stream(meta, beside.reader()).await?;
-    }
-    Ok(())
 }
 
 /// The backup stands: that its number cannot be written down is worth a word, not a failure.

@@ -79,6 +79,27 @@ pub async fn sql(
     Ok(meta.len())
 }
 
+/// Restores files into `scratch`, checks them, and writes them as a tar archive to the new file `to`. Returns its bytes.
+pub async fn tar(
+    env: &Env,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    scratch: PathBuf,
+    to: &Path,
+) -> Result<u64> {
+    refuse_taken(to)?;
+    durable::create_folder(&scratch)?;
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    durable::create_folder(&durable::parent_of(to))?;
+    let part = durable::temporary_beside(to)?;
+    let written = restore::archive(env, &reader, &scratch, backup, create(&part)?).await;
+    finish(written, part, to).await?;
+    env.progress.finish();
+    let meta = to.metadata().map_err(|error| Error::io("look at", to.display(), error))?;
+    Ok(meta.len())
+}
+
 async fn finish(written: Result<()>, part: PathBuf, to: &Path) -> Result<()> {
     let to = to.to_path_buf();
     compute::run("publish", move || match written {

@@ -5,10 +5,14 @@
 //! back by the next one ([`quarantine`]).
 
 pub mod artefact;
+mod files;
 pub mod promote;
 pub mod quarantine;
 pub mod record;
 mod staging;
+mod tar;
+mod tree;
+pub mod tree_place;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +31,9 @@ use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
 use crate::verify;
 use crate::words::counted;
+pub(crate) use files::{archive, is_files, prove};
 use staging::Staging;
+pub use tree::Selection;
 
 /// The steps, in order; the same words in progress, plans and tests.
 pub const STEPS: [&str; 6] = ["preflight", "fetch", "check", "quarantine", "publish", "fresh backup"];
@@ -93,6 +99,12 @@ pub struct Findings {
     pub rows: u64,
     /// Tables counted.
     pub tables: u64,
+    /// Files restored and compared, where it is files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that were kept as structure, and the keys in them that need values.
+    pub missing_values: Vec<(String, Vec<String>)>,
 }
 
 impl From<sqlite::Inspection> for Findings {
@@ -104,6 +116,7 @@ impl From<sqlite::Inspection> for Findings {
             foreign_keys: inspection.foreign_keys,
             unchecked: inspection.unchecked,
             differences: inspection.differences,
+            ..Self::default()
         }
     }
 }
@@ -115,6 +128,11 @@ impl Findings {
         let source = |line: &String| format!("{line}; it was so in the source, too");
         let mut notes: Vec<String> = self.integrity.iter().chain(&self.foreign_keys).map(source).collect();
         notes.extend(self.unchecked.iter().cloned());
+        notes.extend(
+            self.missing_values
+                .iter()
+                .map(|(path, keys)| format!("{path} was kept without its values: it needs them for {}", keys.join(", "))),
+        );
         notes
     }
 }
@@ -182,18 +200,25 @@ fn remember(env: &Env, protected: &Protected, backup: &Backup, error: &Error) {
     drop(verify::remember_damage(env, protected, backup, error));
 }
 
-async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, destination: Destination) -> Result<Plan> {
-    let read = reader.plan(database(reader)?).await?;
-    let (destination, notes) = settle_destination(destination)?;
-    let free_bytes = preflight(&destination, read.size_bytes)?;
-    let past: Vec<Run> = proof::load(&protected.state_dir, &protected.component)
+/// How long restores took here before.
+fn past_runs(protected: &Protected) -> Vec<Run> {
+    proof::load(&protected.state_dir, &protected.component)
         .iter()
         .filter(|proof| proof.level == Level::Restore && proof.took_s.is_finite() && proof.took_s > 0.0)
         .map(|proof| Run {
             bytes: proof.bytes,
             elapsed: Duration::from_secs_f64(proof.took_s),
         })
-        .collect();
+        .collect()
+}
+
+async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, destination: Destination) -> Result<Plan> {
+    if files::is_files(reader) {
+        return files::plan(protected, reader, backup, destination).await;
+    }
+    let read = reader.plan(database(reader)?).await?;
+    let (destination, notes) = settle_destination(destination)?;
+    let free_bytes = preflight(&destination, read.size_bytes)?;
     let path = destination.path().display();
     let mut steps = vec![
         format!(
@@ -214,7 +239,7 @@ async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, dest
     if matches!(destination, Destination::InPlace { .. }) {
         steps.push("fresh backup: so that the restored state is protected at once".to_owned());
     }
-    let estimate = estimate(read.size_bytes, &past);
+    let estimate = estimate(read.size_bytes, &past_runs(protected));
     Ok(Plan {
         backup: backup.clone(),
         destination,
@@ -264,10 +289,14 @@ pub async fn run(
 ) -> Result<Report> {
     let began = env.clock.monotonic();
     let id = draw_id(env)?;
-    if let Destination::InPlace { path } = &destination {
+    if let (Destination::InPlace { path }, Some(_)) = (&destination, protected.source.database()) {
         quarantine::settle_interrupted(path)?;
     }
     let reader = Reader::open(env, repository, backup, identities).await?;
+    if files::is_files(&reader) {
+        let restored = files::run(env, protected, backup, &reader, destination, &Selection::default()).await;
+        return restored.inspect_err(|error| remember(env, protected, backup, error));
+    }
     let Plan {
         destination,
         notes: before,
@@ -337,6 +366,26 @@ fn remember_place(env: &Env, protected: &Protected, backup: &Backup, id: &str, p
         .and_then(|put| record::remember(&protected.state_dir, &put))
         .err()
         .map(|error| format!("it could not be recorded where the copy is: {error}"))
+}
+
+/// Restores what `selection` names of a backup of files.
+///
+/// # Errors
+/// `Usage` when the backup holds no files; the others as [`run`].
+pub async fn run_selected(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    destination: Destination,
+    selection: &Selection,
+) -> Result<Report> {
+    let restored = async {
+        let reader = files::open(env, repository, backup, identities).await?;
+        files::run(env, protected, backup, &reader, destination, selection).await
+    };
+    restored.await.inspect_err(|error| remember(env, protected, backup, error))
 }
 
 /// Gives the checked file its name, in place with the journal of [`quarantine`]. Returns the undo folder, where there is one.

@@ -11,7 +11,7 @@ use lifeboat_repo::{Backup, Identities, Reader};
 
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
-use crate::restore::quarantine;
+use crate::restore::{quarantine, tree_place};
 use crate::store::Thaw;
 
 /// How a component stands.
@@ -133,6 +133,22 @@ impl Status {
 }
 
 async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<()> {
+    if let Some(files) = protected.source.files() {
+        for (_, record) in tree_place::records(&files.root)? {
+            if record.is_interrupted() {
+                status.worsen(
+                    Standing::AtRisk,
+                    format!(
+                        "restore {} was interrupted in the middle: run it again, or `lifeboat restore undo {}`",
+                        record.id, record.id
+                    ),
+                );
+            }
+            if record.can_undo() || record.is_interrupted() {
+                status.undo.push((record.id.clone(), record.is_interrupted()));
+            }
+        }
+    }
     for (_, record) in quarantine::records(protected.source.path())? {
         if record.is_interrupted() {
             status.worsen(

@@ -171,9 +171,14 @@ async fn restore_to_scratch(
         path: scratch.join("database"),
         keep_owner: false,
     };
-    let restored = restore::fetch_and_check(env, &reader, &destination, "verify", false).await;
+    let restored = if restore::is_files(&reader) {
+        restore::prove(env, &reader, &scratch).await
+    } else {
+        let staged = restore::fetch_and_check(env, &reader, &destination, "verify", false).await;
+        staged.map(|staged| staged.findings)
+    };
     durable::remove_folder(&scratch)?;
-    restored.map(|staged| staged.findings).map_err(|error| {
+    restored.map_err(|error| {
         if error.kind() == ErrorKind::Corrupt {
             error.with_hint(format!(
                 "{} cannot be trusted: `lifeboat list {}` shows the others, `lifeboat backup` makes a new one",

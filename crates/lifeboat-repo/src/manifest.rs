@@ -30,11 +30,25 @@ pub struct FileMeta {
     pub modified_us: i64,
 }
 
+/// What a line of the file table stands for (format 8.4, 8.5).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// A file that is restored under its path.
+    #[default]
+    File,
+    /// Content of many files, joined.
+    Segment,
+    /// The list of the files whose content lies in segments.
+    Tree,
+}
+
 /// A file as a backup holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileRecord {
     /// What the engine said.
     pub meta: FileMeta,
+    /// What it stands for.
+    pub role: Role,
     /// Bytes of a page; 0 for a stream.
     pub page_size: u32,
     /// Bytes it restores to.
@@ -73,7 +87,7 @@ pub(crate) fn encode_table(files: &[FileRecord]) -> Result<Vec<u8>> {
     for file in files {
         let json = FileJson {
             path: file.meta.path.clone(),
-            kind: if file.page_size == 0 { "stream" } else { "pages" }.to_owned(),
+            kind: type_word(file).to_owned(),
             page_size: file.page_size,
             size_bytes: file.size_bytes,
             root: hex::encode(file.root),
@@ -88,6 +102,15 @@ pub(crate) fn encode_table(files: &[FileRecord]) -> Result<Vec<u8>> {
         bytes.push(b'\n');
     }
     Ok(bytes)
+}
+
+fn type_word(file: &FileRecord) -> &'static str {
+    match file.role {
+        Role::Segment => "segment",
+        Role::Tree => "tree",
+        Role::File if file.page_size == 0 => "stream",
+        Role::File => "pages",
+    }
 }
 
 /// Reads a file table; a path that could climb out of the destination is refused.
@@ -128,14 +151,13 @@ fn decode_line(line: &[u8]) -> Result<FileRecord> {
     let json: FileJson =
         serde_json::from_slice(line).map_err(|error| damaged("a line does not parse".into()).with_source(error))?;
     check_path(&json.path)?;
-    let pages = match (json.kind.as_str(), json.page_size) {
-        ("stream", 0) => true,
-        ("pages", size) => (512..=65536).contains(&size) && size.is_power_of_two(),
-        _ => false,
+    let role = match (json.kind.as_str(), json.page_size) {
+        ("segment", 0) => Role::Segment,
+        ("tree", 0) => Role::Tree,
+        ("stream", 0) => Role::File,
+        ("pages", size) if (512..=65536).contains(&size) && size.is_power_of_two() => Role::File,
+        _ => return Err(damaged(format!("{:?} has an impossible type or page size", json.path))),
     };
-    if !pages {
-        return Err(damaged(format!("{:?} has an impossible type or page size", json.path)));
-    }
     if !check_ranges(&json) {
         return Err(damaged(format!("{:?} has impossible rows", json.path)));
     }
@@ -147,6 +169,7 @@ fn decode_line(line: &[u8]) -> Result<FileRecord> {
             gid: json.gid,
             modified_us: parse_utc(&json.modified_at)?,
         },
+        role,
         page_size: json.page_size,
         size_bytes: json.size_bytes,
         root: hex_array(&json.root, "a root")?,

@@ -7,6 +7,7 @@
 //! pending.json         the same, written before the backup file is put
 //! gen-N/rows           the row space          gen-N/hashes    page hashes of all page files
 //! gen-N/slots          the overlay space      gen-N/row-hashes, slot-hashes    page hashes of the two spaces
+//! gen-N/engine         what the engine wants to know about its source next time
 //! ```
 //! INV-07: `state.json` is replaced as a whole, after its backup stands in the store. If we die between the two, `pending.json`
 //! names the backup; the next run looks whether it stands and takes the state then. Anything that does not fit — a missing file, a
@@ -30,7 +31,7 @@ use crate::key::recipient::Fingerprint;
 use crate::manifest::{FileRecord, Inline, InlineJson, decode_table, encode_table};
 
 /// Files of a generation, in the order of their checksums.
-pub(crate) const GENERATION_FILES: [&str; 5] = ["rows", "hashes", "slots", "row-hashes", "slot-hashes"];
+pub(crate) const GENERATION_FILES: [&str; 6] = ["rows", "hashes", "slots", "row-hashes", "slot-hashes", "engine"];
 
 /// The state folder of one component and method, locked.
 #[derive(Debug)]

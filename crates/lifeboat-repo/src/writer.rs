@@ -13,6 +13,7 @@ mod shared;
 mod slots;
 mod space;
 mod stream;
+mod tree;
 mod upload;
 
 use std::collections::BTreeSet;
@@ -35,7 +36,7 @@ use crate::key::instance::{Instance, Trust};
 use crate::key::recipient::Fingerprint;
 use crate::key::{ID_BYTES, Secret};
 use crate::listing::Backup;
-use crate::manifest::{FileMeta, FileRecord, check_path};
+use crate::manifest::{FileMeta, FileRecord, Role, check_path};
 use crate::map::{ROW_BYTES, Row};
 use crate::pack::PackClass;
 use crate::repository::Repository;
@@ -47,6 +48,7 @@ use shared::Shared;
 pub use shared::Stats;
 use slots::Slots;
 use stream::KnownChunks;
+pub use tree::TreeCount;
 
 /// How long a session protects what it names; a backup file is not put later.
 pub(crate) const SESSION_DEADLINE: Duration = Duration::from_secs(48 * 3600);
@@ -119,6 +121,8 @@ pub struct Writer {
     free_rows: FreeRows,
     /// The file whose put began and has not succeeded: no backup may be made of this session any more (INV-03).
     unfinished: Option<String>,
+    /// What the tree holds, where there is one.
+    tree: Option<TreeCount>,
     next_hash: u64,
 }
 
@@ -131,6 +135,7 @@ struct Generation {
     slots: Arc<Slots>,
     row_hashes: Arc<File>,
     slot_hashes: Arc<File>,
+    engine: Arc<File>,
     parent: Option<ParentGeneration>,
 }
 
@@ -140,6 +145,7 @@ struct ParentGeneration {
     hashes: Arc<File>,
     row_hashes: Arc<File>,
     slot_hashes: Arc<File>,
+    engine: Arc<File>,
 }
 
 impl Drop for Writer {
@@ -199,6 +205,7 @@ impl Writer {
         self.run_workers(&job).await?;
         let record = FileRecord {
             meta,
+            role: Role::File,
             page_size,
             size_bytes,
             root: self.page_root(size_bytes, page_size, &ranges)?,
@@ -214,6 +221,10 @@ impl Writer {
 
     /// Stores a stream of bytes of unknown length.
     pub async fn put_stream(&mut self, meta: FileMeta, reader: Box<dyn Read + Send>) -> Result<FileRecord> {
+        self.put_as(Role::File, meta, reader).await
+    }
+
+    async fn put_as(&mut self, role: Role, meta: FileMeta, reader: Box<dyn Read + Send>) -> Result<FileRecord> {
         self.start_file(&meta.path)?;
         let (shared, chunks, name) = (Arc::clone(&self.shared), Arc::clone(&self.chunks), meta.path.clone());
         let stored = compute::run("store a stream", move || {
@@ -232,6 +243,7 @@ impl Writer {
         }
         let record = FileRecord {
             meta,
+            role,
             page_size: 0,
             size_bytes: stored.size_bytes,
             root: stored.root,

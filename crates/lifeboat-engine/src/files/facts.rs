@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pki;
+
 /// Facts of a backup of files, as a backup keeps them (`docs/format.md` 8.5).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -25,4 +27,7 @@ pub struct Facts {
     pub outside_links: u64,
     /// Bytes of content in the segments that nothing of this tree needs.
     pub unused_bytes: u64,
+    /// What the keys and certificates among them are, and whether they fit each other; only of a PKI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pki: Option<pki::Report>,
 }

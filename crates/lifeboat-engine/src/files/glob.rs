@@ -128,6 +128,11 @@ impl Patterns {
         (ended, below)
     }
 
+    /// Whether a pattern ends in `**`: it means a folder with all that is in it, and none of that by itself.
+    pub(super) fn takes_all(&self, pattern: usize) -> bool {
+        matches!(self.0.get(pattern).and_then(|parts| parts.last()), Some(Part::Any))
+    }
+
     /// The names that can be meant next, where all of them are known without looking into the folder.
     pub(super) fn names(&self, reach: &Reach) -> Option<Vec<OsString>> {
         let mut names = Vec::new();
@@ -148,6 +153,40 @@ impl Reach {
     /// Whether nothing can be found below.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Which paths of a tree a person chose; walked in the order of the tree.
+#[derive(Debug, Default)]
+pub struct Chosen {
+    patterns: Option<Patterns>,
+}
+
+impl Chosen {
+    /// Reads patterns below the root; none means everything.
+    pub fn new(patterns: &[String]) -> Result<Self> {
+        if patterns.is_empty() {
+            return Ok(Self::default());
+        }
+        Patterns::new(patterns).map(|patterns| Self {
+            patterns: Some(patterns),
+        })
+    }
+
+    /// Whether `path`, or a folder that it lies in, is meant.
+    #[must_use]
+    pub fn has(&self, path: &[u8]) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+        let Some(patterns) = &self.patterns else { return true };
+        let mut reach = patterns.start();
+        for name in path.split(|byte| *byte == b'/') {
+            let (ended, below) = patterns.step(&reach, OsStr::from_bytes(name));
+            if !ended.is_empty() {
+                return true;
+            }
+            reach = below;
+        }
+        false
     }
 }
 

@@ -45,6 +45,11 @@ impl Staging {
         &self.folder
     }
 
+    /// A name in the staging folder.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     pub(super) fn remove(&self) -> Result<()> {
         durable::remove_folder(&self.folder)
     }

@@ -11,6 +11,7 @@
 )]
 
 mod bucket;
+mod files;
 mod kill;
 mod restore;
 mod rewound_database;

@@ -156,6 +156,7 @@ async fn bodies_that_do_not_add_up_are_rejected() {
 
 fn record(path: &str) -> FileRecord {
     FileRecord {
+        role: crate::manifest::Role::File,
         meta: FileMeta {
             path: path.to_owned(),
             mode: 0,

@@ -120,6 +120,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         files: Vec::new(),
         free_rows,
         unfinished: None,
+        tree: None,
         next_hash: 0,
     })
 }
@@ -403,17 +404,18 @@ fn open_generation(folder: &StateFolder, parent: Option<&State>) -> Result<Gener
             .map_err(|error| Error::io("copy", parent_path.display(), error))?;
     }
     let open = |name: &str| open_file(&path, name, true);
-    let [rows, hashes, slots, row_hashes, slot_hashes] = GENERATION_FILES.map(open);
+    let [rows, hashes, slots, row_hashes, slot_hashes, engine] = GENERATION_FILES.map(open);
     let parent = match parent_path {
         None => None,
         Some(path) => {
             let open = |name: &str| open_file(&path, name, false).map(Arc::new);
-            let [rows, hashes, _, row_hashes, slot_hashes] = GENERATION_FILES.map(open);
+            let [rows, hashes, _, row_hashes, slot_hashes, engine] = GENERATION_FILES.map(open);
             Some(ParentGeneration {
                 rows: rows?,
                 hashes: hashes?,
                 row_hashes: row_hashes?,
                 slot_hashes: slot_hashes?,
+                engine: engine?,
             })
         }
     };
@@ -425,6 +427,7 @@ fn open_generation(folder: &StateFolder, parent: Option<&State>) -> Result<Gener
         slots: Arc::new(Slots::open(slots?)?),
         row_hashes: Arc::new(row_hashes?),
         slot_hashes: Arc::new(slot_hashes?),
+        engine: Arc::new(engine?),
         parent,
     })
 }

@@ -225,9 +225,12 @@ fn build_header(writer: &Writer, moment_us: i64, uploaded: &[Pack]) -> Header {
         source: writer.plan.source.clone(),
         moment_us,
         began_us: writer.open.began_us,
-        size_bytes: writer.files.iter().map(|file| file.record.size_bytes).sum(),
+        size_bytes: writer.tree.map_or_else(
+            || writer.files.iter().map(|file| file.record.size_bytes).sum(),
+            |tree| tree.size_bytes,
+        ),
         stored_bytes: packs + writer.key_file.size_bytes,
-        files: writer.files.len() as u64,
+        files: writer.tree.map_or(writer.files.len() as u64, |tree| tree.files),
         parent: writer.parent.as_ref().map(|state| state.backup.to_string()),
         extract: false,
         incomplete: false,
@@ -254,6 +257,7 @@ fn sync_generation(generation: &Generation) -> Result<()> {
         slots,
         &*generation.row_hashes,
         &*generation.slot_hashes,
+        &*generation.engine,
     ] {
         file.sync_all().map_err(state_io)?;
     }

@@ -79,7 +79,7 @@ async fn inv_04_edited_state_is_noticed_in_every_file() {
         }
     }
     targets.push(folder.join("state.json"));
-    assert_eq!(targets.len(), 6);
+    assert_eq!(targets.len(), 7);
     let mut damages = Vec::new();
     for target in targets {
         let length = std::fs::metadata(&target).unwrap().len();

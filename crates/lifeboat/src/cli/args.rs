@@ -311,7 +311,13 @@ pub(crate) struct Restore {
     /// Which database, where the file given with --from holds several.
     #[arg(long, value_name = "PATH", requires = "from")]
     pub(crate) member: Option<String>,
-    /// The new file; without it, a new name beside the original.
+    /// Of a backup of files: only what this pattern names, below the root; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) path: Vec<String>,
+    /// Of a backup of files: also make links that lead out of the restored folder.
+    #[arg(long)]
+    pub(crate) outside_links: bool,
+    /// The new file or folder; without it, a new name beside the original.
     #[arg(long, value_name = "PATH", conflicts_with = "in_place")]
     pub(crate) to: Option<PathBuf>,
     /// Replace what lies at --to; its old files are kept for `restore undo`.

@@ -35,12 +35,19 @@ pub(super) async fn run(cx: &Cx, what: &str, to: &Path, backup: &str, extract: O
     let identities = context.identities(component).await?;
     let size_bytes = match extract {
         Some(name) => export::stream(&cx.env, &repository, backup, &identities, name, to).await?,
+        None if to.extension().is_some_and(|ending| ending == "tar") => {
+            let scratch = Scratch::create(&cx.env, &protected)?;
+            export::tar(&cx.env, &repository, backup, &identities, scratch.path(), to).await?
+        }
         None => {
             let scratch = Scratch::create(&cx.env, &protected)?;
             export::sql(&cx.env, &repository, backup, &identities, scratch.path(), to).await?
         }
     };
-    let what = extract.unwrap_or("SQL text");
+    let what = extract.unwrap_or_else(|| match component.source.files() {
+        Some(_) => "the files",
+        None => "SQL text",
+    });
     let body = json!({ "component": component.name, "backup": document::backup(backup), "what": what, "path": to, "size_bytes": size_bytes });
     if cx.out.json {
         render::print(&document::document("export", body))?;

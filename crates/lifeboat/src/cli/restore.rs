@@ -92,7 +92,7 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
 
 /// `restore export`: a restore whose destination is anywhere and belongs to whoever runs it.
 pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String, extract: Option<String>) -> Result<Exit> {
-    if extract.is_some() || to.extension().is_some_and(|ending| ending == "sql") {
+    if extract.is_some() || to.extension().is_some_and(|ending| ending == "sql" || ending == "tar") {
         return export::run(cx, &what, &to, &backup, extract.as_deref()).await;
     }
     let point = Point {
@@ -105,6 +105,8 @@ pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String, e
         point,
         from: None,
         member: None,
+        path: Vec::new(),
+        outside_links: true,
         to: Some(to),
         overwrite: false,
         resume: false,
@@ -232,16 +234,24 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
         )?;
     }
     let (env, destination, told) = (&cx.env, plan.destination, plan.notes);
-    let report = restore::run(
-        env,
-        &protected,
-        &repository,
-        &backup,
-        &identities,
-        destination,
-        args.accept_findings,
-    )
-    .await?;
+    let report = if component.source.files().is_some() || !args.path.is_empty() {
+        let selection = restore::Selection {
+            paths: args.path.clone(),
+            outside_links: args.outside_links,
+        };
+        restore::run_selected(env, &protected, &repository, &backup, &identities, destination, &selection).await?
+    } else {
+        restore::run(
+            env,
+            &protected,
+            &repository,
+            &backup,
+            &identities,
+            destination,
+            args.accept_findings,
+        )
+        .await?
+    };
     cx.env.progress.finish();
     for note in report.notes.iter().filter(|note| !told.contains(note)) {
         cx.out.note(&format!("note: {}: {note}", component.name));
@@ -307,7 +317,10 @@ fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -
         },
         // Beside the original the owner is kept where that is possible, because the application will want to read it.
         None => Destination::Beside {
-            path: beside(component.source.path(), backup.id.seq),
+            path: match component.source.database() {
+                Some(database) => beside(database, backup.id.seq),
+                None => beside_folder(component.source.path(), &component.name, backup.id.seq),
+            },
             keep_owner: rustix::process::geteuid().is_root(),
         },
     }
@@ -317,6 +330,14 @@ fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -
 fn beside(original: &Path, seq: u64) -> PathBuf {
     let stem = original.file_stem().unwrap_or_default().to_string_lossy();
     original.with_file_name(format!("{stem}.restored-{seq}.db"))
+}
+
+/// `/etc/app` → `/etc/app.restored-12`; what lies in the root folder of the machine goes to where the command runs.
+fn beside_folder(original: &Path, component: &str, seq: u64) -> PathBuf {
+    match original.file_name() {
+        Some(name) => original.with_file_name(format!("{}.restored-{seq}", name.to_string_lossy())),
+        None => PathBuf::from(format!("{}.restored-{seq}", component.replace('/', "-"))),
+    }
 }
 
 fn plan_for_people(component: &str, plan: &Plan) -> String {
@@ -356,15 +377,14 @@ fn plan_as_json(component: &str, plan: &Plan) -> Value {
 
 fn for_people(component: &str, report: &Report) -> String {
     let mut text = format!(
-        "{component}: restored backup {} of {} to {}: {} in {} ({}), checked: {}, {}\n",
+        "{component}: restored backup {} of {} to {}: {} in {} ({}), checked: {}\n",
         report.backup.id.short(),
         text::time(report.backup.header.moment_us),
         report.path.display(),
         human_bytes(report.backup.header.size_bytes),
         human_duration(report.took),
         text::rate(report.backup.header.size_bytes, report.took),
-        text::counted(report.findings.tables, "table"),
-        text::counted(report.findings.rows, "row"),
+        text::checked(&report.findings),
     );
     for note in report.findings.notes() {
         text.push_str(&format!("  note: {note}\n"));

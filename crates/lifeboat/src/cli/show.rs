@@ -126,6 +126,9 @@ fn lines(protected: &Protected, backup: &Backup) -> Vec<(&'static str, String)> 
 }
 
 fn tables(facts: &Value) -> String {
+    if let Some(files) = facts.get("files").and_then(Value::as_u64) {
+        return format!("none; {}", text::counted(files, "file"));
+    }
     match facts.get("tables").and_then(Value::as_object) {
         None => "sealed; the private key is not at hand".to_owned(),
         Some(tables) if tables.is_empty() => "none".to_owned(),

@@ -1,8 +1,10 @@
 //! `lifeboat restore undo`: the old files return to their place.
 
+use std::path::Path;
+
 use lifeboat_io::compute;
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_ops::restore::{quarantine, record};
+use lifeboat_ops::restore::{quarantine, record, tree_place};
 use serde_json::json;
 
 use super::Cx;
@@ -12,6 +14,24 @@ use crate::exit::Exit;
 pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
     let context = Context::load(cx)?;
     let mut known = Vec::new();
+    for component in context
+        .settings
+        .components
+        .iter()
+        .filter(|component| component.source.files().is_some())
+    {
+        let root = component.source.path().to_path_buf();
+        for (_, record) in tree_place::records(&root)? {
+            if record.id == id {
+                let (at, wanted) = (root.clone(), id.clone());
+                let folder = compute::run("undo", move || tree_place::undo(&at, &wanted)).await?;
+                return undone(cx, &component.name, &id, &root, &folder);
+            }
+            if record.can_undo() || record.is_interrupted() {
+                known.push(format!("{} ({})", record.id, record.component));
+            }
+        }
+    }
     let of_components = context
         .settings
         .components
@@ -32,15 +52,7 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
             }
             let (database, wanted) = (path.clone(), id.clone());
             let folder = compute::run("undo", move || quarantine::undo(&database, &wanted)).await?;
-            let text = format!(
-                "{}: restore {id} is undone: {} is what it was before\nWhat had been restored is kept in {}",
-                component,
-                path.display(),
-                folder.display()
-            );
-            let body = json!({ "id": id, "component": component, "path": path, "undo_folder": folder });
-            cx.out.result("restore-undo", body, &text)?;
-            return Ok(Exit::OK);
+            return undone(cx, &component, &id, &path, &folder);
         }
     }
     let hint = if known.is_empty() {
@@ -55,4 +67,15 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
         "there is no undo folder of that id beside any configured database",
     )
     .with_hint(hint))
+}
+
+fn undone(cx: &Cx, component: &str, id: &str, path: &Path, folder: &Path) -> Result<Exit> {
+    let text = format!(
+        "{component}: restore {id} is undone: {} is what it was before\nWhat had been restored is kept in {}",
+        path.display(),
+        folder.display()
+    );
+    let body = json!({ "id": id, "component": component, "path": path, "undo_folder": folder });
+    cx.out.result("restore-undo", body, &text)?;
+    Ok(Exit::OK)
 }

@@ -139,14 +139,8 @@ pub(super) fn sentence(component: &str, report: &Report) -> String {
         ),
         Level::Decrypt => format!("everything opens and is what it claims to be ({})", human_bytes(report.bytes)),
         Level::Restore => {
-            let found = report.findings.as_ref();
-            let (tables, rows) = found.map_or((0, 0), |findings| (findings.tables, findings.rows));
-            format!(
-                "restored and checked ({}, {}, {})",
-                human_bytes(report.bytes),
-                text::counted(tables, "table"),
-                text::counted(rows, "row")
-            )
+            let checked = report.findings.as_ref().map(text::checked).unwrap_or_default();
+            format!("restored and checked ({}, {checked}", human_bytes(report.bytes)) + ")"
         }
     };
     let mut text = format!("{component}: backup {id}: {what} in {took}\n");

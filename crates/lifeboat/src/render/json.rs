@@ -110,6 +110,12 @@ pub(crate) fn findings(findings: &Findings) -> Value {
         "differences": findings.differences,
         "rows": findings.rows,
         "tables": findings.tables,
+        "files": findings.files,
+        "missing_values": findings
+            .missing_values
+            .iter()
+            .map(|(path, keys)| json!({ "path": path, "keys": keys }))
+            .collect::<Vec<_>>(),
     })
 }
 

@@ -103,6 +103,16 @@ pub(crate) fn counted(count: impl std::fmt::Display, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
+/// What was counted while checking a restored copy: `3 tables, 120 rows`, or `7 files`.
+#[must_use]
+pub(crate) fn checked(findings: &lifeboat_ops::restore::Findings) -> String {
+    if findings.files > 0 {
+        counted(findings.files, "file")
+    } else {
+        format!("{}, {}", counted(findings.tables, "table"), counted(findings.rows, "row"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Table, ago, time};

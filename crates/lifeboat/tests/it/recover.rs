@@ -110,6 +110,94 @@ fn restore_export_and_the_independent_reader_give_the_same_bytes() {
 }
 
 #[test]
+fn files_come_back_by_every_way() {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    let world = World::protected();
+    let write = |path: &str, text: &str| {
+        let path = world.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("conf/app.yaml", "port: 1\n");
+    write("conf/deep/er/b", "b");
+    write("conf/.env", "export TOKEN='SECRETVALUE'\nHOST=SECRETVALUE\n");
+    symlink("app.yaml", world.path("conf/link")).unwrap();
+    std::fs::hard_link(world.path("conf/app.yaml"), world.path("conf/hard")).unwrap();
+    let sparse = std::fs::File::create(world.path("conf/sparse")).unwrap();
+    sparse.set_len(8 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 7 << 20).unwrap();
+    drop(sparse);
+    let path = world.path("lifeboat.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let component = "    components:\n      conf:\n        files: { include: [conf], env_structure: [conf/.env] }\n        objectives: { rpo: 24h, rto: 30m }\n        backup: { to: [disk], encrypt: main }\n";
+    std::fs::write(&path, text.replacen("    components:\n", component, 1)).unwrap();
+    let backup = world.run(&["backup", "shop/conf", "--json"]).ends(0);
+    assert!(!backup.stdout.contains("SECRETVALUE"));
+    world.run(&["verify", "shop/conf", "--level", "restore"]).ends(0);
+    world.run(&["status"]).ends(0);
+    world.run(&["list", "shop/conf"]).ends(0);
+    world.run(&["show", "shop/conf"]).ends(0);
+    let restored = world.run(&["restore", "shop/conf", "--to", "back", "--json"]).ends(0);
+    let restored = restored.json("restore");
+    let keys = serde_json::to_string(&restored).unwrap();
+    assert!(keys.contains(r#"["TOKEN","HOST"]"#), "{keys}");
+    let (identity, store) = (world.key(), world.path("lifeboat-backups"));
+    let (identity, store) = (identity.to_str().unwrap(), store.to_str().unwrap());
+    let words = ["restore", store, "shop/conf", "--identity", identity, "--to", "recovered"];
+    recovered(&recover(&world, &words), 0);
+    recovered(&recover(&world, &["check", store, "--identity", identity]), 0);
+    for folder in ["back", "recovered"] {
+        let at = |path: &str| world.path(folder).join("conf").join(path);
+        for path in ["app.yaml", "deep/er/b", "sparse", "hard", "link"] {
+            let source = world.path("conf").join(path);
+            assert_eq!(
+                std::fs::read(at(path)).unwrap(),
+                std::fs::read(&source).unwrap(),
+                "{folder}/{path}"
+            );
+            let (a, b) = (at(path).symlink_metadata().unwrap(), source.symlink_metadata().unwrap());
+            assert_eq!(
+                (a.mode(), a.mtime(), a.mtime_nsec()),
+                (b.mode(), b.mtime(), b.mtime_nsec()),
+                "{folder}/{path}"
+            );
+        }
+        assert_eq!(std::fs::read_to_string(at(".env")).unwrap(), "export TOKEN=\nHOST=\n");
+        assert_eq!(at("hard").metadata().unwrap().ino(), at("app.yaml").metadata().unwrap().ino());
+        assert!(at("sparse").metadata().unwrap().blocks() < 2048, "{folder}");
+    }
+    world.run(&["restore", "export", "shop/conf", "--to", "conf.tar"]).ends(0);
+    std::fs::create_dir(world.path("untarred")).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a test runs another program")]
+    let tar = Command::new("tar")
+        .args(["xf", "conf.tar", "-C", "untarred"])
+        .current_dir(world.path(""))
+        .output()
+        .unwrap();
+    recovered(&tar, 0);
+    assert_eq!(
+        std::fs::read_to_string(world.path("untarred/conf/hard")).unwrap(),
+        "port: 1\n"
+    );
+    // In place and back again.
+    std::fs::write(world.path("conf/app.yaml"), "spoiled").unwrap();
+    let restored = world
+        .run(&["restore", "shop/conf", "--in-place", "--yes", "--json"])
+        .ends(0)
+        .json("restore");
+    assert_eq!(std::fs::read_to_string(world.path("conf/app.yaml")).unwrap(), "port: 1\n");
+    let id = serde_json::to_string(&restored).unwrap();
+    let id = id
+        .split(r#""id":""#)
+        .map(|rest| rest.split('"').next().unwrap())
+        .find(|id| id.contains('T'))
+        .unwrap()
+        .to_owned();
+    world.run(&["restore", "undo", &id]).ends(0);
+    assert_eq!(std::fs::read_to_string(world.path("conf/app.yaml")).unwrap(), "spoiled");
+}
+
+#[test]
 fn the_independent_reader_notices_damage_and_a_wrong_key() {
     let world = with_history();
     let store = world.path("lifeboat-backups");

@@ -1,0 +1,246 @@
+//! The steps of a restore of files, in the order of [`super::STEPS`].
+
+use std::path::Path;
+
+use lifeboat_io::{compute, durable};
+use lifeboat_model::time::human_bytes;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_repo::{Backup, Identities, ReadPlan, Reader};
+
+use super::staging::Staging;
+use super::tree::{self, Selection, StagedTree};
+use super::{Destination, Findings, Plan, Report, draw_id, nearest_folder, past_runs, quarantine, tree_place};
+use crate::proof::{self, Level, Proof};
+use crate::protected::Protected;
+use crate::words::counted;
+
+/// What a restore of files would do.
+pub(super) async fn plan(protected: &Protected, reader: &Reader, backup: &Backup, destination: Destination) -> Result<Plan> {
+    let mut read = ReadPlan::default();
+    for file in reader.files() {
+        let one = reader.plan(file).await?;
+        read.fetch_bytes += one.fetch_bytes;
+        read.blobs += one.blobs;
+        read.packs += one.packs;
+    }
+    read.size_bytes = backup.header.size_bytes;
+    let path = destination.path();
+    let in_place = matches!(destination, Destination::InPlace { .. });
+    if !in_place && path.symlink_metadata().is_ok() {
+        return Err(taken(path));
+    }
+    let existing = nearest_folder(path)?;
+    let stat = rustix::fs::statvfs(&existing)
+        .map_err(|error| Error::io("ask for the free space of", existing.display(), error.into()))?;
+    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free_bytes < read.size_bytes {
+        return Err(Error::new(
+            ErrorKind::NoSpace,
+            "restore to",
+            path.display(),
+            format!(
+                "it needs {}, and {} are free",
+                human_bytes(read.size_bytes),
+                human_bytes(free_bytes)
+            ),
+        )
+        .with_hint("free space there, or choose another place with --to"));
+    }
+    let mut steps = vec![
+        format!(
+            "preflight: {} may be written, {} are free",
+            path.display(),
+            human_bytes(free_bytes)
+        ),
+        format!("fetch: {} of stored data, every byte verified", human_bytes(read.fetch_bytes)),
+        format!(
+            "check: {} read back and compared with what was captured",
+            counted(backup.header.files, "file")
+        ),
+    ];
+    if in_place {
+        steps.push("quarantine: what differs moves into an undo folder; what is not part of the backup stays".to_owned());
+    }
+    steps.push(format!(
+        "publish: the restored files get their names in {}, last",
+        path.display()
+    ));
+    if in_place {
+        steps.push("fresh backup: so that the restored state is protected at once".to_owned());
+    }
+    Ok(Plan {
+        backup: backup.clone(),
+        estimate: lifeboat_model::estimate::estimate(read.size_bytes, &past_runs(protected)),
+        destination,
+        read,
+        free_bytes,
+        steps,
+        notes: Vec::new(),
+    })
+}
+
+fn taken(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        "restore to",
+        path.display(),
+        "something is there already; a restore never writes into it",
+    )
+    .with_hint(
+        "name a folder that does not exist yet with --to, or replace what is there with --in-place (the old files are kept for `lifeboat restore undo`)",
+    )
+}
+
+/// Restores, checks and publishes.
+pub(super) async fn run(
+    env: &Env,
+    protected: &Protected,
+    backup: &Backup,
+    reader: &Reader,
+    destination: Destination,
+    selection: &Selection,
+) -> Result<Report> {
+    let began = env.clock.monotonic();
+    let id = draw_id(env)?;
+    let plan = plan(protected, reader, backup, destination).await?;
+    let (path, owner, in_place) = match &plan.destination {
+        Destination::Beside { path, keep_owner } => (path.clone(), *keep_owner, false),
+        Destination::InPlace { path } => (path.clone(), true, path.is_dir()),
+    };
+    if in_place {
+        tree_place::settle_interrupted(&path)?;
+    }
+    // Inside a root that is there: beside it may be another disk.
+    let near = if in_place { path.join("restored") } else { path.clone() };
+    let (staging, staged) = stage(env, reader, &near, &id, selection, owner).await?;
+    let StagedTree {
+        folder,
+        list,
+        findings,
+        fetched,
+        mut notes,
+    } = staged;
+    let intent = quarantine::Intent {
+        id: id.clone(),
+        component: protected.component.to_string(),
+        backup: backup.id.to_string(),
+        at_us: env.clock.wall_us(),
+    };
+    let target = path.clone();
+    let published = compute::run("publish", move || {
+        let undo = if in_place {
+            Some(tree_place::replace(&intent, &target, &folder, &list)?)
+        } else {
+            match durable::rename_new(&folder, &target) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(taken(&target)),
+                other => other?,
+            }
+            None
+        };
+        // The data is back: litter is worth a word, not a failure.
+        Ok((undo, staging.remove().err()))
+    });
+    let (undo, litter) = published.await?;
+    let took = env.clock.monotonic().saturating_sub(began);
+    notes.extend(litter.map(|error| error.to_string()));
+    if let Some((_, count)) = &undo {
+        notes.push(format!(
+            "{} replaced or added; what was the same was left as it was, and so was what the backup does not hold",
+            counted(*count, "name")
+        ));
+    }
+    if selection.paths.is_empty() {
+        let record = Proof {
+            backup: backup.id.to_string(),
+            level: Level::Restore,
+            at_us: env.clock.wall_us(),
+            took_s: took.as_secs_f64(),
+            bytes: backup.header.size_bytes,
+        };
+        if let Err(error) = proof::record(&protected.state_dir, &protected.component, record) {
+            notes.push(format!("the run could not be recorded: {error}"));
+        }
+    }
+    Ok(Report {
+        id,
+        backup: backup.clone(),
+        path,
+        fetched,
+        findings,
+        undo_folder: undo.map(|(folder, _)| folder),
+        took,
+        notes,
+    })
+}
+
+async fn stage(
+    env: &Env,
+    reader: &Reader,
+    near: &Path,
+    id: &str,
+    selection: &Selection,
+    owner: bool,
+) -> Result<(Staging, StagedTree)> {
+    let staging = Staging::create(near, id)?;
+    match tree::stage(env, reader, &staging, selection, owner).await {
+        Ok(staged) => Ok((staging, staged)),
+        Err(error) => {
+            staging.remove()?;
+            Err(error)
+        }
+    }
+}
+
+/// Restores into a scratch folder and checks everything there; nothing of it stays.
+pub(crate) async fn prove(env: &Env, reader: &Reader, scratch: &Path) -> Result<Findings> {
+    let selection = Selection {
+        paths: Vec::new(),
+        // Nobody gets to see them.
+        outside_links: true,
+    };
+    let (staging, staged) = stage(env, reader, &scratch.join("files"), "verify", &selection, false).await?;
+    staging.remove()?;
+    Ok(staged.findings)
+}
+
+/// Restores into a scratch folder, checks everything there, and writes it to `out` as a tar archive.
+pub(crate) async fn archive(env: &Env, reader: &Reader, scratch: &Path, backup: &Backup, out: std::fs::File) -> Result<()> {
+    if !is_files(reader) {
+        return Err(super::tar::refuse(&backup.id.short()));
+    }
+    let selection = Selection {
+        paths: Vec::new(),
+        outside_links: true,
+    };
+    let (staging, staged) = stage(env, reader, &scratch.join("files"), "export", &selection, false).await?;
+    let written = compute::run("write an archive", move || {
+        super::tar::write(&staged.list, &staged.folder, out)
+    })
+    .await;
+    staging.remove()?;
+    written
+}
+
+/// Whether a backup holds files.
+pub(crate) fn is_files(reader: &Reader) -> bool {
+    tree::record(reader).is_some()
+}
+
+/// Opens a backup of files, or says that it is something else.
+pub(super) async fn open(
+    env: &Env,
+    repository: &lifeboat_repo::Repository,
+    backup: &Backup,
+    identities: &Identities,
+) -> Result<Reader> {
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    if is_files(&reader) {
+        return Ok(reader);
+    }
+    Err(Error::new(
+        ErrorKind::Usage,
+        "restore some files of",
+        backup.id.short(),
+        "it is the backup of a database, which is restored as a whole",
+    ))
+}

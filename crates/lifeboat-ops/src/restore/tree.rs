@@ -1,0 +1,405 @@
+//! Restoring files: the tree is fetched, its folders and files are made in the staging folder, the segments fill them, every file is read
+//! back and compared with its hash, owners and modes and times are set, links come last, and one rename publishes it all (INV-12).
+//!
+//! Memory holds 24 bytes for each file and 8 for each folder, not the tree itself (INV-08).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lifeboat_engine::files::{self, Beneath, Chosen, Content, Dressing, Entry, Kind, Root, TreeReader, entry_at, leads_out};
+use lifeboat_io::compute;
+use lifeboat_io::durable;
+use lifeboat_io::flow::PageSink;
+use lifeboat_io::sink::FileSink;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_repo::{Fetched, FileRecord, Reader, Role};
+
+use super::staging::Staging;
+use super::{Findings, create};
+
+/// What a person may choose about a restore of files.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Only what these patterns below the root name; empty for everything.
+    pub paths: Vec<String>,
+    /// Make links that lead out of the tree, too.
+    pub outside_links: bool,
+}
+
+/// A restored and checked tree that has not got its name yet.
+#[derive(Debug)]
+pub(super) struct StagedTree {
+    /// The folder that is to be published.
+    pub(super) folder: PathBuf,
+    /// The tree's lines.
+    pub(super) list: PathBuf,
+    pub(super) findings: Findings,
+    pub(super) fetched: Fetched,
+    pub(super) notes: Vec<String>,
+}
+
+/// The tree of a backup of files; `None` for backups of anything else.
+pub(super) fn record(reader: &Reader) -> Option<&FileRecord> {
+    reader.files().iter().find(|file| file.role == Role::Tree)
+}
+
+/// A part of a segment that is the content of one file.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    begin: u64,
+    end: u64,
+    /// Where the file's line stands in the tree.
+    line_at: u64,
+}
+
+/// The parts of a segment in order; `furthest` is the furthest end so far, so that parts that overlap are found, too.
+#[derive(Debug, Default)]
+struct Parts {
+    parts: Vec<Part>,
+    furthest: Vec<u64>,
+}
+
+impl Parts {
+    fn settle(&mut self) {
+        self.parts.sort_unstable_by_key(|part| (part.begin, part.end, part.line_at));
+        let mut furthest = 0;
+        self.furthest = self
+            .parts
+            .iter()
+            .map(|part| {
+                furthest = furthest.max(part.end);
+                furthest
+            })
+            .collect();
+    }
+
+    /// Those that share bytes with `begin..end`.
+    fn touching(&self, begin: u64, end: u64) -> impl Iterator<Item = &Part> {
+        let from = self.furthest.partition_point(|furthest| *furthest <= begin);
+        self.parts
+            .get(from..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(move |part| part.begin < end)
+            .filter(move |part| part.end > begin)
+    }
+}
+
+/// Distributes the bytes of a segment to its files.
+#[derive(Debug)]
+struct SegmentSink {
+    beneath: Arc<Beneath>,
+    list: Arc<File>,
+    parts: Parts,
+}
+
+impl PageSink for SegmentSink {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let end = offset + bytes.len() as u64;
+        for part in self.parts.touching(offset, end) {
+            let entry = entry_at(&self.list, part.line_at)?;
+            let Kind::File(content) = &entry.kind else { continue };
+            let file = self.beneath.file(&entry.path)?;
+            let mut stored = part.begin;
+            for (at, length) in content.ranges() {
+                let (from, to) = (stored.max(offset), (stored + length).min(end));
+                if from < to {
+                    let piece = usize::try_from(from - offset)
+                        .ok()
+                        .zip(usize::try_from(to - offset).ok())
+                        .and_then(|(from, to)| bytes.get(from..to))
+                        .unwrap_or_default();
+                    file.write_all_at(piece, at + (from - stored))
+                        .map_err(|error| Error::io("write", entry.shown(), error))?;
+                }
+                stored += length;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, _offset: u64, _buffer: &mut [u8]) -> Result<()> {
+        Err(Error::new(
+            ErrorKind::Bug,
+            "read back",
+            "a segment",
+            "its files are read back one by one",
+        ))
+    }
+
+    fn finish(&self, _size_bytes: u64) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn open_list(list: &Path) -> Result<TreeReader<BufReader<File>>> {
+    let file = File::open(list).map_err(|error| Error::io("open", list.display(), error))?;
+    TreeReader::open(BufReader::with_capacity(1 << 18, file))
+}
+
+/// Fetches and checks everything that is chosen, below the staging folder.
+pub(super) async fn stage(
+    env: &Env,
+    reader: &Reader,
+    staging: &Staging,
+    selection: &Selection,
+    keep_owner: bool,
+) -> Result<StagedTree> {
+    let record = record(reader).ok_or_else(|| Error::new(ErrorKind::Bug, "restore", "files", "the backup has no tree"))?;
+    let (list, folder) = (staging.path("list"), staging.path("tree"));
+    env.progress
+        .step("fetch", Some(reader.files().iter().map(|file| file.size_bytes).sum()));
+    let sink: Arc<dyn PageSink> = Arc::new(FileSink::new(create(&list)?, list.display().to_string()));
+    let mut fetched = reader.restore(record, sink, false).await?;
+    let (made_list, made_folder, chosen) = (list.clone(), folder.clone(), selection.clone());
+    let sizes: BTreeMap<String, u64> = reader
+        .files()
+        .iter()
+        .filter(|file| file.role == Role::Segment)
+        .map(|file| (file.meta.path.clone(), file.size_bytes))
+        .collect();
+    let mut plan = compute::run("make the folders", move || lay_out(&made_list, &made_folder, &chosen, &sizes)).await?;
+    let beneath = Arc::new(Beneath::open(&folder)?);
+    let lines = Arc::new(File::open(&list).map_err(|error| Error::io("open", list.display(), error))?);
+    for file in reader.files() {
+        let Some(parts) = plan.remove(&file.meta.path) else { continue };
+        let sink = SegmentSink {
+            beneath: Arc::clone(&beneath),
+            list: Arc::clone(&lines),
+            parts,
+        };
+        let got = reader.restore(file, Arc::new(sink), false).await?;
+        fetched.fetched_bytes += got.fetched_bytes;
+        fetched.written_bytes += got.written_bytes;
+    }
+    env.progress.step("check", None);
+    let (checked_list, chosen) = (list.clone(), selection.clone());
+    let (findings, notes) = compute::run("check", move || check_and_dress(&checked_list, &beneath, &chosen, keep_owner)).await?;
+    Ok(StagedTree {
+        folder,
+        list,
+        findings,
+        fetched,
+        notes,
+    })
+}
+
+/// Makes all folders and empty files; returns which parts of which segment belong to which of them.
+fn lay_out(list: &Path, folder: &Path, selection: &Selection, sizes: &BTreeMap<String, u64>) -> Result<BTreeMap<String, Parts>> {
+    durable::create_folder(folder)?;
+    let beneath = Beneath::open(folder)?;
+    let chosen = Chosen::new(&selection.paths)?;
+    let mut tree = open_list(list)?;
+    let mut plan: BTreeMap<String, Parts> = BTreeMap::new();
+    // Folders on the way that were not made yet: only those that something chosen lies in are.
+    let mut above: Vec<(Vec<u8>, bool)> = Vec::new();
+    let mut any = false;
+    while let Some(entry) = tree.next_entry()? {
+        let wanted = chosen.has(&entry.path);
+        while above.last().is_some_and(|(path, _)| !is_below(&entry.path, path)) {
+            above.pop();
+        }
+        if wanted {
+            any = true;
+            for (path, made) in &mut above {
+                if !*made {
+                    beneath.make_folder(path)?;
+                    *made = true;
+                }
+            }
+        }
+        match &entry.kind {
+            Kind::Folder => {
+                if wanted {
+                    beneath.make_folder(&entry.path)?;
+                }
+                above.push((entry.path.clone(), wanted));
+            }
+            Kind::File(content) if wanted => {
+                beneath.make_file(&entry.path, content.size)?;
+                place(&entry, content, tree.line_at(), sizes, &mut plan)?;
+            }
+            Kind::Symlink { target } if wanted && !selection.outside_links && leads_out(&entry.path, target) => {
+                return Err(Error::new(
+                    ErrorKind::Refused,
+                    "restore the link",
+                    entry.shown(),
+                    format!("it leads out of the restored folder, to {}", files::shown(target)),
+                )
+                .with_hint(
+                    "with --outside-links such links are made as they were; leave them out by choosing files with --path",
+                ));
+            }
+            _ => {}
+        }
+    }
+    if !any && !selection.paths.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NoSuchPoint,
+            "restore",
+            selection.paths.join(" "),
+            "the backup holds nothing of that name",
+        )
+        .with_hint("paths are those below the root of the component; `*` and `**` are wildcards"));
+    }
+    for parts in plan.values_mut() {
+        parts.settle();
+    }
+    Ok(plan)
+}
+
+fn is_below(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+fn place(
+    entry: &Entry,
+    content: &Content,
+    line_at: u64,
+    sizes: &BTreeMap<String, u64>,
+    plan: &mut BTreeMap<String, Parts>,
+) -> Result<()> {
+    let Some((segment, begin)) = &content.at else { return Ok(()) };
+    let end = begin.saturating_add(content.stored());
+    if sizes.get(segment).is_none_or(|size| end > *size) {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            "read",
+            "the tree",
+            format!("the content of {:?} is not where it should be", entry.shown()),
+        ));
+    }
+    plan.entry(segment.clone()).or_default().parts.push(Part {
+        begin: *begin,
+        end,
+        line_at,
+    });
+    Ok(())
+}
+
+/// Reads every file back, compares it, and gives everything its owner, mode and time: links after all files, folders last of all.
+fn check_and_dress(list: &Path, beneath: &Beneath, selection: &Selection, owner: bool) -> Result<(Findings, Vec<String>)> {
+    let chosen = Chosen::new(&selection.paths)?;
+    let lines = File::open(list).map_err(|error| Error::io("open", list.display(), error))?;
+    let mut tree = open_list(list)?;
+    let (mut findings, mut dressing) = (Findings::default(), Dressing::default());
+    let (mut folders, mut links, mut left_out) = (Vec::new(), Vec::new(), 0_u64);
+    let mut buffer = vec![0; 1 << 20];
+    while let Some(entry) = tree.next_entry()? {
+        if matches!(entry.kind, Kind::Folder) {
+            folders.push(tree.line_at());
+            continue;
+        }
+        if !chosen.has(&entry.path) {
+            continue;
+        }
+        match &entry.kind {
+            Kind::File(content) => {
+                let file = beneath.file(&entry.path)?;
+                check_file(&file, &entry, content, &mut buffer)?;
+                files::dress(&file, &entry, owner, &mut dressing)?;
+                findings.files += 1;
+                findings.bytes += content.stored();
+                if let Some(env) = &content.env {
+                    findings.missing_values.push((entry.shown(), env.keys.clone()));
+                }
+            }
+            Kind::Symlink { .. } => links.push(tree.line_at()),
+            Kind::Hardlink { to } => {
+                if !chosen.has(to) {
+                    return Err(Error::new(
+                        ErrorKind::Usage,
+                        "restore",
+                        entry.shown(),
+                        format!("it is another name of {}, which was not chosen", files::shown(to)),
+                    )
+                    .with_hint("choose that one too, with a second --path"));
+                }
+                beneath.make_other(&entry)?;
+                findings.files += 1;
+            }
+            _ if beneath.make_other(&entry)? => beneath.dress_other(&entry, owner, &mut dressing)?,
+            _ => left_out += 1,
+        }
+    }
+    for line in links {
+        let entry = entry_at(&lines, line)?;
+        beneath.make_other(&entry)?;
+        beneath.dress_other(&entry, owner, &mut dressing)?;
+    }
+    for line in folders.into_iter().rev() {
+        let entry = entry_at(&lines, line)?;
+        match beneath.open_folder(&entry.path) {
+            Ok(folder) => files::dress(&folder, &entry, owner, &mut dressing)?,
+            // Nothing that was chosen lies in it.
+            Err(error) if error.kind() == ErrorKind::NotFound && !selection.paths.is_empty() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    dress_root(beneath, tree.root(), owner && selection.paths.is_empty(), &mut dressing)?;
+    beneath.sync()?;
+    Ok((findings, notes(&dressing, left_out)))
+}
+
+fn dress_root(beneath: &Beneath, root: &Root, owner: bool, dressing: &mut Dressing) -> Result<()> {
+    let entry = Entry {
+        path: Vec::new(),
+        kind: Kind::Folder,
+        meta: root.meta,
+        xattrs: Vec::new(),
+    };
+    files::dress(beneath.open_folder(&[])?, &entry, owner, dressing)
+}
+
+/// INV-10: what is published is what was captured, file by file, read back from the disk.
+fn check_file(file: &File, entry: &Entry, content: &Content, buffer: &mut [u8]) -> Result<()> {
+    let failed = |error| Error::io("read back", entry.shown(), error);
+    let mut hasher = blake3::Hasher::new();
+    for (offset, length) in content.ranges() {
+        let mut done = 0;
+        while done < length {
+            let wanted = usize::try_from(length - done).unwrap_or(buffer.len()).min(buffer.len());
+            let piece = buffer.get_mut(..wanted).unwrap_or_default();
+            file.read_exact_at(piece, offset + done).map_err(failed)?;
+            hasher.update(piece);
+            done += wanted as u64;
+        }
+    }
+    if hasher.finalize().as_bytes() == &content.hash {
+        Ok(())
+    } else {
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            "restore",
+            entry.shown(),
+            "its content is not what was captured",
+        )
+        .with_hint("nothing was published; restore another backup (`lifeboat list`)"))
+    }
+}
+
+fn notes(dressing: &Dressing, left_out: u64) -> Vec<String> {
+    let mut notes = Vec::new();
+    if dressing.owners > 0 {
+        notes.push(format!(
+            "the owner of {} files and folders could not be set; they belong to the user who restored them",
+            dressing.owners
+        ));
+    }
+    if let Some(first) = &dressing.first_attribute {
+        notes.push(format!(
+            "{} extended attributes could not be set, for example {first}",
+            dressing.attributes
+        ));
+    }
+    if left_out > 0 {
+        notes.push(format!(
+            "{left_out} sockets and devices were not made: sockets come with their programs, devices need the superuser"
+        ));
+    }
+    notes
+}
