@@ -2,18 +2,20 @@
 //!
 //! The engine's transaction ends before the commit: if the source says at its end that something was wrong, nothing was committed (INV-03).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_engine::{files as tree, sqlite};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::{Backup, BackupPlan, Instance, Stats, Writer};
+use lifeboat_repo::{Backup, BackupPlan, CopyOutcome, Instance, Stats, Writer};
 
 mod pki;
 mod source;
 
 use crate::proof;
 use crate::protected::Protected;
+use crate::stores;
 use source::Opened;
 
 /// What a person asks for.
@@ -27,6 +29,8 @@ pub struct Request {
     pub keep_for: Option<Duration>,
     /// Do not compare with an older backup.
     pub full: bool,
+    /// The stores are others than those of the component: local state is kept apart, so that its own go on from where they were.
+    pub elsewhere: bool,
 }
 
 /// What the engine counted.
@@ -83,12 +87,66 @@ pub struct Report {
     pub stall: Duration,
     /// What the operator should know.
     pub notes: Vec<String>,
+    /// What became of it in each store, in the order of the configuration.
+    pub copies: Vec<CopyOutcome>,
 }
 
-/// Makes one backup of `protected`, signed by `instance`.
+impl Report {
+    /// The stores that have no copy of it.
+    pub fn missing(&self) -> impl Iterator<Item = (&str, &Error)> {
+        let missing = |copy: &'_ CopyOutcome| copy.missing.is_some();
+        let lacking = self.copies.iter().filter(move |copy| missing(copy));
+        lacking.filter_map(|copy| Some((copy.store.as_str(), copy.missing.as_ref()?)))
+    }
+}
+
+/// Makes one backup of `protected`, signed by `instance`, in all its stores. A store that fails is told in the report as long as another has
+/// the backup; one where the last backup cannot be built upon gets one of its own, from a second reading of the source.
 pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, request: Request) -> Result<Report> {
+    let common = if request.elsewhere {
+        let names: Vec<&str> = protected.stores.iter().map(|place| place.name.as_str()).collect();
+        apart(protected, &names.join(" "))
+    } else {
+        protected.state_dir.clone()
+    };
+    let mut report = once(env, protected, Arc::clone(&instance), request.clone(), common).await?;
+    for copy in report.copies.iter_mut().filter(|copy| copy.apart) {
+        let Some(place) = protected.stores.iter().find(|place| place.name == copy.store) else {
+            continue;
+        };
+        let alone = Protected {
+            stores: vec![place.clone()],
+            ..protected.clone()
+        };
+        let state_dir = apart(protected, &place.name);
+        match once(env, &alone, Arc::clone(&instance), request.clone(), state_dir).await {
+            Ok(own) => {
+                let why = copy
+                    .missing
+                    .take()
+                    .map(|reason| reason.detail().to_owned())
+                    .unwrap_or_default();
+                report.notes.push(format!(
+                    "the store {} got a backup of its own, {}, from a second reading of the source: {why}",
+                    place.name,
+                    own.backup.id.short()
+                ));
+            }
+            Err(error) => copy.missing = Some(error),
+        }
+    }
+    Ok(report)
+}
+
+/// Where local state for some stores alone is kept.
+fn apart(protected: &Protected, stores: &str) -> PathBuf {
+    protected.state_dir.join("apart").join(stores::file_name(stores))
+}
+
+/// One session. `state_dir` is where its local state is kept.
+async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request: Request, state_dir: PathBuf) -> Result<Report> {
     let began = env.clock.monotonic();
-    let repository = protected.repository().await?;
+    let repository = stores::joined(protected).await?;
     let damage = proof::damage(&protected.state_dir, &protected.component);
     let damaged = damage.iter().find(|damage| !damage.renewed);
     let opened = Opened::open(env, protected).await?;
@@ -100,7 +158,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         instance,
         encryption: protected.encryption.clone(),
         trust: protected.trust.clone(),
-        state_dir: protected.state_dir.clone(),
+        state_dir,
         tags: request.tags,
         reason: request.reason,
         keep_for: request.keep_for,
@@ -123,6 +181,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
     notes.extend(stored.warnings);
     notes.extend(remember_newest(protected, &committed.backup));
     Ok(Report {
+        copies: committed.copies,
         backup: committed.backup,
         stats: committed.stats,
         facts: stored.facts,

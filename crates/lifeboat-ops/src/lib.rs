@@ -3,6 +3,7 @@
 //! Knows neither the command line nor byte layouts. Each verb is one function on one page; its steps lie in a folder of its name.
 
 pub mod backup;
+pub mod copy;
 pub mod diff;
 pub mod doctor;
 pub mod export;
@@ -13,6 +14,7 @@ pub mod prune;
 pub mod restore;
 pub mod status;
 pub mod store;
+pub mod stores;
 pub mod verify;
 mod words;
 

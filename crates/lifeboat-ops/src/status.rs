@@ -10,9 +10,10 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, Reader};
 
 use crate::proof::{self, Level, Proof};
-use crate::protected::Protected;
+use crate::protected::{Choice, Protected};
 use crate::restore::{quarantine, tree_place};
 use crate::store::Thaw;
+use crate::stores::{self, Survey};
 
 /// How a component stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,8 +93,12 @@ impl Status {
     pub async fn judge_key(&mut self, env: &Env, protected: &Protected, identities: Result<Identities>) {
         let Some(latest) = self.latest.clone() else { return };
         let opened = async {
-            let repository = protected.repository().await?;
-            Reader::open(env, &repository, &latest, &identities?).await.map(drop)
+            let found = stores::find(protected, &Choice::Named(latest.id.to_string())).await?;
+            let identities = identities?;
+            for (_, repository, backup) in found.places.iter().take(1) {
+                Reader::open(env, repository, backup, &identities).await?;
+            }
+            Ok::<_, Error>(())
         };
         if let Err(error) = opened.await {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -163,15 +168,17 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
             status.undo.push((record.id.clone(), record.is_interrupted()));
         }
     }
-    let repository = protected.repository().await?;
-    let listing = protected.listing(&repository).await?;
+    let survey = stores::survey(protected).await?;
+    judge_stores(&survey, status);
+    let listing = survey.listing();
+    let rejected: Vec<_> = survey.rejected.iter().map(|(_, rejected)| rejected).collect();
     status.backups = listing.backups.len();
-    status.rejected = listing.rejected.len();
+    status.rejected = rejected.len();
     status.oldest_us = listing.backups.iter().map(|backup| backup.header.moment_us).min();
-    if let Some(first) = listing.rejected.first() {
+    if let Some(first) = rejected.first() {
         status.worsen(
             Standing::AtRisk,
-            match listing.rejected.len() {
+            match rejected.len() {
                 1 => format!("1 stored backup does not count: {}", first.reason),
                 many => format!("{many} stored backups do not count, for example: {}", first.reason),
             },
@@ -206,6 +213,26 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
     judge_damage(protected, latest, status);
     status.latest = Some(latest.clone());
     Ok(())
+}
+
+/// Every store is to answer and to hold the newest backup.
+fn judge_stores(survey: &Survey, status: &mut Status) {
+    for (store, error) in &survey.away {
+        status.worsen(Standing::AtRisk, format!("the store {store} does not answer: {error}"));
+    }
+    let Some(newest) = survey.listing().latest().map(|backup| backup.id) else {
+        return;
+    };
+    let held = survey.backups.iter().find(|held| held.backup.id == newest);
+    for (store, ..) in &survey.open {
+        if held.is_some_and(|held| !held.stores.contains(store)) {
+            let detail = format!(
+                "the store {store} lacks the newest backup ({}): `lifeboat copy --to {store}` brings it there",
+                newest.short()
+            );
+            status.worsen(Standing::AtRisk, detail);
+        }
+    }
 }
 
 /// A `verify` or `restore` that found damage has the last word until something newer is proven.

@@ -179,22 +179,28 @@ async fn restore(env: &Env, store: PathBuf, state: PathBuf, to: &Path) -> Result
     let listing = repository.backups(&ComponentName::new("bench/repo")?, &trust).await?;
     let identities = Identities::parse(&std::fs::read_to_string(state.join("identity.txt"))?)?;
     let reader = Reader::open(env, &repository, listing.find("latest")?, &identities).await?;
-    let (mut fetched_bytes, mut written_bytes) = (0, 0);
-    for file in reader.files() {
-        let path = to.join(&file.meta.path);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        let target = File::options().read(true).write(true).create_new(true).open(&path)?;
-        // As a database's folder is restored: nobody reads it back at once.
-        let sink = FileSink::new(target, file.meta.path.clone()).around_cache(file.size_bytes)?;
-        let fetched = reader.restore(file, Arc::new(sink), false).await?;
-        fetched_bytes += fetched.fetched_bytes;
-        written_bytes += fetched.written_bytes;
-    }
+    let fetched = reader
+        .restore_all(reader.files(), |file| {
+            let path = to.join(&file.meta.path);
+            let failed = |error| lifeboat_model::Error::io("create", path.display(), error);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(failed)?;
+            }
+            let target = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .map_err(failed)?;
+            // As a database's folder is restored: nobody reads it back at once.
+            Ok(Arc::new(
+                FileSink::new(target, file.meta.path.clone()).around_cache(file.size_bytes)?,
+            ))
+        })
+        .await?;
     println!(
         "{}",
-        serde_json::json!({ "fetched_bytes": fetched_bytes, "written_bytes": written_bytes, "seconds": began.elapsed().as_secs_f64() })
+        serde_json::json!({ "fetched_bytes": fetched.fetched_bytes, "written_bytes": fetched.written_bytes, "seconds": began.elapsed().as_secs_f64() })
     );
     Ok(())
 }

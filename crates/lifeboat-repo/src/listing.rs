@@ -76,6 +76,16 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// Backups that were found to count, as one listing: for choosing among those of several stores.
+    #[must_use]
+    pub fn of(mut backups: Vec<Backup>) -> Self {
+        backups.sort_by_key(|backup| backup.id);
+        Self {
+            backups,
+            ..Self::default()
+        }
+    }
+
     /// Puts a backup whose file is sound where it belongs.
     fn judge(&mut self, mut backup: Backup, sweeps: &[Marks<Key>]) -> Result<()> {
         let as_listed = protocol_backup(&backup.header.component, &backup.id, &backup.closure)?;

@@ -10,6 +10,7 @@ mod space;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lifeboat_io::compute;
 use lifeboat_io::flow::{EXTENT_BYTES, PageSink};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
@@ -30,6 +31,9 @@ use crate::repository::Repository;
 use crate::sync::lock;
 use fetch::Target;
 use plan::{WINDOW_ROWS, Window};
+
+/// Files restored side by side.
+const FILES_AT_ONCE: usize = 2;
 
 /// What reading a file will take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -252,6 +256,24 @@ impl Reader {
         }
         total.packs = packs.len() as u64;
         Ok(total)
+    }
+
+    /// Restores `files`, each into the sink that `open` makes for it, as [`Reader::restore`] does. While one is made durable or its map is
+    /// read, another goes on. On an error the sinks hold parts of files and must not be published.
+    pub async fn restore_all(
+        &self,
+        files: &[FileRecord],
+        open: impl Fn(&FileRecord) -> Result<Arc<dyn PageSink>>,
+    ) -> Result<Fetched> {
+        stream::iter(files)
+            .map(|file| async { self.restore(file, open(file)?, false).await })
+            .buffer_unordered(FILES_AT_ONCE)
+            .try_fold(Fetched::default(), async |mut total, fetched| {
+                total.fetched_bytes += fetched.fetched_bytes;
+                total.written_bytes += fetched.written_bytes;
+                Ok(total)
+            })
+            .await
     }
 
     /// Writes the whole of `file` into `sink`, verifies all of it, and finishes the sink. With `reuse_existing`, extents that `sink`

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ComponentName, RepositoryId};
 use crate::key::instance::Trust;
 use crate::listing::{Listing, list_backups};
+use crate::replicas::{CopyOutcome, Replicas};
 use crate::time::format_utc;
 
 const DESCRIPTOR: &str = "lifeboat.json";
@@ -21,6 +22,8 @@ const DESCRIPTOR_LIMIT_BYTES: u64 = 64 << 10;
 pub struct Repository {
     store: Arc<dyn BlobStore>,
     id: RepositoryId,
+    /// The stores behind `store`, where they are several.
+    replicas: Option<Arc<Replicas>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -70,9 +73,81 @@ impl Repository {
             .map_err(|error| Error::new(ErrorKind::Bug, "encode", DESCRIPTOR, error.to_string()))?;
         json.push(b'\n');
         match store.put(&Key::new(DESCRIPTOR)?, Bytes::from(json)).await {
-            Ok(Put::Created | Put::AlreadyThere) => Ok(Self { store, id }),
+            Ok(Put::Created | Put::AlreadyThere) => Ok(Self::in_one(store, id)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(taken(&store)),
             Err(error) => Err(error),
+        }
+    }
+
+    fn in_one(store: Arc<dyn BlobStore>, id: RepositoryId) -> Self {
+        Self {
+            store,
+            id,
+            replicas: None,
+        }
+    }
+
+    /// One repository in several stores, each with what opening it gave. What is written through it goes into all of them; one that fails
+    /// is left out from then on, and [`Repository::copies`] says so. A store that holds another repository than the first one that
+    /// opened is left out with an error that names both. Fails with the first error when no store opened.
+    pub fn joined(stores: Vec<(String, Result<Self>)>) -> Result<Self> {
+        let replicas = Arc::new(Replicas::join(stores)?);
+        Ok(Self {
+            id: replicas.id(),
+            store: Arc::<Replicas>::clone(&replicas),
+            replicas: Some(replicas),
+        })
+    }
+
+    /// The same, where a store counts as hanging when it takes `patience` longer than another. Without several stores nothing changes.
+    #[must_use]
+    pub fn with_patience(self, patience: std::time::Duration) -> Self {
+        let Some(replicas) = &self.replicas else { return self };
+        let replicas = Arc::new(replicas.with_patience(patience));
+        Self {
+            id: self.id,
+            store: Arc::<Replicas>::clone(&replicas),
+            replicas: Some(replicas),
+        }
+    }
+
+    /// Makes this repository in another store: the same id, the same bytes. Kind `AlreadyExists` when another one is there: it stays
+    /// untouched, and the error names both ids.
+    pub async fn replicate(&self, store: Arc<dyn BlobStore>) -> Result<Self> {
+        let key = Key::new(DESCRIPTOR)?;
+        match Self::open(Arc::clone(&store)).await {
+            Ok(there) if there.id == self.id => return Ok(there),
+            Ok(there) => return Err(another(store.name(), there.id, self.id)),
+            Err(error) if error.kind() == ErrorKind::NoRepository => {}
+            Err(error) => return Err(error),
+        }
+        let descriptor = self.store.get(&key, DESCRIPTOR_LIMIT_BYTES).await?;
+        match store.put(&key, descriptor).await {
+            Ok(Put::Created | Put::AlreadyThere) => Ok(Self::in_one(store, self.id)),
+            // Somebody was faster: whatever stands there now says what it is.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let there = Self::open(Arc::clone(&store)).await?;
+                Err(another(store.name(), there.id, self.id))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The stores behind this repository, where they are several.
+    pub(crate) fn replicas(&self) -> Option<&Arc<Replicas>> {
+        self.replicas.as_ref()
+    }
+
+    /// Which of its stores still take part, and why the others do not.
+    #[must_use]
+    pub fn copies(&self) -> Vec<CopyOutcome> {
+        match &self.replicas {
+            Some(replicas) => replicas.outcomes(),
+            None => vec![CopyOutcome {
+                store: self.store.name().to_owned(),
+                missing: None,
+                apart: false,
+            }],
         }
     }
 
@@ -110,7 +185,7 @@ impl Repository {
                 .with_hint("bring lifeboat.json back from another store of this repository, or from a copy of this one; it is written once and never changes"));
         }
         let id = descriptor.repository.parse()?;
-        Ok(Self { store, id })
+        Ok(Self::in_one(store, id))
     }
 
     /// The repository's id, the same in all its stores.
@@ -143,4 +218,15 @@ impl Repository {
     pub async fn backups(&self, component: &ComponentName, trust: &Trust) -> Result<Listing> {
         list_backups(self, component, trust).await
     }
+}
+
+/// Two repositories where one was expected.
+pub(crate) fn another(store: &str, there: RepositoryId, wanted: RepositoryId) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        "use the store",
+        store,
+        format!("it holds another repository ({there}) than the first store ({wanted})"),
+    )
+    .with_hint("nothing was written there; give each repository a folder, bucket or prefix of its own, and correct `to:`")
 }

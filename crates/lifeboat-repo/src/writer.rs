@@ -8,7 +8,6 @@ mod commit;
 mod overlay;
 mod pages;
 mod place;
-mod session;
 mod shared;
 mod slots;
 mod space;
@@ -39,19 +38,17 @@ use crate::listing::Backup;
 use crate::manifest::{FileMeta, FileRecord, Role, check_path};
 use crate::map::{ROW_BYTES, Row};
 use crate::pack::PackClass;
+use crate::replicas::CopyOutcome;
 use crate::repository::Repository;
+use crate::session::OpenSession;
 use crate::state::{FileState, State, StateFolder};
 use pages::{PageJob, ParentFile, Ranges, Worker, state_io};
 use place::FreeRows;
-use session::OpenSession;
 use shared::Shared;
 pub use shared::Stats;
 use slots::Slots;
 use stream::KnownChunks;
 pub use tree::TreeCount;
-
-/// How long a session protects what it names; a backup file is not put later.
-pub(crate) const SESSION_DEADLINE: Duration = Duration::from_secs(48 * 3600);
 
 /// What to back up, and how.
 #[derive(Debug)]
@@ -91,6 +88,8 @@ pub struct Committed {
     pub stats: Stats,
     /// What the operator should know: why it was full, what was mended.
     pub notes: Vec<String>,
+    /// What became of it in each store, in their order; at least one has it.
+    pub copies: Vec<CopyOutcome>,
 }
 
 /// A session that writes one backup. Dropping it without [`Writer::commit`] leaves nothing that counts.

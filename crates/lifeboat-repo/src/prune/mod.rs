@@ -24,10 +24,10 @@ use crate::id::{BackupId, ComponentName};
 use crate::key::instance::{Instance, Trust};
 use crate::listing::Listing;
 use crate::repository::Repository;
+use crate::session::SESSION_DEADLINE;
 use crate::signed::Kind;
 use crate::state::StateFolder;
 use crate::time::format_utc;
-use crate::writer::SESSION_DEADLINE;
 use records::{About, Listed, MarksJson, Place, below, marks_name, pruner_id, since_1970};
 use view::Seen;
 

@@ -13,20 +13,21 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::place::FreeRows;
-use super::session::OpenSession;
 use super::shared::{Shared, SharedParts};
 use super::slots::Slots;
 use super::stream::KnownChunks;
 use super::{BackupPlan, Generation, ParentGeneration, Writer, for_each_row, upload};
 use crate::closure::SessionKey;
-use crate::id::{BackupId, ComponentName, Lineage, SessionId};
+use crate::id::{BackupId, ComponentName, Lineage};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::{KeyFile, put_key_file};
 use crate::key::{IdKeys, Scope, draw_secret};
 use crate::listing::{Listing, protocol_backup};
 use crate::map::Row;
-use crate::prune::records::{About, Place, keys_of};
+use crate::prune::records::{Place, keys_of};
+use crate::replicas::Wanted;
 use crate::repository::Repository;
+use crate::session::announce;
 use crate::state::{GENERATION_FILES, State, StateFolder};
 
 pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) -> Result<Writer> {
@@ -36,8 +37,14 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
     let standing: HashSet<BackupId> = backup_names(repository, &component).await?;
     let mut notes = first_notes(&plan);
     let proposed = propose_parent(&plan, &folder, &standing, &mut notes);
-    let open = announce(env, repository, &plan, proposed.as_ref()).await?;
+    let parent_id = proposed.as_ref().map(|state| &state.backup);
+    let open = Arc::new(announce(env, repository, &plan.component, &plan.instance, "backup", parent_id).await?);
     let session = open.id;
+    if let (Some(replicas), Some(state)) = (repository.replicas(), &proposed) {
+        replicas
+            .mend(env, &plan.component, &Wanted::of(state, &plan.component)?, &mut notes)
+            .await?;
+    }
     // Only now all censuses and sweep lists, and only then the files: what was condemned or deleted before the announcement is seen here,
     // what is condemned after it must respect it.
     let condemned = read_condemned(repository, &plan).await?;
@@ -195,23 +202,6 @@ fn propose_parent(
         Ok(state) => return Some(state),
     }
     None
-}
-
-/// Draws a session and announces it. A number that is taken (a rewound or cloned machine draws it again) is not used twice.
-async fn announce(env: &Env, repository: &Repository, plan: &BackupPlan, parent: Option<&State>) -> Result<Arc<OpenSession>> {
-    const ATTEMPTS: usize = 64;
-    let mut taken = None;
-    for _ in 0..ATTEMPTS {
-        let about = About::new(repository.id(), &plan.component, &plan.instance);
-        let parent = parent.map(|state| &state.backup);
-        let open = OpenSession::begin(env, &plan.component.folder()?, SessionId::draw(env)?, about, parent)?;
-        match open.announce(&**repository.store(), &plan.instance).await {
-            Ok(()) => return Ok(Arc::new(open)),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => taken = Some(error),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(taken.unwrap_or_else(|| Error::new(ErrorKind::Bug, "announce", &plan.component, "no attempt was made")))
 }
 
 fn accept_parent(

@@ -77,6 +77,12 @@ pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json
     writer.folder.prepare(&state)?;
     let stored_bytes = header.stored_bytes + bytes.len() as u64;
     put_backup(&writer, &id, bytes).await?;
+    if let Some(replicas) = writer.repository.replicas() {
+        let mut files = closure.pack_files(&writer.plan.component)?;
+        files.push((writer.key_file.name.key(&writer.plan.component)?, writer.key_file.size_bytes));
+        files.push((backup_key(&writer, &id)?, stored_bytes - header.stored_bytes));
+        replicas.drop_incomplete(&writer.plan.component, &files).await;
+    }
     let backup = Backup {
         id,
         key_files: look_again(&writer, &id, &closure).await?,
@@ -94,6 +100,7 @@ pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json
         backup,
         stats,
         notes: std::mem::take(&mut writer.notes),
+        copies: writer.repository.copies(),
     })
 }
 
@@ -264,11 +271,15 @@ fn sync_generation(generation: &Generation) -> Result<()> {
     Ok(())
 }
 
+fn backup_key(writer: &Writer, id: &BackupId) -> Result<Key> {
+    writer.plan.component.folder()?.join(&format!("backups/{id}"))
+}
+
 async fn put_backup(writer: &Writer, id: &BackupId, bytes: Vec<u8>) -> Result<()> {
     if !protocol::may_publish(&writer.open.announced(), writer.open.elapsed()) {
         return Err(too_late(writer));
     }
-    let key = writer.plan.component.folder()?.join(&format!("backups/{id}"))?;
+    let key = backup_key(writer, id)?;
     match writer.repository.store().put(&key, Bytes::from(bytes)).await? {
         Put::Created | Put::AlreadyThere => Ok(()),
     }

@@ -7,12 +7,12 @@ use lifeboat_store::{BlobStore, Put};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::session::OpenSession;
 use super::shared::Shared;
 use crate::bytes::len_u32;
 use crate::closure::{Pack, pack_name};
 use crate::key::instance::Instance;
 use crate::pack::FinishedPack;
+use crate::session::OpenSession;
 
 /// Packs that wait for an upload to begin. With [`UPLOADS`] and one pack per worker this bounds memory (INV-08).
 pub(crate) const WAITING_PACKS: usize = 1;

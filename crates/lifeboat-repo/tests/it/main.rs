@@ -20,4 +20,5 @@ mod round_trip;
 mod simulation;
 mod state;
 mod torture;
+mod two_stores;
 mod world;

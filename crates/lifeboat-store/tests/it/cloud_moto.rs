@@ -54,6 +54,9 @@ async fn moto_keeps_the_contract() {
 async fn moto_with_versions_and_lock_keeps_the_contract() {
     let settings = bucket("locked", true).await;
     let store = cloud::open(CloudSettings::S3(settings.clone())).await.unwrap();
-    assert!(store.probe().await.unwrap().versioning, "a bucket with object lock keeps versions");
+    assert!(
+        store.probe().await.unwrap().versioning,
+        "a bucket with object lock keeps versions"
+    );
     conformance(settings).await;
 }

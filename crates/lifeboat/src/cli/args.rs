@@ -3,12 +3,14 @@
 //! Only words and their meaning: nothing here reads a file or does anything.
 
 pub(crate) mod diff;
+mod upkeep;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::examples;
+pub(crate) use upkeep::{Hold, Prune, Store};
 
 /// Back up, restore, and prove that restoring works.
 #[derive(Debug, Parser)]
@@ -78,16 +80,19 @@ pub(crate) enum Command {
     Backup(Backup),
     /// List backups, or what is in an old file of another program.
     #[command(after_help = examples::LIST)]
-    List(List),
+    List(Listed),
     /// Show everything that is known about one backup.
     #[command(after_help = examples::SHOW)]
     Show(Show),
     /// Show the moments that can be restored.
     #[command(after_help = examples::POINTS)]
-    Points(Optional),
+    Points(Listed),
     /// Run the checks of a component on a restored copy or on any database; never on the one in use.
     #[command(after_help = examples::CHECK)]
     Check(Check),
+    /// Bring a store what it lacks, from another one. Needs no private key.
+    #[command(after_help = examples::COPY)]
+    Copy(Copy),
     /// Restore: beside the original by default, checked, and given its name last.
     #[command(after_help = examples::RESTORE, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Restore(Restore),
@@ -215,6 +220,9 @@ pub(crate) struct Backup {
     /// SYSTEM or SYSTEM/COMPONENT; without it, all.
     #[arg(value_name = "WHAT")]
     pub(crate) what: Vec<String>,
+    /// Only into this store: a name of the configuration, a folder or `s3://BUCKET/PREFIX`; may be given several times.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) to: Vec<String>,
     /// Compare with no older backup: read, seal and store everything anew.
     #[arg(long)]
     pub(crate) full: bool,
@@ -227,17 +235,6 @@ pub(crate) struct Backup {
     /// Keep it at least this long, whatever the retention rules say: `90d`.
     #[arg(long, value_name = "DURATION")]
     pub(crate) keep_for: Option<String>,
-}
-
-/// `list`.
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
-    #[arg(value_name = "WHAT")]
-    pub(crate) what: Option<String>,
-    /// An old backup file of another program to look into.
-    #[arg(long, value_name = "FILE", conflicts_with = "what")]
-    pub(crate) from: Option<String>,
 }
 
 /// `import`.
@@ -271,6 +268,36 @@ pub(crate) struct Optional {
     pub(crate) what: Option<String>,
 }
 
+/// `list`, `points`.
+#[derive(Debug, Args)]
+pub(crate) struct Listed {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Option<String>,
+    /// Only this store: a name of the configuration, a folder or `s3://BUCKET/PREFIX`; without it, all stores of a component. Of `list` also
+    /// an old backup file of another program to look into.
+    #[arg(long, value_name = "STORE|FILE")]
+    pub(crate) from: Option<String>,
+}
+
+/// `copy`.
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+    /// The store that gets what it lacks: a name of the configuration, a folder or `s3://BUCKET/PREFIX`.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) to: String,
+    /// The store to copy from; without it, the first other one of the component that answers.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) from: Option<String>,
+    /// Which backup, or `all`; without it, what the destination lacks and is not older than the oldest that it holds. May be given several
+    /// times.
+    #[arg(long, value_name = "ID")]
+    pub(crate) backup: Vec<String>,
+}
+
 /// `show`.
 #[derive(Debug, Args)]
 pub(crate) struct Show {
@@ -280,6 +307,9 @@ pub(crate) struct Show {
     /// Which backup: its number, its name (`12-3fa9c1d2`) or `latest`.
     #[arg(long, value_name = "ID", default_value = "latest")]
     pub(crate) backup: String,
+    /// Only this store.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) from: Option<String>,
 }
 
 /// `check`.
@@ -305,7 +335,7 @@ pub(crate) struct Restore {
     /// Which moment.
     #[command(flatten)]
     pub(crate) point: Point,
-    /// Another store of the configuration to read from, or an old backup file of another program.
+    /// Read only from this store: a name of the configuration, a folder or `s3://BUCKET/PREFIX`; or an old backup file of another program.
     #[arg(long, value_name = "STORE|FILE")]
     pub(crate) from: Option<String>,
     /// Which database, where the file given with --from holds several.
@@ -412,8 +442,9 @@ pub(crate) struct Verify {
     /// Every backup.
     #[arg(long)]
     pub(crate) all: bool,
-    /// An old backup file of another program, which is unpacked and checked.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["what", "backup", "all"])]
+    /// In this store; without it, in the first one of the component that answers. Or an old backup file of another program, which is
+    /// unpacked and checked.
+    #[arg(long, value_name = "STORE|FILE")]
     pub(crate) from: Option<String>,
     /// How far: files there, files intact, everything opens, restored and checked.
     #[arg(long, value_name = "LEVEL", default_value = "restore")]
@@ -431,96 +462,6 @@ pub(crate) enum LevelChoice {
     Decrypt,
     /// Restored into a scratch folder and checked.
     Restore,
-}
-
-/// `store`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Store {
-    /// Make the bucket or the folder, and set versions, locks, encryption and rules; removes nothing, and can be run again.
-    #[command(after_help = examples::STORE_SETUP)]
-    Setup {
-        /// Names of stores; without them, all.
-        #[arg(value_name = "STORE")]
-        stores: Vec<String>,
-        /// Print the commands and policies, do nothing.
-        #[arg(long)]
-        print: bool,
-    },
-    /// Say whether the bucket or the folder is as it should be.
-    #[command(after_help = examples::STORE_CHECK)]
-    Check {
-        /// Names of stores; without them, all.
-        #[arg(value_name = "STORE")]
-        stores: Vec<String>,
-    },
-    /// Move packs that recent backups no longer reach to the `cold` class; with the `maintenance` credentials, after `prune`.
-    #[command(after_help = examples::STORE_CHILL)]
-    Chill {
-        /// Names of stores; without them, all that have a `cold` class.
-        #[arg(value_name = "STORE")]
-        stores: Vec<String>,
-    },
-    /// Make the locks of everything that living backups need last longer; with the `maintenance` credentials.
-    #[command(after_help = examples::STORE_EXTEND_LOCK)]
-    ExtendLock {
-        /// Names of stores; without them, all that lock.
-        #[arg(value_name = "STORE")]
-        stores: Vec<String>,
-    },
-}
-
-/// `prune`.
-#[derive(Debug, Args)]
-pub(crate) struct Prune {
-    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
-    #[arg(value_name = "WHAT")]
-    pub(crate) what: Option<String>,
-    /// Only in this store.
-    #[arg(long, value_name = "STORE")]
-    pub(crate) store: Option<String>,
-    /// How long what is given up stays before it is deleted; 48h at least.
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) grace: Option<String>,
-    /// Print what would be given up, touch nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-/// `hold`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Hold {
-    /// Hold a backup, or all of them.
-    #[command(after_help = examples::HOLD_ADD)]
-    Add {
-        /// SYSTEM or SYSTEM/COMPONENT.
-        #[arg(value_name = "WHAT")]
-        what: String,
-        /// Which backup: its number, its name or `latest`.
-        #[arg(long, value_name = "ID", conflicts_with = "all")]
-        backup: Option<String>,
-        /// Every backup that there is and will be.
-        #[arg(long)]
-        all: bool,
-        /// Why; shown wherever the hold keeps something.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
-        /// How long; without it, until it is released.
-        #[arg(long = "for", value_name = "DURATION")]
-        for_how_long: Option<String>,
-    },
-    /// Show all holds.
-    #[command(after_help = examples::HOLD_LIST)]
-    List {
-        /// SYSTEM or SYSTEM/COMPONENT; without it, all.
-        #[arg(value_name = "WHAT")]
-        what: Option<String>,
-    },
-    /// Release a hold.
-    #[command(after_help = examples::HOLD_RELEASE)]
-    Release {
-        /// The hold, or the beginning of its id.
-        id: String,
-    },
 }
 
 /// `config`.

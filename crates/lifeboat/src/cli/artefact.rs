@@ -282,7 +282,7 @@ pub(super) async fn import(cx: &Cx, args: Import) -> Result<Exit> {
             Error::new(ErrorKind::Usage, "import as", args.what, detail).with_hint("name the component: SYSTEM/COMPONENT")
         );
     };
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     let instance = protected.instance(&context.settings.instance_name)?;
     let old = old(cx, &context, args.file, args.member).await?;
     let scratch = Scratch::create(&cx.env, &protected)?;

@@ -1,9 +1,12 @@
 //! `lifeboat backup`: every component by itself; one that fails does not stop the others.
 
+use std::sync::Arc;
+
 use lifeboat_model::time::{human_bytes, human_duration, parse_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::backup::{self, Report, Request};
 use lifeboat_ops::protected::Protected;
+use lifeboat_store::away::AwayStore;
 use lifeboat_store::fs::FsStore;
 use serde_json::{Value, json};
 
@@ -14,7 +17,7 @@ use super::outcomes::Outcomes;
 use super::prune;
 use crate::config::{ComponentSettings, MinFree, StorePlace, StoreSettings};
 use crate::exit::Exit;
-use crate::render::{json as document, text};
+use crate::render::{self, json as document, text};
 
 pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
     let context = Context::load_to_write(cx).await?;
@@ -24,15 +27,18 @@ pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
         reason: args.reason,
         keep_for: args.keep_for.as_deref().map(parse_duration).transpose()?,
         full: args.full,
+        elsewhere: false,
     };
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        match one(cx, &context, component, request.clone()).await {
+        match one_to(cx, &context, component, request.clone(), &args.to).await {
             Ok(report) => {
                 cx.env.progress.finish();
                 for note in &report.notes {
                     cx.out.note(&format!("note: {}: {note}", component.name));
                 }
+                tell_missing(cx, component, &report);
+                outcomes.but(exit_of(component, &report));
                 outcomes.good(as_json(&component.name, &report), &sentence(&component.name, &report));
                 // Only after a success: a backup that failed must not cost an older one.
                 if !prune::after_backup(cx, &context, component).await {
@@ -47,12 +53,58 @@ pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
 
 /// Backs one component up: leftovers of killed runs are removed first, because a full disk is what killed them.
 pub(super) async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, request: Request) -> Result<Report> {
-    let protected = context.protected(component, None).await?;
-    for name in &component.stores {
-        make_room(cx, context.store(name)?, &protected).await?;
+    one_to(cx, context, component, request, &[]).await
+}
+
+/// The same into the stores that `to` names, or those of the component where it names none.
+async fn one_to(cx: &Cx, context: &Context, component: &ComponentSettings, request: Request, to: &[String]) -> Result<Report> {
+    let request = Request {
+        elsewhere: to.iter().any(|store| !component.stores.contains(store)),
+        ..request
+    };
+    let mut protected = context.protected(component, to).await?;
+    let several = protected.stores.len() > 1;
+    let names: Vec<String> = protected.stores.iter().map(|place| place.name.clone()).collect();
+    for (index, name) in names.iter().enumerate() {
+        let Ok(settings) = context.store(name) else { continue };
+        match make_room(cx, settings, &protected).await {
+            Ok(()) => {}
+            // The others have room: this one is told as a copy that is missing.
+            Err(error) if several => protected.stores[index].store = Arc::new(AwayStore::new(name.as_str(), error)),
+            Err(error) => return Err(error),
+        }
     }
     let instance = protected.instance(&context.settings.instance_name)?;
     backup::run(&cx.env, &protected, instance, request).await
+}
+
+/// A missing copy is bad news, also where the run is to be quiet.
+pub(super) fn tell_missing(cx: &Cx, component: &ComponentSettings, report: &Report) {
+    for (store, error) in report.missing() {
+        if !cx.out.json {
+            let hint = error.hint().map_or_else(String::new, |hint| format!(" ({hint})"));
+            render::tell(&format!(
+                "warning: {}: THE STORE {store} HAS NO COPY of backup {}: {error}{hint}; the next backup or `lifeboat copy {} --to {store}` mends it",
+                component.name,
+                report.backup.id.short(),
+                component.name
+            ));
+        }
+    }
+}
+
+/// 0 with all copies, 1 without one that is required, 3 without another.
+pub(super) fn exit_of(component: &ComponentSettings, report: &Report) -> Exit {
+    let mut exit = Exit::OK;
+    for (store, _) in report.missing() {
+        let required = component.required.iter().any(|name| name == store);
+        exit = exit.worse(if required {
+            Exit::of(ErrorKind::Failed)
+        } else {
+            Exit::INCOMPLETE
+        });
+    }
+    exit
 }
 
 /// Removes what killed runs left in a store and looks whether there is room for more.
@@ -130,5 +182,10 @@ pub(super) fn as_json(component: &str, report: &Report) -> Value {
         "tables": report.facts.sqlite().map(|facts| &facts.tables),
         "files": report.facts.files(),
         "notes": report.notes,
+        "copies": report.copies.iter().map(|copy| json!({
+            "store": copy.store,
+            "stored": copy.missing.is_none(),
+            "error": copy.missing.as_ref().map(document::error),
+        })).collect::<Vec<_>>(),
     })
 }

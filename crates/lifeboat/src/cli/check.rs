@@ -58,7 +58,7 @@ pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
 
 /// A copy restored from the newest backup.
 async fn restored(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<(String, Findings)> {
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     let backup = choose(&listing, &Choice::Latest, &protected.component)?;

@@ -128,19 +128,15 @@ impl Context {
         })
     }
 
-    /// Opens a store of the configuration; its folder, where it is one.
-    pub(crate) async fn open_store(&self, name: &str) -> Result<(Arc<dyn BlobStore>, Option<PathBuf>)> {
-        let opened = OpenStore::open(self.store(name)?, &self.clock).await?;
-        let path = opened.path();
-        Ok((opened.store, path))
-    }
-
-    /// A store of a component. One that cannot be opened is there all the same, and says why whenever it is asked; a name that the
-    /// configuration does not know is an error.
-    async fn place(&self, component: &ComponentSettings, name: &str) -> Result<Place> {
-        self.store(name)?;
-        let (store, path) = match self.open_store(name).await {
-            Ok(opened) => opened,
+    /// A store of a component, by its name in the configuration, or one that it does not know: a folder, or `s3://BUCKET/PREFIX`. One that
+    /// cannot be opened is there all the same, and says why whenever it is asked; what is neither is an error.
+    pub(crate) async fn place(&self, component: &ComponentSettings, name: &str) -> Result<Place> {
+        let settings = match self.store(name) {
+            Ok(settings) => settings.clone(),
+            Err(unknown) => StoreSettings::unnamed(name)?.ok_or(unknown)?,
+        };
+        let (store, path) = match OpenStore::open(&settings, &self.clock).await {
+            Ok(opened) => (Arc::clone(&opened.store), opened.path()),
             Err(reason) => (Arc::new(AwayStore::new(name, reason)) as Arc<dyn BlobStore>, None),
         };
         Ok(Place {
@@ -151,21 +147,17 @@ impl Context {
         })
     }
 
-    /// Everything that the verbs need of a component; its backups are read from `from` instead of its own stores where that is given.
-    pub(crate) async fn protected(&self, component: &ComponentSettings, from: Option<&str>) -> Result<Protected> {
-        let mut stores = Vec::new();
-        match from {
-            Some(name) => stores.push(self.place(component, name).await?),
-            None => {
-                for name in &component.stores {
-                    stores.push(self.place(component, name).await?);
-                }
-            }
+    /// Everything that the verbs need of a component, with the stores that `stores` names instead of its own where it names any.
+    pub(crate) async fn protected(&self, component: &ComponentSettings, stores: &[String]) -> Result<Protected> {
+        let names = if stores.is_empty() { &component.stores } else { stores };
+        let mut places = Vec::new();
+        for name in names {
+            places.push(self.place(component, name).await?);
         }
         Ok(Protected {
             component: ComponentName::new(&component.name)?,
             source: component.source.clone(),
-            stores,
+            stores: places,
             encryption: self.encryption(component).await?,
             trust: self.trust()?,
             state_dir: self.settings.state_dir.clone(),

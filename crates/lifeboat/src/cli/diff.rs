@@ -20,7 +20,7 @@ use crate::render::{json as document, text};
 pub(super) async fn run(cx: &Cx, args: Diff) -> Result<Exit> {
     let context = Context::load(cx)?;
     let component = only_one(&context, args.what.as_deref())?;
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     if protected.source.database().is_none() {
         return Err(diff::not_a_database(&protected));
     }

@@ -41,7 +41,7 @@ pub(super) async fn run(cx: &Cx) -> Result<Exit> {
 }
 
 async fn one(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<Vec<Check>> {
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     let key = match context.key_of(component)?.filter(|key| key.has_identity()) {
         None => None,
         Some(key) => Some(KeyAtHand {

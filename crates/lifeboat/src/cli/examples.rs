@@ -43,6 +43,12 @@ Examples:
   lifeboat backup shop --full          compare with nothing, store everything anew
   lifeboat backup --quiet --json       for scripts";
 
+pub(super) const COPY: &str = "\
+Examples:
+  lifeboat copy --to s3-eu             bring s3-eu what it missed while it was away
+  lifeboat copy shop/db --from disk --to usb --backup all
+  lifeboat copy shop --to /mnt/usb/shop --backup 12  a folder that the configuration does not know";
+
 pub(super) const LIST: &str = "\
 Examples:
   lifeboat list

@@ -24,7 +24,7 @@ pub(super) async fn run(cx: &Cx, what: &str, to: &Path, backup: &str, extract: O
                 .with_hint("name the component: SYSTEM/COMPONENT"),
         );
     };
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     let choice = match backup {

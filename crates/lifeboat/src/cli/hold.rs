@@ -99,7 +99,7 @@ fn places<'c>(context: &'c Context, what: &[String]) -> Result<Vec<(&'c Componen
 }
 
 async fn open(context: &Context, component: &ComponentSettings, store: &str) -> Result<(Protected, Repository)> {
-    let protected = context.protected(component, Some(store)).await?;
+    let protected = context.protected(component, &[store.to_owned()]).await?;
     let repository = protected.repository().await?;
     Ok((protected, repository))
 }

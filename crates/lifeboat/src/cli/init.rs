@@ -98,7 +98,7 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
     }
     let mut finished = true;
     for component in context.select(&[])? {
-        let protected = context.protected(component, None).await?;
+        let protected = context.protected(component, &[]).await?;
         finished &= newest_proven(&protected).await?;
     }
     if finished || args.no_backup {
@@ -125,7 +125,10 @@ async fn make_stores(cx: &Cx, context: &Context) -> Result<()> {
                 folder.path.display().to_string(),
             ),
             // A bucket must be there: `lifeboat store setup` makes one.
-            _ => (OpenStore::open(settings).await?.store, format!("the store {first}")),
+            _ => (
+                OpenStore::open(settings, &cx.env.clock).await?.store,
+                format!("the store {first}"),
+            ),
         };
         match Repository::open(Arc::clone(&store)).await {
             Err(error) if error.kind() == ErrorKind::NoRepository => {
@@ -229,7 +232,7 @@ struct Done {
 
 /// The first backup of a component, unless an earlier run took it, and its proof.
 async fn first_backup(cx: &Cx, context: &Context, component: &ComponentSettings, done: &mut Done) -> Result<()> {
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     let repository = protected.repository().await?;
     if protected.listing(&repository).await?.latest().is_none() {
         let request = Request {

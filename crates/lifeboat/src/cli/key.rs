@@ -174,7 +174,7 @@ fn failed(cx: &Cx, error: &Error, exit: &mut Exit) {
 
 async fn opens(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<(Identities, Vec<InStore<Backup>>)> {
     let identities = context.identities(component).await?;
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     let stores = keys::check(&cx.env, &protected, &identities).await;
     Ok((identities, stores))
 }

@@ -2,10 +2,10 @@
 
 use lifeboat_model::Result;
 use lifeboat_model::time::human_bytes;
-use lifeboat_repo::Listing;
+use lifeboat_ops::stores::{self, Held, Survey};
 use serde_json::{Value, json};
 
-use super::args::List;
+use super::args::Listed;
 use super::context::Context;
 use super::outcomes::Outcomes;
 use super::{Cx, artefact};
@@ -14,32 +14,42 @@ use crate::exit::Exit;
 use crate::render::text::{self, Table};
 use crate::render::{json as document, tell};
 
-pub(super) async fn run(cx: &Cx, args: List) -> Result<Exit> {
+pub(super) async fn run(cx: &Cx, args: &Listed) -> Result<Exit> {
     let context = Context::load(cx)?;
-    if let Some(from) = &args.from {
-        return artefact::list(cx, &context, from.into()).await;
+    if let Some(file) = artefact::file_of(&context, args.from.as_deref()) {
+        return artefact::list(cx, &context, file).await;
     }
     let components = context.select(args.what.as_slice())?;
     let mut outcomes = Outcomes::new(components.len());
-    let mut table = Table::new(&["COMPONENT", "BACKUP", "MOMENT", "SIZE", "ADDED", "NOTE"], &[3, 4]);
+    let several = args.from.is_none() && components.iter().any(|component| component.stores.len() > 1);
+    let mut table = match several {
+        true => Table::new(&["COMPONENT", "BACKUP", "MOMENT", "SIZE", "ADDED", "STORES", "NOTE"], &[3, 4]),
+        false => Table::new(&["COMPONENT", "BACKUP", "MOMENT", "SIZE", "ADDED", "NOTE"], &[3, 4]),
+    };
     for component in components {
-        match listing(&context, component).await {
-            Ok(listing) => {
-                add_rows(&mut table, &listing);
-                if listing.backups.is_empty() {
+        match survey(&context, component, args).await {
+            Ok(survey) => {
+                add_rows(&mut table, &survey, several);
+                if survey.backups.is_empty() {
                     cx.out.note(&format!(
                         "{}: there is no backup yet; `lifeboat backup {}` makes one",
                         component.name, component.name
                     ));
                 }
-                for rejected in &listing.rejected {
+                for (store, rejected) in &survey.rejected {
                     // Never quiet: what is stored and does not count is bad news.
+                    let place = if several {
+                        format!(" in the store {store}")
+                    } else {
+                        String::new()
+                    };
                     tell(&format!(
-                        "warning: {}: {} does not count: {}",
+                        "warning: {}: {} does not count{place}: {}",
                         component.name, rejected.name, rejected.reason
                     ));
                 }
-                outcomes.good(as_json(&component.name, &listing), "");
+                outcomes.but(tell_away(&component.name, &survey));
+                outcomes.good(as_json(&component.name, &survey), "");
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
@@ -47,16 +57,23 @@ pub(super) async fn run(cx: &Cx, args: List) -> Result<Exit> {
     outcomes.finish_with(cx, "list", |_| table.render())
 }
 
-/// The backups of a component.
-pub(super) async fn listing(context: &Context, component: &ComponentSettings) -> Result<Listing> {
-    let protected = context.protected(component, None).await?;
-    let repository = protected.repository().await?;
-    protected.listing(&repository).await
+/// What the stores of a component hold.
+pub(super) async fn survey(context: &Context, component: &ComponentSettings, args: &Listed) -> Result<Survey> {
+    let protected = context.protected(component, args.from.as_slice()).await?;
+    stores::survey(&protected).await
 }
 
-fn add_rows(table: &mut Table, listing: &Listing) {
-    for backup in listing.backups.iter().rev() {
-        let header = &backup.header;
+/// Half an answer is not a whole one: a store that does not answer is told, and ends in exit code 3.
+pub(super) fn tell_away(component: &str, survey: &Survey) -> Exit {
+    for (store, error) in &survey.away {
+        tell(&format!("warning: {component}: the store {store} does not answer: {error}"));
+    }
+    if survey.away.is_empty() { Exit::OK } else { Exit::INCOMPLETE }
+}
+
+fn add_rows(table: &mut Table, survey: &Survey, several: bool) {
+    for held in survey.backups.iter().rev() {
+        let header = &held.backup.header;
         let mut notes = header.tags.clone();
         if header.incomplete {
             notes.insert(0, "incomplete".to_owned());
@@ -65,23 +82,43 @@ fn add_rows(table: &mut Table, listing: &Listing) {
             notes.insert(0, "extract".to_owned());
         }
         notes.extend(header.reason.clone());
-        table.row([
+        let mut cells = vec![
             header.component.to_string(),
-            backup.id.short(),
+            held.backup.id.short(),
             text::time(header.moment_us),
             human_bytes(header.size_bytes),
             human_bytes(header.stored_bytes),
-            notes.join(", "),
-        ]);
+        ];
+        if several {
+            cells.push(held.stores.join(", "));
+        }
+        cells.push(notes.join(", "));
+        table.row(cells);
     }
 }
 
-fn as_json(component: &str, listing: &Listing) -> Value {
-    let backups: Vec<Value> = listing.backups.iter().rev().map(document::backup).collect();
-    let rejected: Vec<Value> = listing
+fn as_json(component: &str, survey: &Survey) -> Value {
+    let backups: Vec<Value> = survey.backups.iter().rev().map(held_as_json).collect();
+    let rejected: Vec<Value> = survey
         .rejected
         .iter()
-        .map(|rejected| json!({ "name": rejected.name, "error": document::error(&rejected.reason) }))
+        .map(|(store, rejected)| json!({ "name": rejected.name, "store": store, "error": document::error(&rejected.reason) }))
         .collect();
-    json!({ "component": component, "backups": backups, "rejected": rejected })
+    json!({ "component": component, "backups": backups, "rejected": rejected, "away": away_as_json(survey) })
+}
+
+/// A backup and where it counts.
+fn held_as_json(held: &Held) -> Value {
+    let mut json = document::backup(&held.backup);
+    if let Value::Object(fields) = &mut json {
+        fields.insert("stores".to_owned(), json!(held.stores));
+    }
+    json
+}
+
+/// Stores that did not answer.
+pub(super) fn away_as_json(survey: &Survey) -> Value {
+    let away = survey.away.iter();
+    away.map(|(store, error)| json!({ "store": store, "error": document::error(error) }))
+        .collect()
 }

@@ -9,6 +9,7 @@ mod check;
 mod completions;
 mod config;
 mod context;
+mod copy;
 mod demo;
 mod diff;
 mod doctor;
@@ -144,9 +145,10 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         Command::Status(args) => status::run(cx, &args.what).await,
         Command::Doctor => doctor::run(cx).await,
         Command::Backup(args) => backup::run(cx, args).await,
-        Command::List(args) => list::run(cx, args).await,
+        Command::List(args) => list::run(cx, &args).await,
         Command::Show(args) => show::run(cx, &args).await,
-        Command::Points(args) => points::run(cx, args.what.as_slice()).await,
+        Command::Points(args) => points::run(cx, &args).await,
+        Command::Copy(args) => copy::run(cx, args).await,
         Command::Prune(args) => prune::run(cx, args).await,
         Command::Hold { command } => hold::run(cx, command).await,
         Command::Check(args) => check::run(cx, args).await,

@@ -36,7 +36,7 @@ pub(super) async fn run(cx: &Cx, id: &str, yes: bool, reason: Option<String>, ac
         );
         ask::confirm(cx, &question, "promote", &component.name, &ask::this_command_with(&["--yes"]))?;
     }
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     let promoted = promote::run(&cx.env, &protected, restored, accept_findings).await?;
     for note in &promoted.notes {
         cx.out.note(&format!("note: {}: {note}", component.name));

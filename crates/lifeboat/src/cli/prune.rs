@@ -69,7 +69,7 @@ fn request(context: &Context, component: &ComponentSettings, dry_run: bool) -> R
 }
 
 async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, store: &str, request: &Request) -> Result<Report> {
-    let protected = context.protected(component, Some(store)).await?;
+    let protected = context.protected(component, &[store.to_owned()]).await?;
     let instance = protected.instance(&context.settings.instance_name)?;
     prune::run(&cx.env, &protected, instance, request).await
 }

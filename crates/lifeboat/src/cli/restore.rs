@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat_model::time::{human_bytes, human_duration};
-use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_ops::backup::Request;
-use lifeboat_ops::protected::{Protected, choose};
+use lifeboat_ops::protected::Protected;
 use lifeboat_ops::restore::record::{self, Restored};
 use lifeboat_ops::restore::{self, Destination, Plan, Report};
 use lifeboat_ops::store::thaw;
+use lifeboat_ops::stores;
 use lifeboat_repo::{Backup, Identities, Repository};
 use serde_json::{Value, json};
 
@@ -132,6 +133,8 @@ struct Planned {
     backup: Backup,
     identities: Identities,
     plan: Plan,
+    /// The same backup in other stores.
+    elsewhere: Vec<(String, Repository, Backup)>,
 }
 
 /// A component of the system that is restored.
@@ -144,35 +147,70 @@ enum Step {
 
 async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Step> {
     let choice = time::choice(&args.point)?;
-    let protected = context.protected(component, args.from.as_deref()).await?;
-    let repository = protected.repository().await?;
-    let listing = protected.listing(&repository).await?;
-    let backup = choose(&listing, &choice, &protected.component)?.clone();
+    let protected = context.protected(component, args.from.as_slice()).await?;
+    let mut found = stores::find(&protected, &choice).await?;
     if args.resume
-        && let Some(earlier) = earlier(&protected, &backup, args)?
+        && let Some((_, _, backup)) = found.places.first()
+        && let Some(earlier) = earlier(&protected, backup, args)?
     {
         return Ok(Step::Done(already(&component.name, &earlier)));
     }
     let identities = context.identities(component).await?;
-    let destination = destination(component, args, &backup);
-    let mut plan = restore::plan(&cx.env, &protected, &repository, &backup, &identities, destination).await?;
-    if let Some(bucket) = care::bucket_of(context, component, &repository).await? {
-        let thaw = thaw(&bucket, &protected.component, &backup, !args.dry_run).await?;
-        if !thaw.is_done() {
-            if !args.dry_run {
-                return Err(thaw.into_error(&protected.component));
+    // The preferred store first; another one where something there is missing or damaged.
+    while !found.places.is_empty() {
+        let (store, repository, backup) = found.places.remove(0);
+        let destination = destination(component, args, &backup);
+        match restore::plan(&cx.env, &protected, &repository, &backup, &identities, destination).await {
+            Ok(mut plan) => {
+                plan.notes.extend(found.notes);
+                wait_for_archive(context, component, args, &repository, &backup, &mut plan).await?;
+                return Ok(Step::ToDo(Box::new(Planned {
+                    protected,
+                    repository,
+                    backup,
+                    identities,
+                    plan,
+                    elsewhere: found.places,
+                })));
             }
-            plan.estimate = plan.estimate.after(thaw.expected, thaw.slowest);
-            plan.notes.push(thaw.says());
+            Err(error) if !found.places.is_empty() && stores::worth_another_store(&error) => {
+                found
+                    .notes
+                    .push(format!("the store {store} cannot give it: {error}; another store is used"));
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(Step::ToDo(Box::new(Planned {
-        protected,
-        repository,
-        backup,
-        identities,
-        plan,
-    })))
+    Err(Error::new(
+        ErrorKind::NoSuchPoint,
+        "restore",
+        &component.name,
+        "no store holds it",
+    ))
+}
+
+/// What lies in an archive is asked for; until it is there the restore cannot begin.
+async fn wait_for_archive(
+    context: &Context,
+    component: &ComponentSettings,
+    args: &Restore,
+    repository: &Repository,
+    backup: &Backup,
+    plan: &mut Plan,
+) -> Result<()> {
+    let Some(bucket) = care::bucket_of(context, component, repository).await? else {
+        return Ok(());
+    };
+    let thaw = thaw(&bucket, &backup.header.component, backup, !args.dry_run).await?;
+    if thaw.is_done() {
+        return Ok(());
+    }
+    if !args.dry_run {
+        return Err(thaw.into_error(&backup.header.component));
+    }
+    plan.estimate = plan.estimate.after(thaw.expected, thaw.slowest);
+    plan.notes.push(thaw.says());
+    Ok(())
 }
 
 /// The restore of an earlier run that this one would only repeat: its data still lies where it was put. After an in-place restore, a backup
@@ -208,6 +246,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
         backup,
         identities,
         plan,
+        elsewhere,
     } = planned;
     let shown = plan_for_people(&component.name, &plan);
     if args.dry_run {
@@ -234,29 +273,72 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
         )?;
     }
     let (env, destination, told) = (&cx.env, plan.destination, plan.notes);
-    let report = if component.source.files().is_some() || !args.path.is_empty() {
-        let selection = restore::Selection {
-            paths: args.path.clone(),
-            outside_links: args.outside_links,
-        };
-        restore::run_selected(env, &protected, &repository, &backup, &identities, destination, &selection).await?
-    } else {
-        restore::run(
+    let mut result = from_store(
+        env,
+        component,
+        args,
+        &protected,
+        (&repository, &backup),
+        &identities,
+        destination.clone(),
+    )
+    .await;
+    for (store, repository, backup) in elsewhere {
+        let Err(error) = &result else { break };
+        if !stores::worth_another_store(error) {
+            break;
+        }
+        render::tell(&format!(
+            "warning: {}: {error}; it is read from the store {store} instead",
+            component.name
+        ));
+        result = from_store(
             env,
+            component,
+            args,
             &protected,
-            &repository,
-            &backup,
+            (&repository, &backup),
             &identities,
-            destination,
-            args.accept_findings,
+            destination.clone(),
         )
-        .await?
-    };
+        .await;
+    }
+    let report = result?;
     cx.env.progress.finish();
     for note in report.notes.iter().filter(|note| !told.contains(note)) {
         cx.out.note(&format!("note: {}: {note}", component.name));
     }
     finish(cx, context, component, args, report).await
+}
+
+/// The restore of `from`, a backup in one store.
+async fn from_store(
+    env: &Env,
+    component: &ComponentSettings,
+    args: &Restore,
+    protected: &Protected,
+    from: (&Repository, &Backup),
+    identities: &Identities,
+    destination: Destination,
+) -> Result<Report> {
+    let (repository, backup) = from;
+    if component.source.files().is_none() && args.path.is_empty() {
+        return restore::run(
+            env,
+            protected,
+            repository,
+            backup,
+            identities,
+            destination,
+            args.accept_findings,
+        )
+        .await;
+    }
+    let selection = restore::Selection {
+        paths: args.path.clone(),
+        outside_links: args.outside_links,
+    };
+    restore::run_selected(env, protected, repository, backup, identities, destination, &selection).await
 }
 
 /// After an in-place restore the restored state is protected at once.
@@ -280,6 +362,8 @@ async fn finish(cx: &Cx, context: &Context, component: &ComponentSettings, args:
     };
     let (key, value) = match backup::one(cx, context, component, request).await {
         Ok(fresh) => {
+            backup::tell_missing(cx, component, &fresh);
+            done.exit = done.exit.worse(backup::exit_of(component, &fresh));
             done.text
                 .push_str(&format!("{}\n", backup::sentence(&component.name, &fresh)));
             ("fresh_backup", backup::as_json(&component.name, &fresh))

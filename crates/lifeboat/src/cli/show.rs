@@ -1,10 +1,11 @@
 //! `lifeboat show`: everything that is known about one backup. What is sealed is shown as far as a private key is at hand.
 
 use lifeboat_model::time::human_bytes;
-use lifeboat_model::{ErrorKind, Result};
+use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::proof;
-use lifeboat_ops::protected::{Choice, Protected, choose};
+use lifeboat_ops::protected::Choice;
 use lifeboat_ops::store::{Locked, locked_until};
+use lifeboat_ops::stores;
 use lifeboat_repo::{Backup, Reader, Repository, format_utc};
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ pub(super) async fn run(cx: &Cx, args: &Show) -> Result<Exit> {
     let components = context.select(std::slice::from_ref(&args.what))?;
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        match one(cx, &context, component, &args.backup).await {
+        match one(cx, &context, component, args).await {
             Ok((json, text)) => outcomes.good(json, &text),
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
@@ -29,28 +30,40 @@ pub(super) async fn run(cx: &Cx, args: &Show) -> Result<Exit> {
     outcomes.finish(cx, "show")
 }
 
-async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str) -> Result<(Value, String)> {
-    let protected = context.protected(component, None).await?;
-    let repository = protected.repository().await?;
-    let listing = protected.listing(&repository).await?;
+async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Show) -> Result<(Value, String)> {
+    let protected = context.protected(component, args.from.as_slice()).await?;
+    let id = args.backup.as_str();
     let choice = if id == "latest" {
         Choice::Latest
     } else {
         Choice::Named(id.to_owned())
     };
-    let backup = choose(&listing, &choice, &protected.component)?;
-    let facts = facts(cx, context, component, &repository, backup).await?;
+    let found = stores::find(&protected, &choice).await?;
+    for note in &found.notes {
+        cx.out.note(&format!("note: {}: {note}", component.name));
+    }
+    let names: Vec<&str> = found.places.iter().map(|(name, ..)| name.as_str()).collect();
+    let Some((_, repository, backup)) = found.places.first() else {
+        return Err(Error::new(
+            ErrorKind::NoSuchPoint,
+            "show",
+            &component.name,
+            "no store holds it",
+        ));
+    };
+    let facts = facts(cx, context, component, repository, backup).await?;
     let proofs = proof::load(&protected.state_dir, &protected.component);
     let proven: Vec<_> = proofs.iter().filter(|proof| proof.backup == backup.id.to_string()).collect();
     let mut json = document::backup(backup);
     if let Value::Object(fields) = &mut json {
-        fields.insert("store".to_owned(), json!(protected.stores_text()));
+        fields.insert("store".to_owned(), json!(repository.store().name()));
+        fields.insert("stores".to_owned(), json!(names));
         fields.insert("packs".to_owned(), json!(backup.closure.packs.len()));
         fields.insert("encrypted".to_owned(), json!(backup.closure.is_encrypted()));
         fields.insert("facts".to_owned(), facts.clone());
         fields.insert("proofs".to_owned(), json!(proven));
     }
-    let mut lines = lines(&protected, backup);
+    let mut lines = lines(&names.join(", "), backup);
     lines.push(("tables", tables(&facts)));
     for proof in &proven {
         lines.push(("proven", format!("{} on {}", proof.level.word(), text::time(proof.at_us))));
@@ -58,7 +71,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, id: &str
     if proven.is_empty() {
         lines.push(("proven", "never from here".to_owned()));
     }
-    if let Some(bucket) = care::bucket_of(context, component, &repository).await? {
+    if let Some(bucket) = care::bucket_of(context, component, repository).await? {
         let locked = locked_until(&bucket, &protected.component, backup).await?;
         let (says, value) = match locked {
             Locked::Until(until_us) => (format!("until {}", text::time(until_us)), json!(format_utc(until_us))),
@@ -93,7 +106,7 @@ async fn facts(
     }
 }
 
-fn lines(protected: &Protected, backup: &Backup) -> Vec<(&'static str, String)> {
+fn lines(stores: &str, backup: &Backup) -> Vec<(&'static str, String)> {
     let header = &backup.header;
     let encrypted = backup.closure.is_encrypted();
     let mut lines = vec![
@@ -102,10 +115,7 @@ fn lines(protected: &Protected, backup: &Backup) -> Vec<(&'static str, String)> 
         ("moment", text::time(header.moment_us)),
         ("kind", format!("{}, {}", header.kind, header.method)),
         ("size", human_bytes(header.size_bytes)),
-        (
-            "added",
-            format!("{} to {}", human_bytes(header.stored_bytes), protected.stores_text()),
-        ),
+        ("added", format!("{} to {}", human_bytes(header.stored_bytes), stores)),
         ("packs", backup.closure.packs.len().to_string()),
         ("encrypted", if encrypted { "yes" } else { "no" }.to_owned()),
         ("written by", header.instance.clone()),

@@ -21,7 +21,7 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
     let components = context.select(what)?;
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        let (status, exit) = match context.protected(component, None).await {
+        let (status, exit) = match context.protected(component, &[]).await {
             Ok(protected) => {
                 let mut status = status::run(&cx.env, &protected).await;
                 let has_key = context.key_of(component)?.is_some_and(|key| key.has_identity());

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::args::Store;
 use super::context::Context;
-use super::open::s3_settings;
+use super::open::{OpenStore, s3_settings};
 use super::outcomes::Outcomes;
 use super::{Cx, doctor};
 use crate::config::{ComponentSettings, MinFree, S3Place, StorePlace, StoreSettings};
@@ -123,14 +123,14 @@ async fn set_up(cx: &Cx, context: &Context, names: &[String]) -> Result<Exit> {
 /// Makes the repository in a store that holds none: the one that the other stores hold, or a new one where all of them answer that they hold
 /// none. While one of them is away nobody knows, and two stores with different repositories would never fit together again.
 async fn repository(cx: &Cx, context: &Context, store: &StoreSettings) -> Result<Option<String>> {
-    let (opened, _) = context.open_store(&store.name).await?;
+    let opened = OpenStore::open(store, &cx.env.clock).await?.store;
     match Repository::open(Arc::clone(&opened)).await {
         Ok(_) => return Ok(None),
         Err(error) if error.kind() == ErrorKind::NoRepository => {}
         Err(error) => return Err(error),
     }
     for other in context.settings.stores.values().filter(|other| other.name != store.name) {
-        let there = async { Repository::open(context.open_store(&other.name).await?.0).await };
+        let there = async { Repository::open(OpenStore::open(other, &cx.env.clock).await?.store).await };
         match there.await {
             Ok(there) => {
                 let descriptor = Key::new("lifeboat.json")?;
@@ -219,7 +219,7 @@ fn components_in<'a>(context: &'a Context, store: &StoreSettings) -> Result<Vec<
 }
 
 async fn listing(context: &Context, component: &ComponentSettings, store: &StoreSettings) -> Result<(ComponentName, Listing)> {
-    let protected = context.protected(component, Some(&store.name)).await?;
+    let protected = context.protected(component, std::slice::from_ref(&store.name)).await?;
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     Ok((protected.component, listing))

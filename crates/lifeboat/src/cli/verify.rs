@@ -21,8 +21,8 @@ use crate::render::{self, json as document, text};
 
 pub(super) async fn run(cx: &Cx, args: Verify) -> Result<Exit> {
     let context = Context::load(cx)?;
-    if let Some(from) = &args.from {
-        return artefact::verify(cx, &context, from.into()).await;
+    if let Some(file) = artefact::file_of(&context, args.from.as_deref()) {
+        return artefact::verify(cx, &context, file).await;
     }
     let components = context.select(args.what.as_slice())?;
     let mut outcomes = Outcomes::new(components.len());
@@ -47,7 +47,7 @@ struct Proven {
 }
 
 async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Verify) -> Result<Proven> {
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, args.from.as_slice()).await?;
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     // What is stored and does not count is bad data, whichever backup was asked for.

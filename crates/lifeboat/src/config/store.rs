@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_model::time::human_duration;
+use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_store::Key;
 use serde_json::{Value as Json, json};
 
@@ -151,6 +152,42 @@ pub(crate) struct Limits {
 }
 
 impl StoreSettings {
+    /// A store that no configuration names: a path, or `s3://BUCKET/PREFIX` with the standard credentials of AWS. `None` for what is
+    /// neither; a Usage error for a URL that cannot be one.
+    pub(crate) fn unnamed(text: &str) -> Result<Option<Self>> {
+        let place = if let Some(rest) = text.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let prefix = prefix.trim_matches('/');
+            if bucket.is_empty() {
+                return Err(Error::new(ErrorKind::Usage, "use the store", text, "it names no bucket")
+                    .with_hint("write s3://BUCKET or s3://BUCKET/PREFIX"));
+            }
+            StorePlace::S3(Box::new(S3Place {
+                bucket: bucket.to_owned(),
+                prefix: (!prefix.is_empty()).then(|| Key::new(prefix)).transpose()?,
+                region: None,
+                endpoint: None,
+                path_style: false,
+                storage_class: None,
+                profile: None,
+                keys: None,
+                care: BucketCare::default(),
+            }))
+        } else if text.contains('/') && !text.contains("://") {
+            StorePlace::Fs(FsPlace {
+                path: PathBuf::from(text),
+                min_free: None,
+            })
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            name: text.to_owned(),
+            place,
+            limit: Limits::default(),
+        }))
+    }
+
     /// The folder, where the store is one.
     #[must_use]
     pub(crate) fn folder(&self) -> Option<&Path> {

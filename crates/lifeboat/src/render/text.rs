@@ -23,7 +23,7 @@ impl Table {
     }
 
     /// Adds a row; missing cells are empty.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row(&mut self, cells: impl Into<Vec<String>>) {
         self.rows.push(cells.into());
     }
 

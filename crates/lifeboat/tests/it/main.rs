@@ -18,6 +18,7 @@ mod keys;
 mod legacy;
 mod recover;
 mod recovery;
+mod several;
 mod signals;
 mod store;
 mod world;

@@ -50,7 +50,7 @@ async fn one(
     how: Rekey,
     outcomes: &mut Outcomes,
 ) -> Result<(Value, String, Option<String>)> {
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     let recipients = keys::changed(&protected.encryption, &args.recipient, how)?;
     let identities = context.identities(component).await?;
     let stores = keys::change(&cx.env, &protected, &recipients, &identities, how).await?;
@@ -139,7 +139,7 @@ pub(super) async fn rotate(cx: &Cx, what: &[String]) -> Result<Exit> {
     let components = context.select(what)?;
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        let rotated = async { keys::rotate(&context.protected(component, None).await?).await };
+        let rotated = async { keys::rotate(&context.protected(component, &[]).await?).await };
         match rotated.await {
             Ok(forgotten) => {
                 let text = if forgotten {

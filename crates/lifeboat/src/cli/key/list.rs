@@ -33,7 +33,7 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
 type Known = BTreeMap<Fingerprint, String>;
 
 async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, outcomes: &mut Outcomes) -> Result<(Value, String)> {
-    let protected = context.protected(component, None).await?;
+    let protected = context.protected(component, &[]).await?;
     let mut known = Known::new();
     if let Encryption::Age(recipients) = &protected.encryption {
         for text in recipients {

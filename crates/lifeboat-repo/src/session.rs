@@ -1,5 +1,6 @@
-//! The session while it is open: its announcement, its extensions, its deadline (steps 1, 4 and 5 of the writer in `docs/deletion.md`).
+//! Announcements (format 4): who writes or copies, until when, and what is to be built upon. They come before everything (INV-02).
 //!
+//! The session while it is open: its announcement, its extensions, its deadline (steps 1, 4 and 5 of the writer in `docs/deletion.md`).
 //! Its deadline is counted from before the first put, by the clocks of this machine and never from a listing: so it ends here before it
 //! ends in any store. What is in the store if we die: announcements, which protect for 48 h at most.
 
@@ -11,19 +12,45 @@ use lifeboat_model::protocol::{self, Session};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_store::{BlobStore, Key, Put};
 
-use super::SESSION_DEADLINE;
-use crate::id::{BackupId, SessionId};
+use crate::id::{BackupId, ComponentName, SessionId};
+use crate::key::instance::Instance;
 use crate::prune::records::{About, SessionJson};
+use crate::repository::Repository;
 use crate::signed::{self, Kind};
 use crate::sync::lock;
 use crate::time::format_utc;
 
+/// How long a session protects what it names; a backup file is not put later.
+pub(crate) const SESSION_DEADLINE: Duration = Duration::from_secs(48 * 3600);
 /// Extended when half of its time is over.
 const EXTEND_AFTER: Duration = Duration::from_secs(SESSION_DEADLINE.as_secs() / 2);
 /// Extensions have two hex digits. More than a year is no backup.
 const MOST_EXTENSIONS: u8 = 0xff;
 
-/// The session of one backup.
+/// Draws a session and announces it. A number that is taken (a rewound or cloned machine draws it again) is not used twice.
+pub(crate) async fn announce(
+    env: &Env,
+    repository: &Repository,
+    component: &ComponentName,
+    instance: &Instance,
+    verb: &'static str,
+    parent: Option<&BackupId>,
+) -> Result<OpenSession> {
+    const ATTEMPTS: usize = 64;
+    let mut taken = None;
+    for _ in 0..ATTEMPTS {
+        let about = About::new(repository.id(), component, instance);
+        let open = OpenSession::begin(env, &component.folder()?, SessionId::draw(env)?, about, verb, parent)?;
+        match open.put(&**repository.store(), &open.key, instance).await {
+            Ok(()) => return Ok(open),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => taken = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(taken.unwrap_or_else(|| Error::new(ErrorKind::Bug, "announce", component, "no attempt was made")))
+}
+
+/// The session of one backup or copy.
 #[derive(Debug)]
 pub(crate) struct OpenSession {
     env: Env,
@@ -33,6 +60,7 @@ pub(crate) struct OpenSession {
     /// Where it is announced.
     key: Key,
     about: About,
+    verb: &'static str,
     parent: Option<String>,
     state: Mutex<State>,
 }
@@ -45,7 +73,14 @@ struct State {
 
 impl OpenSession {
     /// A session that is going to be announced in `folder` (of its component) now.
-    pub(crate) fn begin(env: &Env, folder: &Key, id: SessionId, about: About, parent: Option<&BackupId>) -> Result<Self> {
+    fn begin(
+        env: &Env,
+        folder: &Key,
+        id: SessionId,
+        about: About,
+        verb: &'static str,
+        parent: Option<&BackupId>,
+    ) -> Result<Self> {
         let announced = Session {
             id,
             // It never changes, and is compared with itself only.
@@ -60,6 +95,7 @@ impl OpenSession {
             id,
             key: folder.join(&format!("sessions/{id}"))?,
             about,
+            verb,
             parent: parent.map(ToString::to_string),
             state: Mutex::new(State {
                 announced,
@@ -79,18 +115,23 @@ impl OpenSession {
             .max(Duration::from_micros(wall_us))
     }
 
+    /// Fails with kind `TimedOut` once the deadline has passed, counted from the last extension.
+    pub(crate) fn check_deadline(&self, op: &'static str, component: &ComponentName) -> Result<()> {
+        if protocol::may_publish(&self.announced(), self.elapsed()) {
+            return Ok(());
+        }
+        let detail = "it took longer than its session may last (48 h)";
+        Err(Error::new(ErrorKind::TimedOut, op, component, detail)
+            .with_hint("find out what makes it so slow (the store, the network), then run it again"))
+    }
+
     /// The announcement or its last extension, in time since the session began.
     pub(crate) fn announced(&self) -> Session<SessionId> {
         lock(&self.state).announced.clone()
     }
 
-    /// Puts the announcement, signed by `sign`.
-    pub(crate) async fn announce(&self, store: &dyn BlobStore, instance: &crate::key::instance::Instance) -> Result<()> {
-        self.put(store, &self.key, instance).await
-    }
-
     /// Extends the session where half of its time is over. One that is over already stays over: its backup is refused at the end.
-    pub(crate) async fn keep_open(&self, store: &dyn BlobStore, instance: &crate::key::instance::Instance) -> Result<()> {
+    pub(crate) async fn keep_open(&self, store: &dyn BlobStore, instance: &Instance) -> Result<()> {
         let at = self.elapsed();
         let before = self.announced();
         let due = at >= before.announced_at.saturating_add(EXTEND_AFTER);
@@ -118,11 +159,11 @@ impl OpenSession {
         Ok(())
     }
 
-    async fn put(&self, store: &dyn BlobStore, key: &Key, instance: &crate::key::instance::Instance) -> Result<()> {
+    async fn put(&self, store: &dyn BlobStore, key: &Key, instance: &Instance) -> Result<()> {
         let json = SessionJson {
             about: self.about.clone(),
             session: self.id.to_string(),
-            verb: "backup".to_owned(),
+            verb: self.verb.to_owned(),
             announced_at: format_utc(self.env.clock.wall_us()),
             deadline_s: SESSION_DEADLINE.as_secs(),
             parent: self.parent.clone(),
