@@ -63,6 +63,8 @@ pub struct Status {
     pub proven: Option<Proof>,
     /// Restores that can be undone, or were interrupted: id and whether it was interrupted.
     pub undo: Vec<(String, bool)>,
+    /// Why nothing can be said: no store answers, or none holds a repository.
+    pub silent: Option<ErrorKind>,
 }
 
 /// Asks store, state and source. A store that cannot be reached is an answer, not a failure.
@@ -79,8 +81,10 @@ pub async fn run(env: &Env, protected: &Protected) -> Status {
         restore: None,
         proven: None,
         undo: Vec::new(),
+        silent: None,
     };
     if let Err(error) = fill(env, protected, &mut status).await {
+        status.silent = matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::NoRepository).then(|| error.kind());
         let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
         status.worsen(Standing::NotReady, format!("{error}{hint}"));
     }
@@ -132,7 +136,7 @@ impl Status {
         match self.standing {
             Standing::Ready => None,
             Standing::AtRisk => Some(ErrorKind::ObjectiveMissed),
-            Standing::NotReady => Some(ErrorKind::Failed),
+            Standing::NotReady => Some(self.silent.unwrap_or(ErrorKind::Failed)),
         }
     }
 }

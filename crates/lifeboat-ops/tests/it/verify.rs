@@ -101,7 +101,8 @@ async fn a_proof_from_the_future_proves_nothing_about_its_age() {
     let _newer = world.back_up().await.unwrap();
     assert_eq!(status::run(&world.env, &world.protected).await.standing, Standing::Ready);
     let file = world.protected.state_dir.join("proofs");
-    let file = std::fs::read_dir(file).unwrap().next().unwrap().unwrap().path();
+    let mut files = std::fs::read_dir(file).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.find(|path| path.extension().is_some_and(|end| end == "json")).unwrap();
     let mut proofs: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     proofs["proofs"][0]["at_us"] = (world.env.clock.wall_us() + 3_600_000_000).into();
     std::fs::write(&file, proofs.to_string()).unwrap();

@@ -76,6 +76,7 @@ fn unknown(component: &str, error: &Error) -> Status {
         restore: None,
         proven: None,
         undo: Vec::new(),
+        silent: Some(error.kind()),
     }
 }
 

@@ -17,7 +17,7 @@ const DEFAULT_ITERATIONS: u32 = 10_000;
 pub(super) fn encrypting(keys: Option<&Named<KeyFile>>) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for (name, key) in keys.into_iter().flatten() {
-        if matches!(key, KeyFile::Age(_)) {
+        if !matches!(key, KeyFile::Openssl(_)) {
             names.push(name.value.as_str());
         }
     }
