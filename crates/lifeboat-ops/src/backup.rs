@@ -17,6 +17,7 @@ use crate::proof;
 use crate::protected::Protected;
 use crate::stores;
 use source::Opened;
+pub(crate) use source::around;
 
 /// What a person asks for.
 #[derive(Debug, Clone, Default)]

@@ -3,6 +3,8 @@
 //! Counts alone come from the facts that each backup keeps: nothing is restored. For rows, the backups are restored into a scratch folder of
 //! the caller, which removes it however this ends: what lies there is the data in the clear.
 
+pub(crate) mod files;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use lifeboat_repo::{Backup, Identities, Reader, Repository};
 
 use crate::protected::Protected;
 use crate::restore::{self, Destination, Staged};
+pub use files::trees;
 
 /// One side of the comparison.
 #[derive(Debug, Clone)]
@@ -90,18 +93,9 @@ pub async fn rows(
 }
 
 /// Tables are what databases have.
-#[must_use]
-pub fn not_a_database(protected: &Protected) -> Error {
-    Error::new(
-        ErrorKind::Usage,
-        "compare",
-        &protected.component,
-        format!(
-            "its kind is {}, and only databases are compared in this version",
-            protected.source.kind()
-        ),
-    )
-    .with_hint("restore both backups beside each other with `lifeboat restore --to`, and compare the folders")
+fn not_a_database(protected: &Protected) -> Error {
+    let detail = format!("its kind is {}, and rows are what databases have", protected.source.kind());
+    Error::new(ErrorKind::Usage, "compare the rows of", &protected.component, detail)
 }
 
 async fn side(

@@ -38,6 +38,7 @@ pub(crate) use destination::{nearest_folder, preflight, refuse_taken, taken};
 pub(crate) use files::{archive, is_files, prove};
 use staging::Staging;
 pub use tree::Selection;
+pub(crate) use tree::record as tree_of;
 
 /// The steps, in order; the same words in progress, plans and tests.
 pub const STEPS: [&str; 6] = ["preflight", "fetch", "check", "quarantine", "publish", "fresh backup"];

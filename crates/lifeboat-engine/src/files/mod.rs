@@ -6,6 +6,7 @@
 //! - The source is never changed, access times aside.
 
 mod capture;
+mod diff;
 mod entry;
 mod env;
 mod facts;
@@ -20,12 +21,14 @@ mod tree;
 mod walk;
 
 pub use capture::{Around, Bytes, Capture, Captured, Previous, begin, identity};
+pub use diff::{Aspect, Change, Count, Fate, TreeDifference, diff};
 pub use entry::{Content, Entry, EnvKeys, Kind, Meta, Root, Time, shown};
 pub use facts::Facts;
 pub use glob::{Chosen, check_pattern};
 pub use memory::TreeStream;
 pub use options::{DEFAULT_CHANGE_RETRIES, Options, common_folder, fixed_folder};
-pub use place::{Beneath, Dressing, dress};
+pub use env::{is_skeleton, keys_of};
+pub use place::{Beneath, Dressing, dress, dress_folder};
 pub use tree::{TreeReader, entry_at};
 
 /// Whether a link at `path` leads out of the tree, or may do so: to an absolute target, by more `..` than there are folders above it, or by

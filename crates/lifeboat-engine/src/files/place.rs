@@ -227,3 +227,15 @@ pub fn dress(file: impl AsFd, entry: &Entry, owner: bool, notes: &mut Dressing) 
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(failed)?;
     rustix::fs::futimens(&file, &times(meta)).map_err(failed)
 }
+
+/// Gives an open folder that stays where it is mode and owner. Says `false` where this user may not give it to that owner.
+pub fn dress_folder(folder: impl AsFd, path: &[u8], meta: &Meta) -> Result<bool> {
+    let failed = |error| failed("set owner and mode of", path, error);
+    let given = match rustix::fs::fchown(&folder, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid))) {
+        Ok(()) => true,
+        Err(Errno::PERM | Errno::INVAL) => false,
+        Err(error) => return Err(failed(error)),
+    };
+    rustix::fs::fchmod(&folder, Mode::from_raw_mode(meta.mode)).map_err(failed)?;
+    Ok(given)
+}

@@ -54,13 +54,9 @@ impl Opened {
             ));
         };
         refuse_clear(protected)?;
-        let skip = protected.stores.iter().filter_map(|place| place.path.clone());
         Ok(Self::Files {
             options: options.clone(),
-            around: files::Around {
-                skip: skip.chain([protected.state_dir.clone()]).collect(),
-                keep_bytes: matches!(protected.source, Source::Pki { .. }),
-            },
+            around: around(protected),
             source: protected.source.clone(),
         })
     }
@@ -79,6 +75,15 @@ impl Opened {
             Self::Sqlite(capture) => store_database(env, writer, capture).await,
             Self::Files { options, around, source } => store_files(env, writer, options, around, source).await,
         }
+    }
+}
+
+/// What a capture of `protected` leaves out, and what it gives out besides.
+pub(crate) fn around(protected: &Protected) -> files::Around {
+    let skip = protected.stores.iter().filter_map(|place| place.path.clone());
+    files::Around {
+        skip: skip.chain([protected.state_dir.clone()]).collect(),
+        keep_bytes: matches!(protected.source, Source::Pki { .. }),
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct StagedTree {
 }
 
 /// The tree of a backup of files; `None` for backups of anything else.
-pub(super) fn record(reader: &Reader) -> Option<&FileRecord> {
+pub(crate) fn record(reader: &Reader) -> Option<&FileRecord> {
     reader.files().iter().find(|file| file.role == Role::Tree)
 }
 

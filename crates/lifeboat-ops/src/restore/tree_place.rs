@@ -1,10 +1,13 @@
 //! Putting restored files in the place of others, and taking that back: every name journalled in an undo folder inside the root.
 //!
-//! `<root>/.lifeboat-undo-<id>/` holds `record.json`, the list of names that are replaced (`plan`), the restored tree (`new/`) and what was
-//! replaced (`old/`). Files that are not part of the backup stay where they are, and what is the same already is not touched. Order of
-//! [`replace`]: record → the restored tree moves in → list of names → name by name: the old one away, the new one in its place → phase
-//! `published`. If we die on the way, [`settle_interrupted`] takes it back name by name; doing that twice changes nothing.
+//! `<root>/.lifeboat-undo-<id>/` holds `record.json`, the list of names that are replaced (`plan`), the folders whose mode or owner changes
+//! (`folders`), the restored tree (`new/`) and what was replaced (`old/`). Files that are not part of the backup stay where they are, and
+//! what is the same already is not touched. Of a file that was kept as structure the values are only in the file that is there: it stays.
+//! Order of [`replace`]: record → the restored tree moves in → lists → name by name: the old one away, the new one in its place → modes and
+//! owners of folders → phase `published`. If we die on the way, [`settle_interrupted`] takes it back name by name; doing that twice
+//! changes nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader};
@@ -12,7 +15,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use lifeboat_engine::files::{Content, Entry, Kind, TreeReader};
+use lifeboat_engine::files::{Beneath, Content, Entry, Kind, Meta, TreeReader, keys_of};
 use lifeboat_io::durable;
 use lifeboat_model::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -22,6 +25,20 @@ use super::quarantine::Intent;
 const PREFIX: &str = ".lifeboat-undo-";
 const RECORD: &str = "record.json";
 const PLAN: &str = "plan";
+const FOLDERS: &str = "folders";
+
+/// What came of putting files in their place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// The undo folder.
+    pub folder: PathBuf,
+    /// Names that were replaced or added, and folders whose mode or owner was set.
+    pub count: u64,
+    /// Files that were kept as structure and are there with their values: they stayed. With each, the keys that it lacks.
+    pub kept: Vec<(String, Vec<String>)>,
+    /// Folders whose owner could not be set.
+    pub owners: u64,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,12 +118,12 @@ fn lock(root: &Path) -> Result<Option<Lock>> {
     }
 }
 
-/// Puts the tree at `staged`, whose lines are in `list`, in the place of what is in `root`. Returns the undo folder, and how many names
-/// were replaced or added.
+/// Puts the tree at `staged`, whose lines are in `list`, in the place of what is in `root`. `skeletons` are files of it that have no values
+/// yet, besides those whose lines say so: where a file of that name is, it stays.
 ///
 /// # Errors
 /// After any error everything is back where it was; where even that fails, the hint says where it is.
-pub fn replace(intent: &Intent, root: &Path, staged: &Path, list: &Path) -> Result<(PathBuf, u64)> {
+pub fn replace(intent: &Intent, root: &Path, staged: &Path, list: &Path, skeletons: &BTreeSet<Vec<u8>>) -> Result<Placed> {
     let _lock = lock(root)?;
     let folder = root.join(format!("{PREFIX}{}", intent.id));
     durable::create_folder(&folder)?;
@@ -120,10 +137,14 @@ pub fn replace(intent: &Intent, root: &Path, staged: &Path, list: &Path) -> Resu
     };
     let placed = write(&folder, &record)
         .and_then(|()| durable::rename(staged, &folder.join("new")))
-        .and_then(|()| make_plan(root, &folder, list))
-        .and_then(|count| swap_all(root, &folder).map(|()| count));
-    let count = match placed {
-        Ok(count) => count,
+        .and_then(|()| make_plan(root, &folder, list, skeletons))
+        .and_then(|mut placed| {
+            swap_all(root, &folder)?;
+            placed.owners = dress_folders(root, &folder, true)?;
+            Ok(placed)
+        });
+    let placed = match placed {
+        Ok(placed) => placed,
         Err(error) => {
             let back = take_back(root, &folder).and_then(|()| durable::remove_folder(&folder));
             return Err(match back {
@@ -137,15 +158,61 @@ pub fn replace(intent: &Intent, root: &Path, staged: &Path, list: &Path) -> Resu
     };
     record.phase = Phase::Published;
     write(&folder, &record)?;
-    Ok((folder, count))
+    Ok(placed)
 }
 
-/// Writes down which names are replaced: the topmost that differ.
-fn make_plan(root: &Path, folder: &Path, list: &Path) -> Result<u64> {
+/// Names of one file: all of them are as they should be, or all are replaced.
+fn torn_links(root: &Path, list: &Path) -> Result<BTreeSet<Vec<u8>>> {
+    let mut groups: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+    let mut tree = open(list)?;
+    while let Some(entry) = tree.next_entry()? {
+        if let Kind::Hardlink { to } = entry.kind {
+            groups.entry(to).or_default().push(entry.path);
+        }
+    }
+    let mut torn = BTreeSet::new();
+    if groups.is_empty() {
+        return Ok(torn);
+    }
+    let mut tree = open(list)?;
+    while let Some(entry) = tree.next_entry()? {
+        let Some(others) = groups.get(&entry.path) else { continue };
+        let path = root.join(OsStr::from_bytes(&entry.path));
+        let inode = |path: &Path| look(path).map(|meta| meta.map(|meta| (meta.dev(), meta.ino())));
+        let first = inode(&path)?;
+        let mut same = is_same(&path, &entry)?;
+        for other in others {
+            same = same && inode(&root.join(OsStr::from_bytes(other)))? == first;
+        }
+        if !same {
+            torn.extend(others.iter().cloned());
+            torn.insert(entry.path);
+        }
+    }
+    Ok(torn)
+}
+
+fn open(list: &Path) -> Result<TreeReader<BufReader<File>>> {
     let lines = File::open(list).map_err(|error| Error::io("open", list.display(), error))?;
-    let mut tree = TreeReader::open(BufReader::new(lines))?;
-    let mut plan = Vec::new();
-    let mut count = 0;
+    TreeReader::open(BufReader::new(lines))
+}
+
+/// Writes down which names are replaced, the topmost that differ, and which folders get another mode or owner.
+fn make_plan(root: &Path, folder: &Path, list: &Path, skeletons: &BTreeSet<Vec<u8>>) -> Result<Placed> {
+    let torn = torn_links(root, list)?;
+    let mut tree = open(list)?;
+    let (mut plan, mut dressed) = (Vec::new(), Vec::new());
+    let mut placed = Placed {
+        folder: folder.to_path_buf(),
+        ..Placed::default()
+    };
+    let whole = Entry {
+        path: Vec::new(),
+        kind: Kind::Folder,
+        meta: tree.root().meta,
+        xattrs: Vec::new(),
+    };
+    note_folder(root, &folder.join("new"), &whole, &mut dressed, &mut placed)?;
     let mut done: Option<Vec<u8>> = None;
     while let Some(entry) = tree.next_entry()? {
         let inside = done.as_ref().is_some_and(|done| {
@@ -155,17 +222,113 @@ fn make_plan(root: &Path, folder: &Path, list: &Path) -> Result<u64> {
                 .is_some_and(|rest| rest.first() == Some(&b'/'))
         });
         let name = OsStr::from_bytes(&entry.path);
-        if inside || look(&folder.join("new").join(name))?.is_none() || is_same(&root.join(name), &entry)? {
+        let (there, new) = (root.join(name), folder.join("new").join(name));
+        if inside || look(&new)?.is_none() {
+            continue;
+        }
+        if let Some(lacking) = stays(&there, &new, &entry, skeletons)? {
+            placed.kept.push((entry.shown(), lacking));
+            continue;
+        }
+        let linked = matches!(entry.kind, Kind::Hardlink { .. });
+        if !torn.contains(&entry.path) && (linked || is_same(&there, &entry)?) {
+            note_folder(&there, &new, &entry, &mut dressed, &mut placed)?;
             continue;
         }
         // Names may hold line feeds.
         plan.extend_from_slice(hex::encode(&entry.path).as_bytes());
         plan.push(b'\n');
-        count += 1;
+        placed.count += 1;
         done = Some(entry.path);
     }
+    durable::replace_file(&folder.join(FOLDERS), &dressed, durable::FILE_MODE)?;
     durable::replace_file(&folder.join(PLAN), &plan, durable::FILE_MODE)?;
-    Ok(count)
+    Ok(placed)
+}
+
+/// A file without values never takes the place of one that has them: the keys that the one that is there lacks, where it stays.
+fn stays(there: &Path, new: &Path, entry: &Entry, skeletons: &BTreeSet<Vec<u8>>) -> Result<Option<Vec<String>>> {
+    let Kind::File(content) = &entry.kind else { return Ok(None) };
+    if content.env.is_none() && !skeletons.contains(&entry.path) {
+        return Ok(None);
+    }
+    if !look(there)?.is_some_and(|meta| meta.is_file()) {
+        return Ok(None);
+    }
+    let read = |path: &Path| std::fs::read(path).map_err(|error| Error::io("read", path.display(), error));
+    let has = keys_of(&read(there)?);
+    let lacking = keys_of(&read(new)?).into_iter().filter(|key| !has.contains(key)).collect();
+    Ok(Some(lacking))
+}
+
+/// A folder that stays gets mode and owner of the restored one, which has those that this user could give.
+fn note_folder(there: &Path, new: &Path, entry: &Entry, lines: &mut Vec<u8>, placed: &mut Placed) -> Result<()> {
+    if !matches!(entry.kind, Kind::Folder) {
+        return Ok(());
+    }
+    let (Some(old), Some(new)) = (look(there)?, look(new)?) else {
+        return Ok(());
+    };
+    let worn = |meta: &std::fs::Metadata| (meta.mode() & 0o7777, meta.uid(), meta.gid());
+    // The root of a restore of some files is made for it and has no owner of its own.
+    if !old.is_dir() || worn(&old) == worn(&new) {
+        return Ok(());
+    }
+    let line = Worn {
+        path: hex::encode(&entry.path),
+        old: worn(&old),
+        new: worn(&new),
+    };
+    serde_json::to_writer(&mut *lines, &line)
+        .map_err(|error| Error::new(ErrorKind::Bug, "encode", entry.shown(), error.to_string()))?;
+    lines.push(b'\n');
+    placed.count += 1;
+    Ok(())
+}
+
+/// Mode, owner and group of a folder that stays: before and after.
+#[derive(Serialize, Deserialize)]
+struct Worn {
+    path: String,
+    old: (u32, u32, u32),
+    new: (u32, u32, u32),
+}
+
+/// Gives the folders that stay their new mode and owner, or their old ones. Returns how many owners could not be set.
+fn dress_folders(root: &Path, folder: &Path, new: bool) -> Result<u64> {
+    let path = folder.join(FOLDERS);
+    let lines = match std::fs::read_to_string(&path) {
+        Ok(lines) => lines,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(Error::io("read", path.display(), error)),
+    };
+    let damaged = || Error::new(ErrorKind::Corrupt, "read", path.display(), "it is not a list of folders");
+    let beneath = Beneath::open(&real(root)?)?;
+    let mut owners = 0;
+    for line in lines.lines() {
+        let worn: Worn = serde_json::from_str(line).map_err(|error| damaged().with_source(error))?;
+        let below = hex::decode(&worn.path).map_err(|error| damaged().with_source(error))?;
+        let (mode, uid, gid) = if new { worn.new } else { worn.old };
+        let opened = match beneath.open_folder(&below) {
+            Ok(opened) => opened,
+            // Something else took its place since: it is not ours.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Refused) => continue,
+            Err(error) => return Err(error),
+        };
+        let meta = Meta {
+            mode,
+            uid,
+            gid,
+            ..Meta::default()
+        };
+        owners += u64::from(!lifeboat_engine::files::dress_folder(&opened, &below, &meta)?);
+    }
+    Ok(owners)
+}
+
+/// The folder behind a root that may be a link.
+fn real(root: &Path) -> Result<PathBuf> {
+    root.canonicalize().map_err(|error| Error::io("resolve", root.display(), error))
 }
 
 /// Whether what is there need not be replaced. A folder that is there is kept, with what else is in it.
@@ -202,7 +365,11 @@ fn is_same(path: &Path, entry: &Entry) -> Result<bool> {
 
 fn has_content(path: &Path, content: &Content) -> Result<bool> {
     let failed = |error| Error::io("read", path.display(), error);
-    let file = File::open(path).map_err(failed)?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(NEVER_WAIT)
+        .open(path)
+        .map_err(failed)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     for (offset, length) in content.ranges() {
@@ -262,6 +429,7 @@ fn swap_all(root: &Path, folder: &Path) -> Result<()> {
 
 /// Brings back whatever was replaced. What is in its place moves into `new/`.
 fn take_back(root: &Path, folder: &Path) -> Result<()> {
+    dress_folders(root, folder, false)?;
     for name in plan(folder)?.into_iter().rev() {
         let (there, new, old) = (
             root.join(&name),

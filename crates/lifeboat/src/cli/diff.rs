@@ -2,6 +2,8 @@
 //!
 //! That something differs is a result, not a failure: the command ends with 0 either way, and `"same"` in the JSON tells programs.
 
+mod files;
+
 use lifeboat_engine::sqlite::{Cell, Difference, Fate, RowChange, SchemaChange, Scope, TableChange};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::diff::{self, Of};
@@ -21,14 +23,29 @@ pub(super) async fn run(cx: &Cx, args: Diff) -> Result<Exit> {
     let context = Context::load(cx)?;
     let component = only_one(&context, args.what.as_deref())?;
     let protected = context.protected(component, &[]).await?;
-    if protected.source.database().is_none() {
-        return Err(diff::not_a_database(&protected));
-    }
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     let side = |word: &str| side(word, &listing, component);
     let (before, after) = (side(&args.before)?, side(&args.after)?);
     let identities = context.identities(component).await?;
+    let (is_files, foreign) = match component.source.files() {
+        Some(_) => (true, (!args.table.is_empty()).then_some(("--table", "tables are what databases have"))),
+        None => (false, (!args.path.is_empty()).then_some(("--path", "a database is compared by its tables"))),
+    };
+    if let Some((word, why)) = foreign {
+        return Err(Error::new(ErrorKind::Usage, "compare", &component.name, format!("{word} does not fit: {why}"))
+            .with_hint("`lifeboat diff --help` shows what fits"));
+    }
+    if is_files {
+        let scratch = Scratch::create(&cx.env, &protected)?;
+        let (sides, scope) = ((&before, &after), (args.path, args.samples));
+        let found = diff::trees(&cx.env, &protected, &repository, sides, &identities, scope, &scratch.path()).await?;
+        cx.env.progress.finish();
+        let text = files::for_people(&component.name, (&before, &after), &found, args.counts);
+        let body = files::as_json(&component.name, (&before, &after), &found, args.counts);
+        cx.out.result("diff", body, &text)?;
+        return Ok(Exit::OK);
+    }
     let difference = if args.counts {
         diff::counts(&cx.env, &repository, &before, &after, &identities).await?
     } else {
@@ -110,7 +127,7 @@ fn for_people(component: &str, before: &Of, after: &Of, difference: &Difference)
 fn title(of: &Of) -> String {
     match of {
         Of::Backup(backup) => format!("{} of {}", of.name(), text::time(backup.header.moment_us)),
-        Of::Live => "the database as it is now".to_owned(),
+        Of::Live => "as it is now".to_owned(),
     }
 }
 

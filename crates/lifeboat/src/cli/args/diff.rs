@@ -8,7 +8,7 @@ pub(crate) struct Diff {
     /// A backup: its number, its name (`12-3fa9c1d2`) or `latest`.
     #[arg(value_name = "A")]
     pub(crate) before: String,
-    /// Another backup, or `live` for the database in use.
+    /// Another backup, or `live` for the database in use, or the files as they are now.
     #[arg(value_name = "B|live")]
     pub(crate) after: String,
     /// SYSTEM or SYSTEM/COMPONENT; may be left out when there is only one component.
@@ -20,7 +20,10 @@ pub(crate) struct Diff {
     /// Only this table. May be given several times.
     #[arg(long, value_name = "NAME", conflicts_with = "counts")]
     pub(crate) table: Vec<String>,
-    /// How many rows are shown for each kind of difference in each table.
+    /// Of files, only what this pattern names below the root. May be given several times.
+    #[arg(long, value_name = "GLOB", conflicts_with_all = ["counts", "table"])]
+    pub(crate) path: Vec<String>,
+    /// How many rows of each table, or files, are shown for each kind of difference.
     #[arg(long, value_name = "N", default_value = "5", conflicts_with = "counts")]
     pub(crate) samples: usize,
 }
