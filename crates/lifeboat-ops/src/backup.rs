@@ -181,6 +181,7 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
     }
     notes.extend(stored.warnings);
     notes.extend(remember_newest(protected, &committed.backup));
+    notes.extend(remember_pki(protected, &stored.facts));
     Ok(Report {
         copies: committed.copies,
         backup: committed.backup,
@@ -190,6 +191,14 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
         stall: stored.stall,
         notes,
     })
+}
+
+/// What was found in a PKI, for `status`.
+fn remember_pki(protected: &Protected, facts: &Facts) -> Option<String> {
+    let report = facts.files()?.pki.as_ref()?;
+    proof::record_pki(&protected.state_dir, &protected.component, pki::standing(report))
+        .err()
+        .map(|error| format!("what was found in the PKI could not be remembered here: {error}"))
 }
 
 /// The backup stands: that its number cannot be written down is worth a word, not a failure.

@@ -77,6 +77,18 @@ struct ProofsJson {
     /// The backup with the highest number that was ever seen in the store.
     #[serde(default)]
     newest: Option<String>,
+    /// What the last backup found in a PKI.
+    #[serde(default)]
+    pki: Option<PkiStanding>,
+}
+
+/// What the last backup of a PKI found, for `status`: names and times, nothing secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PkiStanding {
+    /// What does not fit, one sentence each.
+    pub problems: Vec<String>,
+    /// What ends, and when (seconds since 1970): the file and whose it is.
+    pub ends: Vec<(String, i64)>,
 }
 
 fn path(state_dir: &Path, component: &ComponentName) -> PathBuf {
@@ -131,6 +143,17 @@ pub fn record(state_dir: &Path, component: &ComponentName, proof: Proof) -> Resu
             json.proofs.drain(..json.proofs.len() - KEPT);
         }
     })
+}
+
+/// Remembers what the last backup found in a PKI.
+pub fn record_pki(state_dir: &Path, component: &ComponentName, standing: PkiStanding) -> Result<()> {
+    update(state_dir, component, |json| json.pki = Some(standing))
+}
+
+/// What the last backup found in a PKI; `None` where nothing is known.
+#[must_use]
+pub fn pki(state_dir: &Path, component: &ComponentName) -> Option<PkiStanding> {
+    read(state_dir, component).pki
 }
 
 /// Remembers the newest backup that the store was seen to hold (`SEQ-HASH`); an older one than is remembered changes nothing.

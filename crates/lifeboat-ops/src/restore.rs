@@ -165,10 +165,11 @@ pub async fn plan(
     backup: &Backup,
     identities: &Identities,
     destination: Destination,
+    selection: &Selection,
 ) -> Result<Plan> {
     let planned = async {
         let reader = Reader::open(env, repository, backup, identities).await?;
-        plan_with(protected, &reader, backup, destination).await
+        plan_with(protected, &reader, backup, destination, selection).await
     };
     planned.await.inspect_err(|error| remember(env, protected, backup, error))
 }
@@ -190,9 +191,15 @@ fn past_runs(protected: &Protected) -> Vec<Run> {
         .collect()
 }
 
-async fn plan_with(protected: &Protected, reader: &Reader, backup: &Backup, destination: Destination) -> Result<Plan> {
+async fn plan_with(
+    protected: &Protected,
+    reader: &Reader,
+    backup: &Backup,
+    destination: Destination,
+    selection: &Selection,
+) -> Result<Plan> {
     if files::is_files(reader) {
-        return files::plan(protected, reader, backup, destination).await;
+        return files::plan(protected, reader, backup, destination, selection).await;
     }
     let read = reader.plan(database(reader)?).await?;
     let (destination, notes) = settle_destination(destination)?;
@@ -254,7 +261,7 @@ pub async fn run(
         destination,
         notes: before,
         ..
-    } = plan_with(protected, &reader, backup, destination).await?;
+    } = plan_with(protected, &reader, backup, destination, &Selection::default()).await?;
     // Where the state folder cannot be written to, a restore works all the same: it is how one gets that back.
     let _underway = record::Underway::begin(&protected.state_dir, &id, destination.path()).ok();
     let staged = fetch_and_check(env, &reader, &destination, &id, accept_findings)

@@ -10,7 +10,7 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, Reader};
 
 use crate::proof::{self, Level, Proof};
-use crate::protected::{Choice, Protected};
+use crate::protected::{Choice, Protected, Source};
 use crate::restore::{quarantine, tree_place};
 use crate::store::Thaw;
 use crate::stores::{self, Survey};
@@ -215,6 +215,7 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
     judge_age(env, protected, latest, status);
     judge_proof(env, protected, latest, status);
     judge_damage(protected, latest, status);
+    judge_pki(env, protected, status);
     status.latest = Some(latest.clone());
     Ok(())
 }
@@ -256,6 +257,28 @@ fn judge_damage(protected: &Protected, latest: &Backup, status: &mut Status) {
             standing,
             format!("backup {} is damaged ({}); {next}", damage.backup, damage.says),
         );
+    }
+}
+
+/// What the last backup found in a PKI, and what has ended or ends soon as of now.
+fn judge_pki(env: &Env, protected: &Protected, status: &mut Status) {
+    let Source::Pki { warn_expiry, .. } = &protected.source else {
+        return;
+    };
+    let Some(known) = proof::pki(&protected.state_dir, &protected.component) else {
+        return;
+    };
+    for problem in known.problems {
+        status.worsen(Standing::AtRisk, format!("the PKI has a problem: {problem}"));
+    }
+    let now_s = env.clock.wall_us().div_euclid(1_000_000);
+    for (what, end_s) in known.ends {
+        let left = u64::try_from(end_s.saturating_sub(now_s)).map(Duration::from_secs);
+        match left {
+            Ok(left) if left > *warn_expiry => {}
+            Ok(left) => status.worsen(Standing::AtRisk, format!("{what} runs out in {}", human_duration(left))),
+            Err(_) => status.worsen(Standing::AtRisk, format!("{what} has run out")),
+        }
     }
 }
 

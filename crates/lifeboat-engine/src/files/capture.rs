@@ -28,6 +28,8 @@ pub struct Around {
     pub skip: Vec<PathBuf>,
     /// Also give out the bytes of every file; only for trees that are known to be small.
     pub keep_bytes: bool,
+    /// To look, not to back up: a pattern that fits nothing is no error.
+    pub just_looking: bool,
 }
 
 /// What the last backup can give to this one.
@@ -73,10 +75,23 @@ pub struct Capture {
     moment_us: i64,
 }
 
-/// Identity of the source: an incremental backup needs the same.
+/// Identity of the source: an incremental backup needs the same. What is left out, or kept as structure only, is part of it: a segment that
+/// was kept from before would hold what nobody wants to be stored any more.
 #[must_use]
 pub fn identity(options: &Options) -> String {
-    format!("files:{}", options.root.display())
+    let root = options.root.display();
+    if options.exclude.is_empty() && options.env_structure.is_empty() {
+        return format!("files:{root}");
+    }
+    let mut hasher = blake3::Hasher::new();
+    for patterns in [&options.exclude, &options.env_structure] {
+        for pattern in patterns {
+            hasher.update(&(pattern.len() as u64).to_le_bytes()).update(pattern.as_bytes());
+        }
+        hasher.update(&u64::MAX.to_le_bytes());
+    }
+    let without: String = hasher.finalize().to_hex().chars().take(16).collect();
+    format!("files:{root}#{without}")
 }
 
 /// Begins to read. What is to be remembered is written to `memory`, which must be empty.
@@ -111,6 +126,7 @@ pub fn begin(
     let parts = WalkParts {
         options: options.clone(),
         keep_bytes: around.keep_bytes,
+        just_looking: around.just_looking,
         skip,
         recalled,
         usable,

@@ -14,7 +14,8 @@ pub(super) fn structure(bytes: &[u8]) -> (Vec<u8>, EnvKeys) {
     while !rest.is_empty() {
         let (line, after) = split_line(rest);
         let trimmed = line.trim_ascii();
-        let found = assignment(trimmed).filter(|(_, _, value)| !value.starts_with(b"=") && !(stray && value.is_empty()));
+        let found = assignment(trimmed)
+            .filter(|(_, key, value)| !value.starts_with(b"=") && !(value.is_empty() && (stray || is_like_base64(key))));
         let Some((prefix, key, value)) = found else {
             if !trimmed.is_empty() {
                 about.dropped += 1;
@@ -33,6 +34,30 @@ pub(super) fn structure(bytes: &[u8]) -> (Vec<u8>, EnvKeys) {
         rest = after_value(rest, value_at, after);
     }
     (kept, about)
+}
+
+/// The keys of such a file.
+#[must_use]
+pub fn keys_of(bytes: &[u8]) -> Vec<String> {
+    structure(bytes).1.keys
+}
+
+/// Whether it holds keys and not one value: what a restore makes of a file that was kept as structure.
+#[must_use]
+pub fn is_skeleton(bytes: &[u8]) -> bool {
+    let (kept, about) = structure(bytes);
+    !about.keys.is_empty() && kept == bytes
+}
+
+/// A line that looks like `KEY=` may be the end of a value in several lines that nobody quoted, such as the padding of a long base64 text. Keys
+/// that people choose are not long mixtures of small and capital letters and digits.
+fn is_like_base64(key: &str) -> bool {
+    let has = |fits: fn(char) -> bool| key.contains(fits);
+    key.len() >= 16
+        && !key.contains(['_', '.', '-'])
+        && has(|letter| letter.is_ascii_lowercase())
+        && has(|letter| letter.is_ascii_uppercase())
+        && has(|letter| letter.is_ascii_digit())
 }
 
 /// A line without its end, and what follows.
@@ -135,6 +160,13 @@ mod tests {
     }
 
     #[test]
+    fn a_skeleton_is_known() {
+        assert!(is_skeleton(b"A=\nexport B=\n"));
+        assert!(!is_skeleton(b"A=\nB=1\n") && !is_skeleton(b"") && !is_skeleton(b"# A=\nA=\n"));
+        assert_eq!(keys_of(b"A=1\n# x\nB='2\nC=3'\n"), ["A", "B"]);
+    }
+
+    #[test]
     fn an_open_quote_swallows_the_rest() {
         assert_eq!(of("A=\"open\nB=secret\nC=secret").0, "A=\n");
         assert_eq!(of("A=$'x\nB=1'\nC=1").0, "A=\nC=\n");
@@ -144,6 +176,9 @@ mod tests {
     fn a_key_file_that_nobody_quoted_leaves_nothing_behind() {
         let text = "KEY=-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg+/\nSECRET==\n-----END PRIVATE KEY-----\nB=2\nX=-----BEGIN\nabc+\nSECRET=\nY=1";
         assert_eq!(of(text).1, ["KEY", "B", "X", "Y"]);
+        // The last line of a certificate in base64 follows the first one at once.
+        let text = "CERT=MIIDXTCCAkWgAwIBAgIJAJC1\nMIIEvQIBADANBgkqhkiG9w0=\nAUTH_TOKEN_V2=\nsecretUrl2=\n";
+        assert_eq!(of(text).1, ["CERT", "AUTH_TOKEN_V2", "secretUrl2"]);
     }
 
     #[test]

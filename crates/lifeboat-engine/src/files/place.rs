@@ -236,6 +236,9 @@ pub fn dress_folder(folder: impl AsFd, path: &[u8], meta: &Meta) -> Result<bool>
         Err(Errno::PERM | Errno::INVAL) => false,
         Err(error) => return Err(failed(error)),
     };
-    rustix::fs::fchmod(&folder, Mode::from_raw_mode(meta.mode)).map_err(failed)?;
-    Ok(given)
+    match rustix::fs::fchmod(&folder, Mode::from_raw_mode(meta.mode)) {
+        Ok(()) => Ok(given),
+        Err(Errno::PERM) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
 }

@@ -35,6 +35,7 @@ const OWN: [&str; 3] = [
 pub(super) struct WalkParts {
     pub(super) options: Options,
     pub(super) keep_bytes: bool,
+    pub(super) just_looking: bool,
     pub(super) skip: Vec<(u64, u64)>,
     pub(super) recalled: Recalled,
     /// Segments that can be kept: their size, and how many bytes of them are needed.
@@ -172,7 +173,7 @@ impl Walk {
             .flat_map(|(patterns, must)| patterns.iter().map(move |pattern| (pattern, must)));
         for ((pattern, must), hits) in named.zip(&self.hits) {
             self.facts.patterns.insert(pattern.clone(), *hits);
-            if must && *hits == 0 {
+            if must && *hits == 0 && !self.parts.just_looking {
                 return Err(Error::new(
                     ErrorKind::Unreachable,
                     "back up",

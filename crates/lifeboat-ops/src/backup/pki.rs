@@ -5,6 +5,7 @@
 use lifeboat_engine::files::{Bytes, Captured, shown};
 use lifeboat_engine::pki::{self, Expect, Material, Severity};
 
+use crate::proof::PkiStanding;
 use crate::protected::{PkiRoles, Source};
 
 /// Examines what was captured of a PKI, keeps the result with the facts, and says what somebody should know. Nothing for other sources.
@@ -34,6 +35,23 @@ pub(super) fn examine(source: &Source, captured: &mut Captured, now_us: i64) -> 
         .collect();
     captured.facts.pki = Some(report);
     said
+}
+
+/// What `status` says about it later, when other things may have ended.
+pub(super) fn standing(report: &pki::Report) -> PkiStanding {
+    let problems = report.findings.iter().filter(|finding| finding.severity == Severity::Problem);
+    let certificates = report.certificates.iter().map(|certificate| {
+        let whose = format!("the certificate {} ({})", certificate.path, certificate.subject);
+        (whose, certificate.not_after_s)
+    });
+    let lists = report.revocation_lists.iter().filter_map(|list| {
+        let whose = format!("the revocation list {} ({})", list.path, list.issuer);
+        list.next_update_s.map(|end| (whose, end))
+    });
+    PkiStanding {
+        problems: problems.map(ToString::to_string).collect(),
+        ends: certificates.chain(lists).collect(),
+    }
 }
 
 /// What a file should hold, by the first pattern that names it.

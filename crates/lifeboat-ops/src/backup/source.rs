@@ -84,6 +84,7 @@ pub(crate) fn around(protected: &Protected) -> files::Around {
     files::Around {
         skip: skip.chain([protected.state_dir.clone()]).collect(),
         keep_bytes: matches!(protected.source, Source::Pki { .. }),
+        just_looking: false,
     }
 }
 

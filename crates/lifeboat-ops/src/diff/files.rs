@@ -100,6 +100,7 @@ pub(crate) fn live(
     let around = files::Around {
         skip: around.skip.clone(),
         keep_bytes: false,
+        just_looking: true,
     };
     let capture = files::begin(options, &around, &files::Previous::default(), memory, clock)?;
     while let Some((_, mut bytes)) = capture.next_segment()? {

@@ -1,6 +1,7 @@
 //! The steps of a restore of files, in the order of [`super::STEPS`].
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use lifeboat_io::{compute, durable};
 use lifeboat_model::time::human_bytes;
@@ -9,13 +10,19 @@ use lifeboat_repo::{Backup, Identities, ReadPlan, Reader};
 
 use super::staging::Staging;
 use super::tree::{self, Selection, StagedTree};
-use super::{Destination, Findings, Plan, Report, draw_id, nearest_folder, past_runs, quarantine, tree_place};
+use super::{Destination, Findings, Plan, Report, draw_id, nearest_folder, past_runs, quarantine, record, tree_place};
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
 use crate::words::counted;
 
 /// What a restore of files would do.
-pub(super) async fn plan(protected: &Protected, reader: &Reader, backup: &Backup, destination: Destination) -> Result<Plan> {
+pub(super) async fn plan(
+    protected: &Protected,
+    reader: &Reader,
+    backup: &Backup,
+    destination: Destination,
+    selection: &Selection,
+) -> Result<Plan> {
     let mut read = ReadPlan::default();
     for file in reader.files() {
         let one = reader.plan(file).await?;
@@ -33,7 +40,8 @@ pub(super) async fn plan(protected: &Protected, reader: &Reader, backup: &Backup
     let stat = rustix::fs::statvfs(&existing)
         .map_err(|error| Error::io("ask for the free space of", existing.display(), error.into()))?;
     let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free_bytes < read.size_bytes {
+    // How much some of the files need is known when the tree was read: a full disk stops that before anything gets its name.
+    if selection.paths.is_empty() && free_bytes < read.size_bytes {
         return Err(Error::new(
             ErrorKind::NoSpace,
             "restore to",
@@ -102,21 +110,24 @@ pub(super) async fn run(
 ) -> Result<Report> {
     let began = env.clock.monotonic();
     let id = draw_id(env)?;
-    let plan = plan(protected, reader, backup, destination).await?;
+    let plan = plan(protected, reader, backup, destination, selection).await?;
+    let asked_in_place = matches!(plan.destination, Destination::InPlace { .. });
     let (path, owner, in_place) = match &plan.destination {
         Destination::Beside { path, keep_owner } => (path.clone(), *keep_owner, false),
+        // A folder that is gone whole comes back by one rename.
         Destination::InPlace { path } => (path.clone(), true, path.is_dir()),
     };
     if in_place {
         tree_place::settle_interrupted(&path)?;
     }
-    // Inside a root that is there: beside it may be another disk.
-    let near = if in_place { path.join("restored") } else { path.clone() };
+    // Where the state folder cannot be written to, a restore works all the same: it is how one gets that back.
+    let _underway = record::Underway::begin(&protected.state_dir, &id, &near_of(&path, in_place)).ok();
+    let near = near_of(&path, in_place);
     let (staging, staged) = stage(env, reader, &near, &id, selection, owner).await?;
     let StagedTree {
         folder,
         list,
-        findings,
+        mut findings,
         fetched,
         mut notes,
     } = staged;
@@ -129,7 +140,7 @@ pub(super) async fn run(
     let target = path.clone();
     let published = compute::run("publish", move || {
         let undo = if in_place {
-            Some(tree_place::replace(&intent, &target, &folder, &list)?)
+            Some(tree_place::replace(&intent, &target, &folder, &list, &BTreeSet::new())?)
         } else {
             match durable::rename_new(&folder, &target) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(taken(&target)),
@@ -143,11 +154,11 @@ pub(super) async fn run(
     let (undo, litter) = published.await?;
     let took = env.clock.monotonic().saturating_sub(began);
     notes.extend(litter.map(|error| error.to_string()));
-    if let Some((_, count)) = &undo {
-        notes.push(format!(
-            "{} replaced or added; what was the same was left as it was, and so was what the backup does not hold",
-            counted(*count, "name")
-        ));
+    if let Some(placed) = &undo {
+        notes.extend(placed.notes());
+        findings
+            .missing_values
+            .retain(|(path, _)| !placed.kept.iter().any(|(kept, _)| kept == path));
     }
     if selection.paths.is_empty() {
         let record = Proof {
@@ -161,16 +172,22 @@ pub(super) async fn run(
             notes.push(format!("the run could not be recorded: {error}"));
         }
     }
+    notes.extend(super::remember_place(env, protected, backup, &id, &path, asked_in_place));
     Ok(Report {
         id,
         backup: backup.clone(),
         path,
         fetched,
         findings,
-        undo_folder: undo.map(|(folder, _)| folder),
+        undo_folder: undo.map(|placed| placed.folder),
         took,
         notes,
     })
+}
+
+/// Inside a root that is there: beside it may be another disk.
+fn near_of(path: &Path, in_place: bool) -> PathBuf {
+    if in_place { path.join("restored") } else { path.to_path_buf() }
 }
 
 async fn stage(

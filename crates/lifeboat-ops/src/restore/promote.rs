@@ -4,8 +4,11 @@
 //! old files move into an undo folder step by step ([`super::quarantine`]). If we die, the next run finishes or takes back; the copy keeps
 //! its own name until it gets the other one, last.
 
+mod files;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lifeboat_engine::sqlite;
 use lifeboat_io::{compute, durable};
@@ -28,30 +31,28 @@ pub struct Promoted {
     pub from: PathBuf,
     /// Where it is now.
     pub path: PathBuf,
-    /// Where the old files are kept.
-    pub undo_folder: PathBuf,
+    /// Where the old files are kept; `None` where nothing was replaced, because nothing was there.
+    pub undo_folder: Option<PathBuf>,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
 
-/// Puts the copy of restore `restored` in the place of the database of `protected`.
+/// Puts the copy of restore `restored` in the place of the database, or of the files, of `protected`.
 ///
 /// # Errors
 /// `NoSuchPoint` when the copy is gone; `Refused` when something else lies under its name, when it took a place already, when one of the two
 /// databases is in use or when changes of the copy are still in its `-wal`; `Corrupt` when the check finds damage and
 /// `accept_findings` is not given.
 pub async fn run(env: &Env, protected: &Protected, restored: Restored, accept_findings: bool) -> Result<Promoted> {
+    if let Some(options) = protected.source.files().cloned() {
+        env.progress.step("publish", None);
+        let (clock, state_dir) = (Arc::clone(&env.clock), protected.state_dir.clone());
+        let promoted = compute::run("promote", move || files::promote(&options, &restored, &clock, &state_dir)).await;
+        env.progress.finish();
+        return promoted;
+    }
     let Some(database) = protected.source.database().map(Path::to_path_buf) else {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            "promote",
-            &restored.id,
-            format!(
-                "{} is not a database, and only databases are promoted in this version",
-                protected.component
-            ),
-        )
-        .with_hint("`lifeboat restore WHAT --in-place` replaces the original and keeps what was there"));
+        return Err(Error::new(ErrorKind::Bug, "promote", &protected.component, "it is neither a database nor files"));
     };
     env.progress.step("check", None);
     let (state_dir, at_us) = (protected.state_dir.clone(), env.clock.wall_us());
@@ -115,7 +116,7 @@ fn promote(database: &Path, restored: &Restored, accept_findings: bool, at_us: i
         backup: restored.backup.clone(),
         from: copy.clone(),
         path: target,
-        undo_folder,
+        undo_folder: Some(undo_folder),
         notes,
     })
 }
@@ -130,7 +131,7 @@ fn look(restored: &Restored) -> Result<()> {
     match restored.is_there()? {
         Some(true) => Ok(()),
         Some(false) => Err(refuse(&format!(
-            "{} is not the file that was restored: something else was put there",
+            "{} is not what was restored: something else was put there",
             restored.path.display()
         ))
         .with_hint("restore again: `lifeboat restore WHAT`")),

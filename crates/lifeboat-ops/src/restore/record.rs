@@ -101,6 +101,11 @@ pub fn remember(state_dir: &Path, restored: &Restored) -> Result<()> {
     Ok(())
 }
 
+/// Forgets a restore: what it put somewhere is not there any more.
+pub fn forget(state_dir: &Path, id: &str) -> Result<()> {
+    durable::remove_file(&folder(state_dir).join(format!("{id}.json")))
+}
+
 /// A restore that is under way: until [`Underway`] is dropped, a small file says in which folder it stages.
 #[derive(Debug)]
 pub(super) struct Underway {

@@ -33,11 +33,13 @@ fn add(archive: &mut Builder<BufWriter<File>>, beneath: &Beneath, entry: &Entry)
     header.set_mtime(u64::try_from(entry.meta.mtime.0).unwrap_or(0));
     header.set_size(0);
     let path = Path::new(OsStr::from_bytes(&entry.path));
-    let names: Vec<(String, &[u8])> = entry
+    let time = mtime(entry.meta.mtime);
+    let mut names: Vec<(String, &[u8])> = entry
         .xattrs
         .iter()
         .map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.as_slice()))
         .collect();
+    names.extend(time.iter().map(|time| ("mtime".to_owned(), time.as_bytes())));
     if !names.is_empty() {
         archive
             .append_pax_extensions(names.iter().map(|(name, value)| (name.as_str(), *value)))
@@ -81,6 +83,16 @@ fn add(archive: &mut Builder<BufWriter<File>>, beneath: &Beneath, entry: &Entry)
     archive.append_data(&mut header, path, std::io::empty()).map_err(failed)
 }
 
+/// A time that the header has no place for: fractions of a second, and what was before 1970.
+fn mtime((seconds, nanoseconds): (i64, u32)) -> Option<String> {
+    if seconds >= 0 {
+        return (nanoseconds > 0).then(|| format!("{seconds}.{nanoseconds:09}"));
+    }
+    // Seconds go down, nanoseconds up: -1 s and 0.25 s are -0.75.
+    let whole = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    Some(format!("-{}.{:09}", whole.abs() / 1_000_000_000, whole.abs() % 1_000_000_000))
+}
+
 /// What an archive cannot be made of.
 pub(super) fn refuse(backup: &str) -> Error {
     Error::new(
@@ -90,4 +102,17 @@ pub(super) fn refuse(backup: &str) -> Error {
         "it is the backup of a database, not of files",
     )
     .with_hint("export it to a file that ends in .db or .sql")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mtime;
+
+    #[test]
+    fn times_are_kept_to_the_nanosecond() {
+        assert_eq!(mtime((5, 0)), None);
+        assert_eq!(mtime((5, 7)).as_deref(), Some("5.000000007"));
+        assert_eq!(mtime((-1, 250_000_000)).as_deref(), Some("-0.750000000"));
+        assert_eq!(mtime((-2, 0)).as_deref(), Some("-2.000000000"));
+    }
 }

@@ -340,7 +340,7 @@ fn check_and_dress(list: &Path, beneath: &Beneath, selection: &Selection, owner:
             Err(error) => return Err(error),
         }
     }
-    dress_root(beneath, tree.root(), owner && selection.paths.is_empty(), &mut dressing)?;
+    dress_root(beneath, tree.root(), owner, &mut dressing)?;
     beneath.sync()?;
     Ok((findings, notes(&dressing, left_out)))
 }

@@ -12,15 +12,16 @@ use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use lifeboat_engine::files::{Beneath, Content, Entry, Kind, Meta, TreeReader, keys_of};
+use lifeboat_engine::files::{Beneath, Content, Entry, Kind, Meta, TreeReader, is_skeleton, keys_of};
 use lifeboat_io::durable;
 use lifeboat_model::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::quarantine::Intent;
+use crate::words::counted;
 
 const PREFIX: &str = ".lifeboat-undo-";
 const RECORD: &str = "record.json";
@@ -161,6 +162,31 @@ pub fn replace(intent: &Intent, root: &Path, staged: &Path, list: &Path, skeleto
     Ok(placed)
 }
 
+impl Placed {
+    /// What the operator should know, one sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = vec![format!(
+            "{} replaced or added; what was the same was left as it was, and so was what the backup does not hold",
+            counted(self.count, "name")
+        )];
+        for (path, lacking) in &self.kept {
+            let lacks = if lacking.is_empty() {
+                "it has all keys that were captured".to_owned()
+            } else {
+                format!("of the keys that were captured it lacks {}", lacking.join(", "))
+            };
+            notes.push(format!(
+                "{path} is there with its values, which no backup holds, and was left as it was; {lacks}"
+            ));
+        }
+        if self.owners > 0 {
+            notes.push(format!("the owner of {} could not be set", counted(self.owners, "folder")));
+        }
+        notes
+    }
+}
+
 /// Names of one file: all of them are as they should be, or all are replaced.
 fn torn_links(root: &Path, list: &Path) -> Result<BTreeSet<Vec<u8>>> {
     let mut groups: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
@@ -256,29 +282,34 @@ fn stays(there: &Path, new: &Path, entry: &Entry, skeletons: &BTreeSet<Vec<u8>>)
         return Ok(None);
     }
     let read = |path: &Path| std::fs::read(path).map_err(|error| Error::io("read", path.display(), error));
-    let has = keys_of(&read(there)?);
+    let values = read(there)?;
+    if is_skeleton(&values) {
+        return Ok(None);
+    }
+    let has = keys_of(&values);
     let lacking = keys_of(&read(new)?).into_iter().filter(|key| !has.contains(key)).collect();
     Ok(Some(lacking))
 }
 
-/// A folder that stays gets mode and owner of the restored one, which has those that this user could give.
+/// A folder that stays gets the mode and owner that it had.
 fn note_folder(there: &Path, new: &Path, entry: &Entry, lines: &mut Vec<u8>, placed: &mut Placed) -> Result<()> {
     if !matches!(entry.kind, Kind::Folder) {
         return Ok(());
     }
-    let (Some(old), Some(new)) = (look(there)?, look(new)?) else {
+    let (Some(old), Some(_)) = (look(there)?, look(new)?) else {
         return Ok(());
     };
-    let worn = |meta: &std::fs::Metadata| (meta.mode() & 0o7777, meta.uid(), meta.gid());
-    // The root of a restore of some files is made for it and has no owner of its own.
-    if !old.is_dir() || worn(&old) == worn(&new) {
-        return Ok(());
-    }
+    let (is, wanted) = ((old.mode() & 0o7777, old.uid(), old.gid()), &entry.meta);
     let line = Worn {
         path: hex::encode(&entry.path),
-        old: worn(&old),
-        new: worn(&new),
+        old: is,
+        new: (wanted.mode, wanted.uid, wanted.gid),
     };
+    // Whoever is not the superuser can give nothing away.
+    let own = rustix::process::geteuid();
+    if !old.is_dir() || line.old == line.new || !(own.is_root() || (is.1, wanted.uid) == (own.as_raw(), own.as_raw())) {
+        return Ok(());
+    }
     serde_json::to_writer(&mut *lines, &line)
         .map_err(|error| Error::new(ErrorKind::Bug, "encode", entry.shown(), error.to_string()))?;
     lines.push(b'\n');
@@ -367,7 +398,7 @@ fn has_content(path: &Path, content: &Content) -> Result<bool> {
     let failed = |error| Error::io("read", path.display(), error);
     let file = File::options()
         .read(true)
-        .custom_flags(NEVER_WAIT)
+        .custom_flags((rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW).bits().cast_signed())
         .open(path)
         .map_err(failed)?;
     let mut hasher = blake3::Hasher::new();

@@ -17,15 +17,15 @@ use lifeboat_repo::Encryption;
 
 use crate::world::{World, beside, kind_of};
 
-struct Files {
-    world: World,
-    root: PathBuf,
-    folder: tempfile::TempDir,
+pub struct Files {
+    pub world: World,
+    pub root: PathBuf,
+    pub folder: tempfile::TempDir,
 }
 
 impl Files {
     /// An empty folder that is backed up whole.
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut world = World::at(folder.path(), true).await;
         let root = folder.path().join("tree");
@@ -34,35 +34,35 @@ impl Files {
         Self { world, root, folder }
     }
 
-    fn options(&mut self) -> &mut Options {
+    pub fn options(&mut self) -> &mut Options {
         match &mut self.world.protected.source {
             Source::Files { files, .. } => files,
             other => panic!("{other:?}"),
         }
     }
 
-    fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
+    pub fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
         let path = self.root.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     }
 
-    async fn back_up(&self) -> backup::Report {
+    pub async fn back_up(&self) -> backup::Report {
         self.world.back_up().await.unwrap()
     }
 
     /// Restores the newest backup to a new folder.
-    async fn restore(&self, name: &str) -> (PathBuf, restore::Report) {
+    pub async fn restore(&self, name: &str) -> (PathBuf, restore::Report) {
         let to = self.folder.path().join(name);
         let report = self.select(&to, &Selection::default()).await.unwrap();
         (to, report)
     }
 
-    async fn select(&self, to: &Path, selection: &Selection) -> Result<restore::Report> {
+    pub async fn select(&self, to: &Path, selection: &Selection) -> Result<restore::Report> {
         self.select_to(beside(to), selection).await
     }
 
-    async fn select_to(&self, destination: Destination, selection: &Selection) -> Result<restore::Report> {
+    pub async fn select_to(&self, destination: Destination, selection: &Selection) -> Result<restore::Report> {
         let world = &self.world;
         let repository = world.protected.repository().await?;
         let listing = world.protected.listing(&repository).await?;
@@ -80,7 +80,7 @@ impl Files {
     }
 }
 
-fn options(root: &Path, include: &[&str]) -> Options {
+pub fn options(root: &Path, include: &[&str]) -> Options {
     Options {
         root: root.to_path_buf(),
         include: include.iter().map(|pattern| (*pattern).to_owned()).collect(),
@@ -100,7 +100,7 @@ fn source(files: Options) -> Source {
 }
 
 /// Everything that can be seen of a tree.
-fn seen(root: &Path) -> BTreeMap<PathBuf, String> {
+pub fn seen(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -298,7 +298,7 @@ async fn a_lost_pack_is_stored_again() {
     assert_eq!(seen(&files.restore("restored").await.0), seen(&files.root));
 }
 
-fn walk(folder: &Path) -> Vec<PathBuf> {
+pub fn walk(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -12,6 +12,7 @@
 
 mod bucket;
 mod files;
+mod files_place;
 mod kill;
 mod restore;
 mod rewound_database;

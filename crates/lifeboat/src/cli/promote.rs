@@ -72,13 +72,19 @@ pub(super) async fn run(cx: &Cx, id: &str, yes: bool, reason: Option<String>, ac
 }
 
 fn for_people(component: &str, promoted: &Promoted) -> String {
-    format!(
-        "{component}: {} took the place of {}\n  the old files are kept in {}\n  to take this back: lifeboat restore undo {}\n",
+    let mut text = format!(
+        "{component}: {} took the place of {}\n",
         promoted.from.display(),
-        promoted.path.display(),
-        promoted.undo_folder.display(),
-        promoted.id
-    )
+        promoted.path.display()
+    );
+    if let Some(folder) = &promoted.undo_folder {
+        text.push_str(&format!(
+            "  the old files are kept in {}\n  to take this back: lifeboat restore undo {}\n",
+            folder.display(),
+            promoted.id
+        ));
+    }
+    text
 }
 
 fn as_json(component: &str, promoted: &Promoted) -> Value {

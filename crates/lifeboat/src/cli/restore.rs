@@ -160,7 +160,8 @@ async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &
     while !found.places.is_empty() {
         let (store, repository, backup) = found.places.remove(0);
         let destination = destination(component, args, &backup);
-        match restore::plan(&cx.env, &protected, &repository, &backup, &identities, destination).await {
+        let chosen = selection(args);
+        match restore::plan(&cx.env, &protected, &repository, &backup, &identities, destination, &chosen).await {
             Ok(mut plan) => {
                 plan.notes.extend(found.notes);
                 wait_for_archive(context, component, args, &repository, &backup, &mut plan).await?;
@@ -334,11 +335,15 @@ async fn from_store(
         )
         .await;
     }
-    let selection = restore::Selection {
+    let chosen = selection(args);
+    restore::run_selected(env, protected, repository, backup, identities, destination, &chosen).await
+}
+
+fn selection(args: &Restore) -> restore::Selection {
+    restore::Selection {
         paths: args.path.clone(),
         outside_links: args.outside_links,
-    };
-    restore::run_selected(env, protected, repository, backup, identities, destination, &selection).await
+    }
 }
 
 /// After an in-place restore the restored state is protected at once.
@@ -346,10 +351,10 @@ async fn finish(cx: &Cx, context: &Context, component: &ComponentSettings, args:
     let mut done = Done {
         exit: Exit::OK,
         json: as_json(&component.name, &report),
-        text: for_people(&component.name, &report),
+        text: for_people(&component.name, &report, args.in_place),
     };
     // What --overwrite replaced is not the protected original.
-    if report.undo_folder.is_none() || !args.in_place {
+    if !args.in_place {
         return Ok(done);
     }
     let reason = args
@@ -397,7 +402,8 @@ fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -
         Some(path) if args.overwrite && path.symlink_metadata().is_ok() => Destination::InPlace { path: path.clone() },
         Some(path) => Destination::Beside {
             path: path.clone(),
-            keep_owner: false,
+            // A database is restored for whoever asks for it; files are nothing without their owners.
+            keep_owner: component.source.files().is_some() && rustix::process::geteuid().is_root(),
         },
         // Beside the original the owner is kept where that is possible, because the application will want to read it.
         None => Destination::Beside {
@@ -459,7 +465,7 @@ fn plan_as_json(component: &str, plan: &Plan) -> Value {
     })
 }
 
-fn for_people(component: &str, report: &Report) -> String {
+fn for_people(component: &str, report: &Report, in_place: bool) -> String {
     let mut text = format!(
         "{component}: restored backup {} of {} to {}: {} in {} ({}), checked: {}\n",
         report.backup.id.short(),
@@ -479,7 +485,7 @@ fn for_people(component: &str, report: &Report) -> String {
             folder.display(),
             report.id
         ));
-    } else {
+    } else if !in_place {
         text.push_str(&format!(
             "  to put it in the place of the original: lifeboat restore promote {}\n",
             report.id

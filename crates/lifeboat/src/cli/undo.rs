@@ -14,18 +14,25 @@ use crate::exit::Exit;
 pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
     let context = Context::load(cx)?;
     let mut known = Vec::new();
-    for component in context
+    let put = record::known(&context.settings.state_dir)?;
+    let roots = context
         .settings
         .components
         .iter()
         .filter(|component| component.source.files().is_some())
-    {
-        let root = component.source.path().to_path_buf();
+        .map(|component| (component.name.clone(), component.source.path().to_path_buf()));
+    // A restore may have replaced something else, with --overwrite.
+    let other_roots = put
+        .iter()
+        .filter(|restored| restored.replaced && restored.id == id && restored.path.is_dir())
+        .map(|restored| (restored.component.clone(), restored.path.clone()));
+    for (component, root) in roots.chain(other_roots) {
         for (_, record) in tree_place::records(&root)? {
             if record.id == id {
                 let (at, wanted) = (root.clone(), id.clone());
                 let folder = compute::run("undo", move || tree_place::undo(&at, &wanted)).await?;
-                return undone(cx, &component.name, &id, &root, &folder);
+                record::forget(&context.settings.state_dir, &id)?;
+                return undone(cx, &component, &id, &root, &folder);
             }
             if record.can_undo() || record.is_interrupted() {
                 known.push(format!("{} ({})", record.id, record.component));
@@ -37,8 +44,7 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
         .components
         .iter()
         .map(|component| (component.name.clone(), component.source.path().to_path_buf()));
-    // A restore may have replaced something else, with --overwrite.
-    let elsewhere = record::known(&context.settings.state_dir)?
+    let elsewhere = put
         .into_iter()
         .filter(|restored| restored.replaced && restored.id == id)
         .map(|restored| (restored.component, restored.path));
@@ -56,7 +62,7 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
         }
     }
     let hint = if known.is_empty() {
-        "no restore can be undone: there is no undo folder beside any database".to_owned()
+        "no restore can be undone: there is no undo folder beside any database or in any folder of files".to_owned()
     } else {
         format!("there are: {}", known.join(", "))
     };
@@ -64,7 +70,7 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
         ErrorKind::NoSuchPoint,
         "undo restore",
         &id,
-        "there is no undo folder of that id beside any configured database",
+        "there is no undo folder of that id beside any configured database or in any configured folder",
     )
     .with_hint(hint))
 }

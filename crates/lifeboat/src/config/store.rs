@@ -152,7 +152,7 @@ pub(crate) struct Limits {
 }
 
 impl StoreSettings {
-    /// A store that no configuration names: a path, or `s3://BUCKET/PREFIX` with the standard credentials of AWS. `None` for what is
+    /// A store that no configuration names: a path, or `s3://BUCKET/PREFIX` with the standard variables of AWS. `None` for what is
     /// neither; a Usage error for a URL that cannot be one.
     pub(crate) fn unnamed(text: &str) -> Result<Option<Self>> {
         let place = if let Some(rest) = text.strip_prefix("s3://") {
@@ -162,12 +162,15 @@ impl StoreSettings {
                 return Err(Error::new(ErrorKind::Usage, "use the store", text, "it names no bucket")
                     .with_hint("write s3://BUCKET or s3://BUCKET/PREFIX"));
             }
+            // Another service than Amazon's, as every AWS program is told of one.
+            let told = |name: &str| std::env::var(name).ok().filter(|endpoint| !endpoint.is_empty());
+            let endpoint = told("AWS_ENDPOINT_URL_S3").or_else(|| told("AWS_ENDPOINT_URL"));
             StorePlace::S3(Box::new(S3Place {
                 bucket: bucket.to_owned(),
                 prefix: (!prefix.is_empty()).then(|| Key::new(prefix)).transpose()?,
                 region: None,
-                endpoint: None,
-                path_style: false,
+                path_style: endpoint.is_some(),
+                endpoint,
                 storage_class: None,
                 profile: None,
                 keys: None,

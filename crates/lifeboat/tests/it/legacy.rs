@@ -1,7 +1,5 @@
 //! Old files of the guides' scripts, SQL text and extracts, with the real binary and the real programs.
 
-use std::process::Command;
-
 use serde_json::Value;
 
 use crate::golden::keeps;
@@ -10,23 +8,6 @@ use crate::world::{Ran, World};
 const PASSPHRASE: &str = "correct horse battery";
 
 impl World {
-    /// The programs that the guides' scripts call.
-    #[track_caller]
-    fn script(&self, script: &str) {
-        #[expect(clippy::disallowed_methods, reason = "the guides' own commands")]
-        let output = Command::new("bash")
-            .args(["-euo", "pipefail", "-c", script])
-            .current_dir(self.path("."))
-            .env("BACKUP_ENCRYPTION_KEY", PASSPHRASE)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-
     fn with_passphrase(&self, args: &[&str]) -> Ran {
         self.finish(self.command().args(args).env("BACKUP_ENCRYPTION_KEY", PASSPHRASE))
     }
@@ -34,13 +15,14 @@ impl World {
     /// The bundle of the DevOps Hub guide, the encrypted dump of the N-Kudo guide, the compressed copy of the architect-go guide.
     fn with_old_files() -> Self {
         let world = Self::protected();
-        world.script(
-            "mkdir -p old/bundle && sqlite3 shop.db \".backup old/bundle/shop.db\" && sqlite3 shop.db .dump > old/bundle/shop.sql
+        world.script(&format!(
+            "export BACKUP_ENCRYPTION_KEY='{PASSPHRASE}'
+             mkdir -p old/bundle && sqlite3 shop.db \".backup old/bundle/shop.db\" && sqlite3 shop.db .dump > old/bundle/shop.sql
              echo services: > old/bundle/docker-compose.yml
              tar -C old -czf old/hub_backup_20260112_120000.tar.gz bundle
              gzip -c old/bundle/shop.sql | openssl enc -aes-256-cbc -pass env:BACKUP_ENCRYPTION_KEY > old/backup_20240101_120000.sql.gz.enc 2>/dev/null
              gzip -c old/bundle/shop.db > old/shop_20260218_120000.db.gz",
-        );
+        ));
         world.add_rows("shop.db", 5);
         world.run(&["backup"]).ends(0);
         world

@@ -9,6 +9,7 @@ use serde_json::Value;
 /// One test's own surroundings.
 pub struct World {
     folder: tempfile::TempDir,
+    variables: Vec<(String, String)>,
 }
 
 /// How a run of the binary ended.
@@ -52,12 +53,24 @@ impl Ran {
 }
 
 impl World {
-    /// A database `shop.db` with some orders, and nothing else.
-    pub fn with_database() -> Self {
+    /// A home folder, and nothing else.
+    pub fn empty() -> Self {
         let world = Self {
             folder: tempfile::tempdir().unwrap(),
+            variables: Vec::new(),
         };
         std::fs::create_dir(world.path("home")).unwrap();
+        world
+    }
+
+    /// A variable of the environment for every run from now on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// A database `shop.db` with some orders, and nothing else.
+    pub fn with_database() -> Self {
+        let world = Self::empty();
         world.make_database("shop.db", 1_000);
         world
     }
@@ -131,15 +144,37 @@ impl World {
             "DATABASE_PATH",
             "BACKUP_DIR",
             "BACKUP_S3_BUCKET",
+            "AWS_ENDPOINT_URL",
+            "AWS_ENDPOINT_URL_S3",
         ] {
             command.env_remove(name);
         }
         command.env("HOME", self.path("home"));
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
         command
     }
 
     pub fn run(&self, args: &[&str]) -> Ran {
         self.finish(self.command().args(args))
+    }
+
+    /// The programs that the guides' scripts call, in a shell that stops at the first failure.
+    #[track_caller]
+    pub fn script(&self, script: &str) {
+        #[expect(clippy::disallowed_methods, reason = "the guides' own commands")]
+        let mut shell = Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", script]).current_dir(self.folder.path());
+        for (name, value) in &self.variables {
+            shell.env(name, value);
+        }
+        let output = shell.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{script}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Runs `lifeboat …` as a shell would, with our binary for the word `lifeboat`.
