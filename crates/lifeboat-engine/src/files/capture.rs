@@ -86,7 +86,9 @@ pub fn identity(options: &Options) -> String {
     let mut hasher = blake3::Hasher::new();
     for patterns in [&options.exclude, &options.env_structure] {
         for pattern in patterns {
-            hasher.update(&(pattern.len() as u64).to_le_bytes()).update(pattern.as_bytes());
+            hasher
+                .update(&(pattern.len() as u64).to_le_bytes())
+                .update(pattern.as_bytes());
         }
         hasher.update(&u64::MAX.to_le_bytes());
     }

@@ -315,10 +315,7 @@ mod tests {
             ("link", &[Aspect::Target]),
             ("turned", &[Aspect::Kind, Aspect::Mode]),
         ];
-        assert_eq!(
-            told,
-            expected.map(|(path, aspects)| (path.to_owned(), aspects.to_vec()))
-        );
+        assert_eq!(told, expected.map(|(path, aspects)| (path.to_owned(), aspects.to_vec())));
         assert!(compare(&before, &before, &[], 10).is_same());
         // The first of each kind are shown, and all are counted; only what is named is looked at.
         let one = compare(&before, &after, &[], 1);

@@ -23,11 +23,11 @@ mod walk;
 pub use capture::{Around, Bytes, Capture, Captured, Previous, begin, identity};
 pub use diff::{Aspect, Change, Count, Fate, TreeDifference, diff};
 pub use entry::{Content, Entry, EnvKeys, Kind, Meta, Root, Time, shown};
+pub use env::{is_skeleton, keys_of};
 pub use facts::Facts;
 pub use glob::{Chosen, check_pattern};
 pub use memory::TreeStream;
 pub use options::{DEFAULT_CHANGE_RETRIES, Options, common_folder, fixed_folder};
-pub use env::{is_skeleton, keys_of};
 pub use place::{Beneath, Dressing, dress, dress_folder};
 pub use tree::{TreeReader, entry_at};
 

@@ -199,7 +199,11 @@ fn times(meta: &Meta) -> Timestamps {
 pub fn dress(file: impl AsFd, entry: &Entry, owner: bool, notes: &mut Dressing) -> Result<()> {
     let failed = |error| failed("set owner, mode and time of", &entry.path, error);
     let meta = &entry.meta;
-    let mut given = owner;
+    // Whoever restores what was theirs is its owner without being made so.
+    let mut given = owner || {
+        let there = rustix::fs::fstat(&file).map_err(failed)?;
+        (there.st_uid, there.st_gid) == (meta.uid, meta.gid)
+    };
     if owner {
         match rustix::fs::fchown(&file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid))) {
             Ok(()) => {}

@@ -52,7 +52,12 @@ pub async fn run(env: &Env, protected: &Protected, restored: Restored, accept_fi
         return promoted;
     }
     let Some(database) = protected.source.database().map(Path::to_path_buf) else {
-        return Err(Error::new(ErrorKind::Bug, "promote", &protected.component, "it is neither a database nor files"));
+        return Err(Error::new(
+            ErrorKind::Bug,
+            "promote",
+            &protected.component,
+            "it is neither a database nor files",
+        ));
     };
     env.progress.step("check", None);
     let (state_dir, at_us) = (protected.state_dir.clone(), env.clock.wall_us());

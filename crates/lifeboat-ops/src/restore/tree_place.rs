@@ -359,7 +359,8 @@ fn dress_folders(root: &Path, folder: &Path, new: bool) -> Result<u64> {
 
 /// The folder behind a root that may be a link.
 fn real(root: &Path) -> Result<PathBuf> {
-    root.canonicalize().map_err(|error| Error::io("resolve", root.display(), error))
+    root.canonicalize()
+        .map_err(|error| Error::io("resolve", root.display(), error))
 }
 
 /// Whether what is there need not be replaced. A folder that is there is kept, with what else is in it.
@@ -398,7 +399,11 @@ fn has_content(path: &Path, content: &Content) -> Result<bool> {
     let failed = |error| Error::io("read", path.display(), error);
     let file = File::options()
         .read(true)
-        .custom_flags((rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW).bits().cast_signed())
+        .custom_flags(
+            (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW)
+                .bits()
+                .cast_signed(),
+        )
         .open(path)
         .map_err(failed)?;
     let mut hasher = blake3::Hasher::new();
@@ -441,9 +446,8 @@ fn plan(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Moves `from/name` to `to/name`; the folders on the way are made.
 fn move_name(from: &Path, to: &Path, name: &Path) -> Result<()> {
-    if let Some(parent) = name.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        durable::create_folder(&to.join(parent))?;
-    }
+    let parent = name.parent().unwrap_or_else(|| Path::new(""));
+    durable::create_folder(&to.join(parent))?;
     durable::rename_new(&from.join(name), &to.join(name))
 }
 

@@ -54,7 +54,11 @@ impl Files {
     /// Restores the newest backup to a new folder.
     pub async fn restore(&self, name: &str) -> (PathBuf, restore::Report) {
         let to = self.folder.path().join(name);
-        let report = self.select(&to, &Selection::default()).await.unwrap();
+        let destination = Destination::Beside {
+            path: to.clone(),
+            keep_owner: true,
+        };
+        let report = self.select_to(destination, &Selection::default()).await.unwrap();
         (to, report)
     }
 

@@ -41,7 +41,11 @@ impl Files {
     async fn backups(&self) -> Vec<Of> {
         let repository = self.world.protected.repository().await.unwrap();
         let listing = self.world.protected.listing(&repository).await.unwrap();
-        listing.backups.into_iter().map(|backup| Of::Backup(Box::new(backup))).collect()
+        listing
+            .backups
+            .into_iter()
+            .map(|backup| Of::Backup(Box::new(backup)))
+            .collect()
     }
 
     async fn diff(&self, before: &Of, after: &Of, paths: &[&str]) -> Result<TreeDifference> {
@@ -171,7 +175,11 @@ async fn folders_that_stay_get_their_modes_and_names_of_one_file_stay_one_file()
     // A second time there is nothing to do.
     drop(files.put_back().await);
     let again = files.put_back().await;
-    assert!(again.notes.iter().any(|note| note.starts_with("0 names")), "{:?}", again.notes);
+    assert!(
+        again.notes.iter().any(|note| note.starts_with("0 names")),
+        "{:?}",
+        again.notes
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,7 +202,10 @@ async fn a_root_that_is_a_link_and_some_files_in_place() {
         .select_to(Destination::InPlace { path: link.clone() }, &some)
         .await
         .unwrap();
-    assert_eq!((files.read("etc/a.conf"), files.read("etc/b.conf")), ("a".into(), "wanted".into()));
+    assert_eq!(
+        (files.read("etc/a.conf"), files.read("etc/b.conf")),
+        ("a".into(), "wanted".into())
+    );
     assert!(link.symlink_metadata().unwrap().is_symlink());
     drop(tree_place::undo(&link, &report.id).unwrap());
     assert_eq!(files.read("etc/a.conf"), "spoiled");
@@ -258,7 +269,12 @@ async fn what_is_not_to_be_stored_any_more_is_not_kept_from_before() {
     let folder = tempfile::tempdir().unwrap();
     for (number, file) in reader.files().iter().enumerate() {
         let path = folder.path().join(number.to_string());
-        let out = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        let out = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
         let sink = lifeboat_io::sink::FileSink::new(out, "stream");
         let restored = reader.restore(file, std::sync::Arc::new(sink), false).await;
         restored.unwrap();

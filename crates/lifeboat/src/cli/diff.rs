@@ -29,12 +29,23 @@ pub(super) async fn run(cx: &Cx, args: Diff) -> Result<Exit> {
     let (before, after) = (side(&args.before)?, side(&args.after)?);
     let identities = context.identities(component).await?;
     let (is_files, foreign) = match component.source.files() {
-        Some(_) => (true, (!args.table.is_empty()).then_some(("--table", "tables are what databases have"))),
-        None => (false, (!args.path.is_empty()).then_some(("--path", "a database is compared by its tables"))),
+        Some(_) => (
+            true,
+            (!args.table.is_empty()).then_some(("--table", "tables are what databases have")),
+        ),
+        None => (
+            false,
+            (!args.path.is_empty()).then_some(("--path", "a database is compared by its tables")),
+        ),
     };
     if let Some((word, why)) = foreign {
-        return Err(Error::new(ErrorKind::Usage, "compare", &component.name, format!("{word} does not fit: {why}"))
-            .with_hint("`lifeboat diff --help` shows what fits"));
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "compare",
+            &component.name,
+            format!("{word} does not fit: {why}"),
+        )
+        .with_hint("`lifeboat diff --help` shows what fits"));
     }
     if is_files {
         let scratch = Scratch::create(&cx.env, &protected)?;

@@ -85,9 +85,7 @@ fn aspect_line(aspect: Aspect, change: &Change) -> String {
 }
 
 pub(super) fn as_json(component: &str, (before, after): (&Of, &Of), found: &TreeDifference, counts: bool) -> Value {
-    let count = |count: &Count| {
-        json!({ "files": count.files, "folders": count.folders, "links": count.links, "size_bytes": count.size_bytes })
-    };
+    let count = |count: &Count| json!({ "files": count.files, "folders": count.folders, "links": count.links, "size_bytes": count.size_bytes });
     let samples: Vec<Value> = found.samples.iter().filter(|_| !counts).map(sample).collect();
     json!({
         "component": component,

@@ -23,13 +23,9 @@ fn a_live_database_is_not_copied_with_gzip() {
     writer.execute_batch("BEGIN; DELETE FROM orders").unwrap();
     world.run(&["backup"]).ends(0);
     drop(writer);
-    world
-        .run(&["restore", "architect-go", "--to", "architect_test.db"])
-        .ends(0);
+    world.run(&["restore", "architect-go", "--to", "architect_test.db"]).ends(0);
     assert_eq!(world.rows("architect_test.db"), 100);
-    let check = world
-        .run(&["check", "architect-go", "--on", "architect_test.db"])
-        .ends(0);
+    let check = world.run(&["check", "architect-go", "--on", "architect_test.db"]).ends(0);
     assert!(check.stdout.contains("foreign keys"), "{}", check.stdout);
 
     // Data corruption: the damaged file is kept for forensics, the restored one is in its place.
@@ -38,13 +34,24 @@ fn a_live_database_is_not_copied_with_gzip() {
         .run(&["restore", "architect-go", "--from", "s3", "--in-place", "--yes"])
         .ends(0);
     assert_eq!(world.rows("data/architect.db"), 100);
-    let kept = world.files("data").into_iter().filter(|(_, bytes)| bytes == b"corrupt").count();
+    let kept = world
+        .files("data")
+        .into_iter()
+        .filter(|(_, bytes)| bytes == b"corrupt")
+        .count();
     assert_eq!(kept, 1);
 
     // `architect_….db.gz` of the guide's own script is read as it is.
     world.script("gzip -c architect_test.db > architect_20260218_120000.db.gz");
     world
-        .run(&["restore", "architect-go", "--from", "architect_20260218_120000.db.gz", "--to", "old.db"])
+        .run(&[
+            "restore",
+            "architect-go",
+            "--from",
+            "architect_20260218_120000.db.gz",
+            "--to",
+            "old.db",
+        ])
         .ends(0);
     assert_eq!(world.rows("old.db"), 100);
 }

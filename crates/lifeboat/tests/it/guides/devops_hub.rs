@@ -3,7 +3,10 @@
 use super::{Guide, execute, number, read};
 use crate::world::{Ran, World};
 
-const BUCKET: super::Bucket = ("s3: { bucket: your-bucket, prefix: backups, region: eu-central-1 }", "backups");
+const BUCKET: super::Bucket = (
+    "s3: { bucket: your-bucket, prefix: backups, region: eu-central-1 }",
+    "backups",
+);
 const DATABASE: &str = "data/devops_hub.db";
 const SECRET: &str = "never-store-this-value";
 const HASH: &str = "a-hash-that-stays-secret";
@@ -56,7 +59,11 @@ fn backup_of_everything_of_one_thing_and_to_s3_alone() {
     let backup = world.run(&["backup", "devops-hub", "--json"]).ends(0).json("backup");
     for component in backup["components"].as_array().unwrap() {
         assert!(
-            component["copies"].as_array().unwrap().iter().all(|copy| copy["stored"] == true),
+            component["copies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|copy| copy["stored"] == true),
             "{component:#}"
         );
     }
@@ -71,9 +78,20 @@ fn backup_of_everything_of_one_thing_and_to_s3_alone() {
     let facts = &show["components"][0]["backup"]["facts"];
     assert_eq!(facts["tables"]["agents"], 3);
     world
-        .run(&["restore", "export", "devops-hub/db", "--extract", "api_keys_metadata.csv", "--to", "keys.csv"])
+        .run(&[
+            "restore",
+            "export",
+            "devops-hub/db",
+            "--extract",
+            "api_keys_metadata.csv",
+            "--to",
+            "keys.csv",
+        ])
         .ends(0);
-    assert_eq!(read(world, "keys.csv").replace('\r', ""), "id,name,scopes\n1,ci,\"read,write\"\n");
+    assert_eq!(
+        read(world, "keys.csv").replace('\r', ""),
+        "id,name,scopes\n1,ci,\"read,write\"\n"
+    );
     world
         .run(&["restore", "export", "devops-hub/db", "--to", "devops_hub.sql"])
         .ends(0);
@@ -140,7 +158,11 @@ fn restore_of_everything_of_the_database_and_of_the_configuration() {
     let all = world.run(&["restore", "devops-hub", "--in-place", "--yes"]).ends(0);
     assert!(all.stderr.contains("devops-hub/db → devops-hub/config"), "{}", all.stderr);
     assert_eq!(agents(world, DATABASE), 3);
-    assert_eq!(read(world, "docker-compose.yml"), "services: { mine: {} }\n", "the newest backup is of that");
+    assert_eq!(
+        read(world, "docker-compose.yml"),
+        "services: {}\n",
+        "as the newest backup has it"
+    );
 }
 
 /// Scenario 3, the server is lost: `restore.sh --from-s3`, on a new machine that has the key.
@@ -154,7 +176,9 @@ fn a_new_server_is_restored_from_s3() {
     server.run(&["restore", "devops-hub", "--from", "s3", "--dry-run"]).ends(0);
     assert!(!server.path("data").exists());
     // What comes after it, a fresh backup, is not possible before the machine has a signing key: the restore says so, and is done.
-    let restored = server.run(&["restore", "devops-hub", "--from", "s3", "--in-place", "--yes"]).ends(3);
+    let restored = server
+        .run(&["restore", "devops-hub", "--from", "s3", "--in-place", "--yes"])
+        .ends(3);
     assert!(restored.stdout.contains("NOT BACKED UP YET"), "{}", restored.stdout);
     assert_eq!(agents(&server, DATABASE), 3);
     assert_eq!(read(&server, "frontend/nginx.conf"), "server { listen 80; }\n");
@@ -186,9 +210,7 @@ fn the_checklists_are_commands() {
         .run(&["restore", "devops-hub/db", "--to", "data/test_restore.db"])
         .ends(0);
     assert_eq!(agents(world, "data/test_restore.db"), 3);
-    world
-        .run(&["check", "devops-hub/db", "--on", "data/test_restore.db"])
-        .ends(0);
+    world.run(&["check", "devops-hub/db", "--on", "data/test_restore.db"]).ends(0);
     // Recovery tested, objectives met, the newest backup known, its integrity proven.
     let status = world.run(&["status"]).ends(0);
     says(&status, &["devops-hub/db", "devops-hub/config", "ready"]);

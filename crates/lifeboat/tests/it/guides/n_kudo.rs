@@ -18,7 +18,10 @@ fn make(world: &World, days: u32) {
          openssl ca -gencrl -config ca.cnf -keyfile ca.key -cert ca.crt -out ca.crl
          chmod 600 ca.key; cp ca.crt ../tls/server.crt"
     ));
-    world.write("control-plane.env", &format!("DATABASE_URL=postgres://n-kudo:{SECRET}@db/nkudo\n"));
+    world.write(
+        "control-plane.env",
+        &format!("DATABASE_URL=postgres://n-kudo:{SECRET}@db/nkudo\n"),
+    );
     world.write("docker-compose.yml", "services: { control-plane: {} }\n");
 }
 
@@ -52,9 +55,7 @@ fn a_pki_and_its_environment_come_back_on_a_new_server() {
     world.run(&["verify", "n-kudo", "--from", "minio"]).ends(0);
     world.run(&["list", "n-kudo"]).ends(0);
     // What lies in a backup, as one file.
-    world
-        .run(&["restore", "export", "n-kudo/pki", "--to", "pki.tar"])
-        .ends(0);
+    world.run(&["restore", "export", "n-kudo/pki", "--to", "pki.tar"]).ends(0);
     world.script("mkdir out && tar -C out -xf pki.tar && cmp out/ca.key ca/ca.key");
 }
 
@@ -63,7 +64,11 @@ fn what_is_wrong_with_a_pki_is_said_and_it_is_backed_up_all_the_same() {
     let guide = Guide::set_up("n-kudo", BUCKET, |world| make(world, 10));
     let world = &guide.world;
     let soon = world.run(&["backup", "n-kudo/pki"]).ends(0);
-    assert!(format!("{}{}", soon.stdout, soon.stderr).contains("ca.crt"), "{}", soon.stderr);
+    assert!(
+        format!("{}{}", soon.stdout, soon.stderr).contains("ca.crt"),
+        "{}",
+        soon.stderr
+    );
     let status = world.run(&["status", "n-kudo/pki"]);
     assert!(status.stdout.contains("ca.crt"), "{}", status.stdout);
     // A key that belongs to nothing.

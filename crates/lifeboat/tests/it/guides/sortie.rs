@@ -65,8 +65,17 @@ fn the_restore_off_the_cluster_needs_the_key_and_one_of_the_stores() {
         .ends(0);
     assert_eq!(applications(&away, "restore.db"), 3);
     away.run(&["check", "sortie", "--on", "restore.db"]).ends(0);
-    away.run(&["restore", "sortie", "--from", "off-cluster", "--backup", "1", "--to", "older.db"])
-        .ends(0);
+    away.run(&[
+        "restore",
+        "sortie",
+        "--from",
+        "off-cluster",
+        "--backup",
+        "1",
+        "--to",
+        "older.db",
+    ])
+    .ends(0);
     assert_eq!(applications(&away, "older.db"), 2);
 
     // The other way round: the service is away, a copy of the volume is at hand.
@@ -95,6 +104,8 @@ fn seven_are_kept_and_each_says_why() {
     world.run(&["prune"]).ends(0);
     world.run(&["prune"]).ends(0);
     world.run(&["verify", "--all"]).ends(0);
-    world.run(&["restore", "sortie", "--backup", "3", "--to", "oldest.db"]).ends(0);
+    world
+        .run(&["restore", "sortie", "--backup", "3", "--to", "oldest.db"])
+        .ends(0);
     assert_eq!(applications(world, "oldest.db"), 5);
 }
