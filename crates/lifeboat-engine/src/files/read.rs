@@ -112,43 +112,66 @@ fn try_take(
         data,
         ..Content::default()
     };
-    let stored = content.stored();
-    if how.env || how.keep || stored <= SMALL_BYTES {
-        let limit = 4 * SMALL_BYTES;
-        if stored > limit {
-            return Err(Error::new(
-                ErrorKind::Unreachable,
-                "read",
-                shown(path),
-                format!("it has {stored} bytes, and what is looked into has {limit} at most"),
-            )
-            .with_hint("is this the right file? Name large files under `files: { include: … }`"));
-        }
-        let Some(bytes) = read_small(&file, &content).map_err(|error| Error::io("read", shown(path), error))? else {
+    let bytes = if how.env || how.keep || content.stored() <= SMALL_BYTES {
+        let Some(bytes) = read_whole(&file, path, &content)? else {
             return Ok(Attempt::Changed);
         };
-        if !look_at(&file).map_err(failed)?.same_content(&before) {
+        Some(bytes)
+    } else {
+        if !read_large(&file, path, &mut content, segments)? {
             return Ok(Attempt::Changed);
         }
-        let mut bytes = bytes;
-        if how.env {
-            let (kept, keys) = super::env::structure(&bytes);
-            content.size = kept.len() as u64;
-            content.env = Some(keys);
-            bytes = kept;
-        }
-        content.hash = *blake3::hash(&bytes).as_bytes();
-        content.at = match known {
-            Some(known) if known.hash == content.hash && known.stored() == bytes.len() as u64 => known.at.clone(),
-            _ => segments.add(&bytes)?,
-        };
-        return Ok(Attempt::Taken(Box::new(Taken {
-            stat: before,
-            content,
-            xattrs: attributes,
-            bytes: how.keep.then_some(bytes),
-        })));
+        None
+    };
+    if !look_at(&file).map_err(failed)?.same_content(&before) {
+        return Ok(Attempt::Changed);
     }
+    let bytes = match bytes {
+        Some(bytes) => Some(keep(bytes, how, known, &mut content, segments)?).filter(|_| how.keep),
+        None => None,
+    };
+    Ok(Attempt::Taken(Box::new(Taken {
+        stat: before,
+        content,
+        xattrs: attributes,
+        bytes,
+    })))
+}
+
+/// Puts what was read whole into a segment, unless it is stored already. Returns what was stored.
+fn keep(bytes: Vec<u8>, how: How, known: Option<&Content>, content: &mut Content, segments: &mut Segments) -> Result<Vec<u8>> {
+    let mut bytes = bytes;
+    if how.env {
+        let (kept, keys) = super::env::structure(&bytes);
+        content.size = kept.len() as u64;
+        content.env = Some(keys);
+        bytes = kept;
+    }
+    content.hash = *blake3::hash(&bytes).as_bytes();
+    content.at = match known {
+        Some(known) if known.hash == content.hash && known.stored() == bytes.len() as u64 => known.at.clone(),
+        _ => segments.add(&bytes)?,
+    };
+    Ok(bytes)
+}
+
+/// Reads a file that is looked into, or is small; `None` when it became shorter.
+fn read_whole(file: &File, path: &[u8], content: &Content) -> Result<Option<Vec<u8>>> {
+    let (stored, limit) = (content.stored(), 4 * SMALL_BYTES);
+    if stored > limit {
+        return Err(Error::new(
+            ErrorKind::Unreachable,
+            "read",
+            shown(path),
+            format!("it has {stored} bytes, and what is looked into has {limit} at most"),
+        )
+        .with_hint("is this the right file? Name large files under `files: { include: … }`"));
+    }
+    read_small(file, content).map_err(|error| Error::io("read", shown(path), error))
+}
+
+/// Reads a large file straight into a segment; `false` when it became shorter.
+fn read_large(file: &File, path: &[u8], content: &mut Content, segments: &mut Segments) -> Result<bool> {
     content.at = segments.place()?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; BLOCK_BYTES];
@@ -160,23 +183,15 @@ fn try_take(
                 .read_at(&mut buffer[..wanted], offset + done)
                 .map_err(|error| Error::io("read", shown(path), error))?;
             if count == 0 {
-                return Ok(Attempt::Changed);
+                return Ok(false);
             }
             hasher.update(&buffer[..count]);
             segments.append(&buffer[..count])?;
             done += count as u64;
         }
     }
-    if !look_at(&file).map_err(failed)?.same_content(&before) {
-        return Ok(Attempt::Changed);
-    }
     content.hash = *hasher.finalize().as_bytes();
-    Ok(Attempt::Taken(Box::new(Taken {
-        stat: before,
-        content,
-        xattrs: attributes,
-        bytes: None,
-    })))
+    Ok(true)
 }
 
 /// All stored bytes; `None` when the file became shorter.

@@ -42,11 +42,7 @@ impl Stat {
     }
 }
 
-#[expect(
-    clippy::useless_conversion,
-    clippy::unnecessary_fallible_conversions,
-    reason = "the fields have other widths on other machines"
-)]
+#[expect(clippy::useless_conversion, reason = "the fields have other widths on other machines")]
 fn convert(stat: &rustix::fs::Stat) -> Stat {
     let time = |seconds: i64, nanoseconds: u64| (seconds, u32::try_from(nanoseconds).unwrap_or(0));
     Stat {
