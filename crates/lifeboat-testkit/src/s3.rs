@@ -2,11 +2,13 @@
 //!
 //! The faults are those of a wire and of a real service: an answer that never arrives, a service that is overloaded, a conflict, a page
 //! of a listing that fails, a body that breaks off. They come by script ([`S3Server::script`]), first come first served, for the
-//! first request that fits. Must not be used by the product.
+//! first request that fits, or by the number of a request ([`S3Server::plan`]). In any request somebody can be struck down
+//! ([`S3Server::strike`]). Must not be used by the product.
 
 mod objects;
+mod plan;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +23,9 @@ use hyper_util::rt::TokioIo;
 use lifeboat_model::{Error, Result};
 use lifeboat_store::cloud::{S3Credentials, S3Settings, Secret};
 use objects::Objects;
+pub use objects::Snapshot;
+use plan::{Aim, Come, Planned};
+pub use plan::{Asked, Moment, S3Fault, Strike};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpError};
@@ -33,43 +38,6 @@ pub const BUCKET: &str = "backups";
 pub const ACCESS_KEY: &str = "AKIATESTKIT";
 /// Its secret key.
 pub const SECRET_KEY: &str = "a secret that no message holds";
-
-/// What goes wrong with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum S3Fault {
-    /// The request is done, and the connection breaks before the answer.
-    ReplyLost,
-    /// Nothing is done; the answer is `503 SlowDown`.
-    SlowDown,
-    /// Nothing is done; the answer is `500 InternalError`.
-    Internal,
-    /// Nothing is done; the answer is `409 ConditionalRequestConflict`.
-    Conflict,
-    /// The request is done twice; the second answer is sent.
-    Twice,
-    /// The answer's body breaks off in its middle.
-    CutBody,
-    /// A deletion is answered at once and done when [`S3Server::settle`] is called.
-    Later,
-    /// Nothing is done; the answer has this status and code.
-    Refused(u16, &'static str),
-}
-
-/// Which requests a fault is for.
-#[derive(Debug, Clone)]
-pub struct Aim {
-    /// The method.
-    pub method: Method,
-    /// Part of the path or the query.
-    pub part: &'static str,
-}
-
-#[derive(Debug)]
-struct Scripted {
-    aim: Aim,
-    fault: S3Fault,
-    times: usize,
-}
 
 /// How often the server was asked.
 #[derive(Debug, Default)]
@@ -104,16 +72,30 @@ impl Requests {
 #[derive(Debug)]
 struct Inner {
     objects: Objects,
-    script: Mutex<VecDeque<Scripted>>,
+    planned: Mutex<Planned>,
     latency: Duration,
     requests: Requests,
-    late: Mutex<Vec<String>>,
+    late: Mutex<Vec<Late>>,
+}
+
+/// What is done once more, or at last, when [`S3Server::settle`] is called.
+#[derive(Debug)]
+struct Late {
+    head: hyper::http::request::Parts,
+    body: Bytes,
+}
+
+impl Late {
+    fn request(self) -> Request<Body> {
+        Request::from_parts(self.head, Body::from(self.body))
+    }
 }
 
 /// A running server; it ends when this is dropped.
 #[derive(Debug)]
 pub struct S3Server {
     inner: Arc<Inner>,
+    service: S3Service,
     address: SocketAddr,
     accepting: AbortHandle,
     /// Holds the accept loop, which holds the connections.
@@ -156,15 +138,16 @@ impl S3Server {
         let service = builder.build();
         let inner = Arc::new(Inner {
             objects,
-            script: Mutex::default(),
+            planned: Mutex::default(),
             latency: options.latency,
             requests: Requests::default(),
             late: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
-        let accepting = tasks.spawn(accept(listener, service, Arc::clone(&inner)));
+        let accepting = tasks.spawn(accept(listener, service.clone(), Arc::clone(&inner)));
         Ok(Self {
             inner,
+            service,
             address,
             accepting,
             tasks,
@@ -180,31 +163,62 @@ impl S3Server {
     /// What a store needs to know to use the bucket of this server.
     #[must_use]
     pub fn settings(&self) -> S3Settings {
-        S3Settings {
-            bucket: BUCKET.to_owned(),
-            region: Some("us-east-1".to_owned()),
-            endpoint: Some(self.endpoint()),
-            path_style: true,
-            credentials: Some(S3Credentials {
-                access_key: ACCESS_KEY.to_owned(),
-                secret_key: Secret::new(SECRET_KEY),
-                session_token: None,
-            }),
-            ..S3Settings::default()
-        }
+        settings_for(&self.endpoint())
+    }
+
+    fn planned(&self) -> std::sync::MutexGuard<'_, Planned> {
+        self.inner.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next `times` requests of `method` with `part` in their address go wrong as `fault` says.
     pub fn script(&self, method: Method, part: &'static str, fault: S3Fault, times: usize) {
-        let aim = Aim { method, part };
-        let mut script = self.inner.script.lock().unwrap_or_else(PoisonError::into_inner);
-        script.push_back(Scripted { aim, fault, times });
+        self.planned().script(Aim { method, part }, fault, times);
     }
 
     /// Whether every scripted fault has come.
     #[must_use]
     pub fn script_is_done(&self) -> bool {
-        self.inner.script.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.planned().script_is_done()
+    }
+
+    /// Counts requests from 0 anew; those with a number in `faults` go wrong so, where the fault is one for such a request.
+    pub fn plan(&self, faults: BTreeMap<u64, S3Fault>) {
+        self.planned().begin(faults);
+    }
+
+    /// The requests since [`Self::plan`], each with the faults that would fit it.
+    #[must_use]
+    pub fn asked(&self) -> Vec<Asked> {
+        self.planned().asked().to_vec()
+    }
+
+    /// How many of the planned faults have come.
+    #[must_use]
+    pub fn came(&self) -> u64 {
+        self.planned().came()
+    }
+
+    /// In a request, counted from 0 anew, somebody is struck down.
+    pub fn strike(&self, strike: Strike) {
+        let mut planned = self.planned();
+        planned.begin(BTreeMap::new());
+        planned.strike(strike);
+    }
+
+    /// Everything that is stored.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.objects.snapshot()
+    }
+
+    /// Stores exactly what `snapshot` holds.
+    pub fn load(&self, snapshot: Snapshot) {
+        self.inner.objects.load(snapshot);
+    }
+
+    /// Makes everything that is stored older.
+    pub fn age(&self, by: Duration) {
+        self.inner.objects.age(by);
     }
 
     /// How often it was asked.
@@ -225,11 +239,11 @@ impl S3Server {
         self.inner.objects.storage_class(name)
     }
 
-    /// Does the deletions that were put off.
-    pub fn settle(&self) {
-        let late: Vec<String> = std::mem::take(&mut *self.inner.late.lock().unwrap_or_else(PoisonError::into_inner));
-        for name in late {
-            self.inner.objects.remove(&name);
+    /// Does what was put off, and what is done once more; whatever it answers, nobody hears it.
+    pub async fn settle(&self) {
+        let late = std::mem::take(&mut *self.inner.late.lock().unwrap_or_else(PoisonError::into_inner));
+        for late in late {
+            drop(self.service.call(late.request()).await);
         }
     }
 
@@ -242,6 +256,23 @@ impl S3Server {
 impl Drop for S3Server {
     fn drop(&mut self) {
         self.accepting.abort();
+    }
+}
+
+/// What a store needs to know to use the bucket of the server with this endpoint, which may be in another process.
+#[must_use]
+pub fn settings_for(endpoint: &str) -> S3Settings {
+    S3Settings {
+        bucket: BUCKET.to_owned(),
+        region: Some("us-east-1".to_owned()),
+        endpoint: Some(endpoint.to_owned()),
+        path_style: true,
+        credentials: Some(S3Credentials {
+            access_key: ACCESS_KEY.to_owned(),
+            secret_key: Secret::new(SECRET_KEY),
+            session_token: None,
+        }),
+        ..S3Settings::default()
     }
 }
 
@@ -276,11 +307,27 @@ async fn answer(
         tokio::time::sleep(inner.latency).await;
     }
     let (parts, body) = request.into_parts();
-    let Some(fault) = next_fault(inner, &parts.method, &parts.uri.to_string()) else {
-        return service.call(Request::from_parts(parts, Body::from(body))).await;
-    };
-    let whole = http_body_bytes(body).await?;
+    let come = inner.planned.lock().unwrap_or_else(PoisonError::into_inner).next(&parts);
+    match come {
+        Come::Calm => service.call(Request::from_parts(parts, Body::from(body))).await,
+        Come::Fault(fault) => go_wrong(service, inner, parts, http_body_bytes(body).await?, fault).await,
+        Come::Strike(strike) => struck(service, parts, body, strike).await,
+    }
+}
+
+async fn go_wrong(
+    service: &S3Service,
+    inner: &Inner,
+    parts: hyper::http::request::Parts,
+    whole: Bytes,
+    fault: S3Fault,
+) -> std::result::Result<Response<Body>, HttpError> {
     let again = || Request::from_parts(parts.clone(), Body::from(whole.clone()));
+    let later = || {
+        let (head, body) = (parts.clone(), whole.clone());
+        let mut late = inner.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.push(Late { head, body });
+    };
     match fault {
         S3Fault::ReplyLost => {
             service.call(again()).await?;
@@ -294,15 +341,21 @@ async fn answer(
             service.call(again()).await?;
             service.call(again()).await
         }
+        S3Fault::Again => {
+            later();
+            service.call(again()).await
+        }
+        S3Fault::Late => {
+            later();
+            Err(broken())
+        }
         S3Fault::CutBody => {
             let (head, body) = service.call(again()).await?.into_parts();
-            Ok(Response::from_parts(head, cut(body).await?))
+            Ok(Response::from_parts(head, cut(body, || {}).await?))
         }
+        S3Fault::Shortened | S3Fault::WrongByte => changed(service.call(again()).await?, fault).await,
         S3Fault::Later => {
-            let name = parts.uri.path().trim_start_matches('/');
-            let name = name.strip_prefix(BUCKET).unwrap_or(name).trim_start_matches('/');
-            let mut late = inner.late.lock().unwrap_or_else(PoisonError::into_inner);
-            late.push(name.to_owned());
+            later();
             let mut answer = Response::new(Body::empty());
             *answer.status_mut() = StatusCode::NO_CONTENT;
             Ok(answer)
@@ -310,18 +363,64 @@ async fn answer(
     }
 }
 
-fn next_fault(inner: &Inner, method: &Method, address: &str) -> Option<S3Fault> {
-    let mut script = inner.script.lock().unwrap_or_else(PoisonError::into_inner);
-    let index = script
-        .iter()
-        .position(|scripted| scripted.aim.method == *method && address.contains(scripted.aim.part))?;
-    let scripted = script.get_mut(index)?;
-    let fault = scripted.fault;
-    scripted.times = scripted.times.saturating_sub(1);
-    if scripted.times == 0 {
-        script.remove(index);
+/// An answer that is well-formed and not what is stored; what is no success stays as it is.
+async fn changed(answer: Response<Body>, fault: S3Fault) -> std::result::Result<Response<Body>, HttpError> {
+    let (mut head, mut body) = answer.into_parts();
+    let mut bytes = body.store_all_limited(usize::MAX).await.map_err(HttpError::new)?.to_vec();
+    if head.status.is_success() {
+        match fault {
+            S3Fault::Shortened => {
+                bytes.truncate(bytes.len() / 2);
+                head.headers.insert(hyper::header::CONTENT_LENGTH, bytes.len().into());
+            }
+            _ => {
+                let middle = bytes.len() / 2;
+                if let Some(byte) = bytes.get_mut(middle) {
+                    *byte ^= 1;
+                }
+            }
+        }
     }
-    Some(fault)
+    Ok(Response::from_parts(head, Body::from(Bytes::from(bytes))))
+}
+
+/// Somebody dies in this request; nobody hears an answer.
+async fn struck(
+    service: &S3Service,
+    parts: hyper::http::request::Parts,
+    body: Incoming,
+    strike: Strike,
+) -> std::result::Result<Response<Body>, HttpError> {
+    match strike.moment {
+        Moment::Before => {
+            strike.fall();
+            Err(broken())
+        }
+        Moment::Middle if parts.method == Method::PUT => {
+            let length = parts.headers.get(hyper::header::CONTENT_LENGTH);
+            let length = length
+                .and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
+                .unwrap_or(0);
+            let (mut body, mut read) = (Body::from(body), 0);
+            while read < length.div_ceil(2) {
+                match futures_util::TryStreamExt::try_next(&mut body).await {
+                    Ok(Some(piece)) => read += piece.len(),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            strike.fall();
+            Err(broken())
+        }
+        Moment::Middle if parts.method == Method::GET => {
+            let (head, body) = service.call(Request::from_parts(parts, Body::from(body))).await?.into_parts();
+            Ok(Response::from_parts(head, cut(body, move || strike.fall()).await?))
+        }
+        Moment::Middle | Moment::After => {
+            let answer = service.call(Request::from_parts(parts, Body::from(body))).await;
+            strike.fall();
+            answer.and_then(|_| Err(broken()))
+        }
+    }
 }
 
 fn broken() -> HttpError {
@@ -333,12 +432,16 @@ async fn http_body_bytes(body: Incoming) -> std::result::Result<Bytes, HttpError
     body.store_all_limited(usize::MAX).await.map_err(HttpError::new)
 }
 
-/// The first half of a body, and then a broken connection.
-async fn cut(mut body: Body) -> std::result::Result<Body, HttpError> {
+/// The first half of a body, then what happens there, and then a broken connection.
+async fn cut(mut body: Body, then: impl FnOnce() + Send + Sync + 'static) -> std::result::Result<Body, HttpError> {
     let whole = body.store_all_limited(usize::MAX).await.map_err(HttpError::new)?;
-    let half = whole.slice(..whole.len() / 2);
-    let pieces = [Ok(half), Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))];
-    Ok(Body::from(s3s::dto::StreamingBlob::wrap(futures_util::stream::iter(pieces))))
+    let half = futures_util::stream::iter([Ok(whole.slice(..whole.len() / 2))]);
+    let end = futures_util::stream::once(async move {
+        then();
+        Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+    });
+    let pieces = Box::pin(futures_util::StreamExt::chain(half, end));
+    Ok(Body::from(s3s::dto::StreamingBlob::wrap(pieces)))
 }
 
 fn refusal(status: u16, code: &str) -> Response<Body> {

@@ -1,208 +1,248 @@
-//! kill -9 at every store operation of a backup and of a restore: a child process of this test dies there, for real.
+//! kill -9 at every store operation of a backup, a prune, a copy, a change of keys and a restore, in folders and in buckets: a child process
+//! of this test dies there, for real.
 //!
-//! Afterwards every listed backup restores, the source is whole, and the next run works.
+//! Afterwards every listed backup restores byte for byte, nothing good was deleted, the source is whole, and the same verb run again
+//! comes to its end. In a folder the child dies before and after each operation of the store; in a bucket the service, which lives in the test's
+//! own process, strikes it down before, in the middle of and after each request. A seed chooses some of the places, `LIFEBOAT_SOAK=1` takes all.
 
-use std::ops::Range;
-use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod child;
+mod scene;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use lifeboat_model::Result;
+use std::time::Duration;
+
 use lifeboat_ops::restore::Destination;
-use lifeboat_store::{BlobStore, Capabilities, Entry, Key, Put};
+use lifeboat_repo::Rekey;
+use scene::{Good, Ground, Scene};
 
 use crate::world::{World, add, count, make, open};
 
-const FOLDER: &str = "LIFEBOAT_TEST_KILL_FOLDER";
-const VERB: &str = "LIFEBOAT_TEST_KILL_VERB";
-const AT: &str = "LIFEBOAT_TEST_KILL_AT";
+/// Longer than a session may last, and than the grace period.
+const LONG: Duration = Duration::from_secs(49 * 3600);
 
-/// A store in whose `at`-th operation this process dies: even ones before it is done, odd ones after.
-#[derive(Debug)]
-struct Killer {
-    inner: Arc<dyn BlobStore>,
-    done: AtomicU64,
-    at: u64,
+/// Adds rows and backs up.
+async fn grow(world: &World, rows: i64) {
+    add(&open(&world.database), rows);
+    drop(world.back_up().await.unwrap());
 }
 
-impl Killer {
-    fn die_if(&self, now: bool) {
-        if now {
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
-            std::thread::park();
+async fn backup(ground: Ground) {
+    let mut scene = Scene::new(ground).await;
+    add(&open(&scene.world().await.database), 40);
+    let good = scene.keep().await;
+    scene
+        .for_each_death("backup", async |scene, died, what| {
+            let world = scene.world().await;
+            let listed = good.all_restore(&world, what).await;
+            assert!(listed.is_superset(&good.ids()), "{what}");
+            assert_eq!(count(&world.database), 1540, "{what}");
+            if !died {
+                assert_eq!(listed.len(), 2, "{what}");
+                return;
+            }
+            let next = world.back_up().await.unwrap();
+            assert_eq!(next.facts.sqlite().unwrap().tables["items"], 1540, "{what}");
+            assert!(
+                next.backup.header.parent.is_some(),
+                "{what}, incremental again: {:?}",
+                next.notes
+            );
+            assert!(good.all_restore(&world, what).await.contains(&next.backup.id), "{what}");
+        })
+        .await;
+}
+
+/// Four backups, all sessions over.
+async fn four(ground: Ground) -> Scene {
+    let scene = Scene::new(ground).await;
+    let world = scene.world().await;
+    for round in 1..4 {
+        open(&world.database)
+            .execute_batch("UPDATE items SET body = randomblob(200) WHERE id % 5 = 0; DELETE FROM items WHERE id % 11 = 0;")
+            .unwrap();
+        grow(&world, 10 * round).await;
+    }
+    scene.age(LONG);
+    scene
+}
+
+/// Prunes to the end: after it exactly the two newest backups are there, and the next backup builds on them.
+async fn prune_to_the_end(scene: &mut Scene, good: &Good, what: &str) {
+    let world = scene.world().await;
+    for _ in 0..3 {
+        let _report = child::prune(&world).await.unwrap();
+        let listed = good.all_restore(&world, what).await;
+        assert!(listed.is_superset(&good.newest(2)), "{what}");
+        scene.age(LONG);
+    }
+    let repository = world.protected.repository().await.unwrap();
+    let listing = world.protected.listing(&repository).await.unwrap();
+    assert!(listing.rejected.is_empty(), "{what}: {:?}", listing.rejected);
+    assert_eq!(good.all_restore(&world, what).await, good.newest(2), "{what}");
+    assert_eq!(scene.files("prune/").await, Vec::<String>::new(), "{what}");
+    // Exactly what they need is left.
+    let needed: std::collections::BTreeSet<String> = listing
+        .backups
+        .iter()
+        .flat_map(|backup| backup.files().unwrap())
+        .map(|(key, _)| key.as_str().to_owned())
+        .collect();
+    for folder in ["packs/", "maps/", "keys/"] {
+        for file in scene.files(folder).await {
+            assert!(needed.contains(&file), "{what}: {file} is left");
         }
     }
-
-    async fn step<T>(&self, operation: impl Future<Output = Result<T>>) -> Result<T> {
-        let number = self.done.fetch_add(1, Ordering::SeqCst);
-        self.die_if(number * 2 == self.at);
-        let result = operation.await;
-        self.die_if(number * 2 + 1 == self.at);
-        result
-    }
+    let next = world.back_up().await.unwrap();
+    assert!(next.backup.header.parent.is_some(), "{what}: {:?}", next.notes);
+    assert_eq!(good.all_restore(&world, what).await.len(), 3, "{what}");
 }
 
-#[async_trait]
-impl BlobStore for Killer {
-    fn name(&self) -> &str {
-        self.inner.name()
+/// Both halves of a prune: the census, and after the grace period the sweep.
+async fn prune(ground: Ground, verb: &str, census_first: bool) {
+    let mut scene = four(ground).await;
+    let good = scene.good().await;
+    if census_first {
+        let _report = child::prune(&scene.world().await).await.unwrap();
+        scene.age(LONG);
     }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn put(&self, key: &Key, body: Bytes) -> Result<Put> {
-        self.step(self.inner.put(key, body)).await
-    }
-    async fn get(&self, key: &Key, limit_bytes: u64) -> Result<Bytes> {
-        self.step(self.inner.get(key, limit_bytes)).await
-    }
-    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.step(self.inner.get_range(key, range)).await
-    }
-    async fn head(&self, key: &Key) -> Result<Entry> {
-        self.step(self.inner.head(key)).await
-    }
-    async fn list(&self, prefix: &Key) -> Result<Vec<Entry>> {
-        self.step(self.inner.list(prefix)).await
-    }
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.step(self.inner.delete(key)).await
-    }
+    scene.keep().await;
+    scene
+        .for_each_death(verb, async |scene, _, what| {
+            let world = scene.world().await;
+            let listed = good.all_restore(&world, what).await;
+            let must = good.newest(if census_first { 2 } else { 4 });
+            assert!(listed.is_superset(&must), "{what}: {listed:?}");
+            prune_to_the_end(scene, &good, what).await;
+        })
+        .await;
 }
 
-/// The child's side: does nothing unless a parent asked for it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn child() {
-    let Ok(folder) = std::env::var(FOLDER) else { return };
-    let mut world = World::at(folder.as_ref(), false).await;
-    let at = std::env::var(AT).unwrap().parse().unwrap();
-    world.protected.stores[0].store = Arc::new(Killer {
-        inner: Arc::clone(&world.protected.stores[0].store),
-        done: AtomicU64::new(0),
-        at,
-    });
-    match std::env::var(VERB).unwrap().as_str() {
-        "backup" => drop(world.back_up().await.unwrap()),
-        _ => drop(
-            world
-                .restore(
-                    "latest",
-                    Destination::InPlace {
-                        path: world.database.clone(),
-                    },
-                )
-                .await
-                .unwrap(),
-        ),
-    }
+async fn copy(ground: Ground) {
+    let mut scene = Scene::new(ground).await;
+    let world = scene.world().await;
+    grow(&world, 30).await;
+    let good = scene.keep().await;
+    scene
+        .for_each_death("copy", async |scene, died, what| {
+            let world = scene.world().await;
+            assert_eq!(good.all_restore(&world, what).await, good.ids(), "{what}");
+            if let Some(second) = scene.second_world().await {
+                let there = good.all_restore(&second, what).await;
+                assert!(died || there == good.ids(), "{what}: {there:?}");
+            }
+            let again = child::copy(&world, &scene.second().await).await.unwrap();
+            assert!(again.failed.is_empty(), "{what}: {:?}", again.failed);
+            let second = scene.second_world().await.unwrap();
+            assert_eq!(good.all_restore(&second, what).await, good.ids(), "{what}");
+        })
+        .await;
 }
 
-/// Runs the child; true when it died at the operation, false when it came to its end before.
-fn run(world: &World, verb: &str, at: u64) -> bool {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["kill::child", "--exact", "--nocapture"])
-        .env(FOLDER, &world.folder)
-        .env(VERB, verb)
-        .env(AT, at.to_string())
-        .output()
-        .unwrap();
-    match output.status.signal() {
-        Some(9) => true,
-        _ => {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            false
-        }
+/// A recipient comes, or goes: until then everybody who could read can, and afterwards who went opens nothing.
+async fn change(ground: Ground, verb: &str, how: Rekey) {
+    let mut scene = Scene::new(ground).await;
+    let mut world = scene.world().await;
+    if how == Rekey::Replace {
+        world.protected.encryption = child::both(&world);
     }
+    // A backup under each of two sets of keys.
+    grow(&world, 5).await;
+    assert!(lifeboat_ops::keys::rotate(&world.protected).await.unwrap());
+    grow(&world, 5).await;
+    let good = scene.keep().await;
+    scene
+        .for_each_death(verb, async |scene, died, what| {
+            let world = scene.world().await;
+            assert_eq!(good.all_restore(&world, what).await, good.ids(), "{what}");
+            let other = child::other(&world);
+            if !died {
+                assert_eq!(child::opened_by(&world, &other).await, child::expected(how, &good), "{what}");
+            }
+            for outcome in child::change(&world, how).await.unwrap() {
+                let done = outcome.outcome.unwrap();
+                assert!(done.failed.is_empty(), "{what}: {:?}", done.failed);
+            }
+            assert_eq!(good.all_restore(&world, what).await, good.ids(), "{what}");
+            assert_eq!(child::opened_by(&world, &other).await, child::expected(how, &good), "{what}");
+            let next = world.back_up().await.unwrap();
+            assert!(good.all_restore(&world, what).await.contains(&next.backup.id), "{what}");
+        })
+        .await;
 }
 
-/// No verb of these small worlds has more operations.
-const MOST: u64 = 400;
-
-/// The same world again and again: `work` is made anew from `base`, under the same path, so that local state still fits.
-struct Scene {
-    temporary: tempfile::TempDir,
+/// New keys and with them a full backup.
+async fn rotate(ground: Ground) {
+    let mut scene = Scene::new(ground).await;
+    let good = scene.keep().await;
+    scene
+        .for_each_death("rotate", async |scene, _, what| {
+            let world = scene.world().await;
+            assert!(good.all_restore(&world, what).await.is_superset(&good.ids()), "{what}");
+            child::rotate(&world).await.unwrap();
+            assert!(good.all_restore(&world, what).await.len() >= 2, "{what}");
+        })
+        .await;
 }
 
-impl Scene {
-    async fn new() -> Self {
-        let scene = Self {
-            temporary: tempfile::tempdir().unwrap(),
-        };
-        std::fs::create_dir(scene.work()).unwrap();
-        let world = World::at(&scene.work(), true).await;
-        make(&world.database, "wal", 1500);
-        let _report = world.back_up().await.unwrap();
-        scene
-    }
-
-    fn work(&self) -> std::path::PathBuf {
-        self.temporary.path().join("work")
-    }
-
-    fn copy(&self, from: &str, to: &str) {
-        let (from, to) = (self.temporary.path().join(from), self.temporary.path().join(to));
-        if to.try_exists().unwrap() {
-            std::fs::remove_dir_all(&to).unwrap();
-        }
-        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inv_02_inv_07_a_backup_killed_at_any_store_operation_leaves_every_listed_backup_restorable() {
-    let scene = Scene::new().await;
-    add(&open(&scene.work().join("app/app.db")), 40);
-    scene.copy("work", "base");
-    let mut died = 0;
-    for at in 0..MOST {
-        scene.copy("base", "work");
-        let world = World::at(&scene.work(), false).await;
-        let killed = run(&world, "backup", at);
-        died += u32::from(killed);
-        assert!(world.all_restore().await >= 1);
-        assert_eq!(count(&world.database), 1540);
-        if !killed {
-            break;
-        }
-        let next = world.back_up().await.unwrap();
-        assert_eq!(next.facts.sqlite().unwrap().tables["items"], 1540);
-        assert!(next.backup.header.parent.is_some(), "incremental again: {:?}", next.notes);
-        assert!(world.all_restore().await >= 2);
-    }
-    assert!(died > 3, "{died}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inv_12_a_restore_killed_at_any_store_operation_leaves_the_old_database_or_the_whole_new_one() {
-    let scene = Scene::new().await;
-    let database = scene.work().join("app/app.db");
+async fn restore(ground: Ground) {
+    let mut scene = Scene::new(ground).await;
+    let database = scene.world().await.database.clone();
+    let good = scene.good().await;
     std::fs::remove_file(&database).unwrap();
     make(&database, "wal", 7);
-    scene.copy("work", "base");
-    let mut died = 0;
-    for at in 0..MOST {
-        scene.copy("base", "work");
-        let world = World::at(&scene.work(), false).await;
-        let killed = run(&world, "restore", at);
-        died += u32::from(killed);
-        if !killed {
-            assert_eq!(count(&database), 1500);
-            break;
+    scene.keep().await;
+    scene
+        .for_each_death("restore", async |scene, died, what| {
+            let world = scene.world().await;
+            assert_eq!(good.all_restore(&world, what).await, good.ids(), "{what}");
+            if !died {
+                assert_eq!(count(&database), 1500, "{what}");
+                return;
+            }
+            assert_eq!(count(&database), 7, "{what}");
+            let to = Destination::InPlace { path: database.clone() };
+            let report = world.restore("latest", to).await.unwrap();
+            assert_eq!(report.findings.rows, 1500, "{what}");
+            let app = std::fs::read_dir(database.parent().unwrap()).unwrap();
+            let hidden = app
+                .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".lifeboat"))
+                .count();
+            assert_eq!(hidden, 0, "{what}: leftovers of killed runs are removed");
+        })
+        .await;
+}
+
+macro_rules! in_folder_and_bucket {
+    ($($(#[$meta:meta])* $name:ident, $bucket:ident: $run:expr;)*) => {$(
+        $(#[$meta])*
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let run = $run;
+            run(Ground::Folder).await;
         }
-        assert_eq!(count(&database), 7, "killed in operation {at}");
-        let report = world
-            .restore("latest", Destination::InPlace { path: database.clone() })
-            .await
-            .unwrap();
-        assert_eq!(report.findings.rows, 1500);
-        let app = std::fs::read_dir(scene.work().join("app")).unwrap();
-        let hidden = app
-            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".lifeboat"))
-            .count();
-        assert_eq!(hidden, 0, "leftovers of killed runs are removed");
-    }
-    assert!(died > 2, "{died}");
+        $(#[$meta])*
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $bucket() {
+            let run = $run;
+            run(Ground::Bucket).await;
+        }
+    )*};
+}
+
+in_folder_and_bucket! {
+    inv_02_inv_07_a_backup_killed_anywhere_leaves_every_listed_backup_restorable,
+    inv_02_inv_07_a_backup_into_a_bucket_killed_anywhere_leaves_every_listed_backup_restorable: backup;
+    inv_14_a_census_killed_anywhere_deletes_nothing,
+    inv_14_a_census_in_a_bucket_killed_anywhere_deletes_nothing: |ground| prune(ground, "census", false);
+    inv_14_a_sweep_killed_anywhere_leaves_all_that_is_kept,
+    inv_14_a_sweep_in_a_bucket_killed_anywhere_leaves_all_that_is_kept: |ground| prune(ground, "sweep", true);
+    inv_02_a_copy_killed_anywhere_leaves_whole_backups_in_both_stores,
+    inv_02_a_copy_between_buckets_killed_anywhere_leaves_whole_backups_in_both: copy;
+    a_recipient_added_and_killed_anywhere_locks_nobody_out,
+    a_recipient_added_in_a_bucket_and_killed_anywhere_locks_nobody_out: |ground| change(ground, "add", Rekey::Add);
+    a_recipient_removed_and_killed_anywhere_locks_nobody_else_out,
+    a_recipient_removed_in_a_bucket_and_killed_anywhere_locks_nobody_else_out: |ground| change(ground, "remove", Rekey::Replace);
+    new_keys_killed_anywhere_leave_every_listed_backup_restorable,
+    new_keys_in_a_bucket_killed_anywhere_leave_every_listed_backup_restorable: rotate;
+    inv_12_a_restore_killed_anywhere_leaves_the_old_database_or_the_whole_new_one,
+    inv_12_a_restore_from_a_bucket_killed_anywhere_leaves_the_old_database_or_the_whole_new_one: restore;
 }

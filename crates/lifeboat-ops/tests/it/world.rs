@@ -10,7 +10,6 @@ use lifeboat_ops::protected::Place;
 use lifeboat_ops::restore::{self, Destination};
 use lifeboat_ops::{Protected, Source};
 use lifeboat_repo::{ComponentName, Encryption, Identities, Instance, Repository, Trust, generate_identity};
-use lifeboat_store::BlobStore;
 use lifeboat_store::fs::FsStore;
 use lifeboat_testkit::env::real_env;
 use rusqlite::Connection;
@@ -37,22 +36,27 @@ impl World {
 
     /// The world that lies in `folder`: a killed run's, or a new one.
     pub async fn at(folder: &Path, create: bool) -> Self {
+        let path = folder.join("store");
+        let store = if create {
+            FsStore::create(&path).await
+        } else {
+            FsStore::open(&path).await
+        };
+        Self::over(folder, Place::folder("disk", Arc::new(store.unwrap()), path), create).await
+    }
+
+    /// The same with its repository in `place`.
+    pub async fn over(folder: &Path, place: Place, create: bool) -> Self {
         let env = real_env();
-        let store_path = folder.join("store");
         let state_dir = folder.join("state");
         let key = folder.join("key");
-        let (store, instance): (Arc<dyn BlobStore>, Instance) = if create {
+        let instance = if create {
             std::fs::create_dir_all(&state_dir).unwrap();
             std::fs::write(&key, generate_identity().0).unwrap();
-            let store: Arc<dyn BlobStore> = Arc::new(FsStore::create(&store_path).await.unwrap());
-            Repository::init(&env, Arc::clone(&store)).await.unwrap();
-            (
-                store,
-                Instance::create(&env, "test", &Protected::instance_key(&state_dir)).unwrap(),
-            )
+            Repository::init(&env, Arc::clone(&place.store)).await.unwrap();
+            Instance::create(&env, "test", &Protected::instance_key(&state_dir)).unwrap()
         } else {
-            let store: Arc<dyn BlobStore> = Arc::new(FsStore::open(&store_path).await.unwrap());
-            (store, Instance::load("test", &Protected::instance_key(&state_dir)).unwrap())
+            Instance::load("test", &Protected::instance_key(&state_dir)).unwrap()
         };
         let identities = Identities::parse(&std::fs::read_to_string(&key).unwrap()).unwrap();
         let mut trust = Trust::new();
@@ -69,7 +73,7 @@ impl World {
                 sql_dump: false,
                 extracts: Vec::new(),
             },
-            stores: vec![Place::folder("disk", store, store_path)],
+            stores: vec![place],
             encryption: Encryption::Age(identities.public_keys()),
             trust,
             state_dir,
@@ -105,19 +109,6 @@ impl World {
             false,
         )
         .await
-    }
-
-    /// Every listed backup restores; returns how many there are.
-    pub async fn all_restore(&self) -> usize {
-        let repository = self.protected.repository().await.unwrap();
-        let listing = self.protected.listing(&repository).await.unwrap();
-        for backup in &listing.backups {
-            let to = self.folder.join(format!("check-{}.db", backup.id.seq));
-            let report = self.restore(&backup.id.to_string(), beside(&to)).await.unwrap();
-            drop(report);
-            std::fs::remove_file(to).unwrap();
-        }
-        listing.backups.len()
     }
 }
 

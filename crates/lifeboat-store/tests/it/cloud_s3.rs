@@ -181,7 +181,7 @@ async fn a_deletion_may_come_late() {
     server.script(method("DELETE"), "/c/file", S3Fault::Later, 1);
     store.delete(&name).await.unwrap();
     assert_eq!(store.list(&key("c")).await.unwrap().len(), 1);
-    server.settle();
+    server.settle().await;
     assert_eq!(store.list(&key("c")).await.unwrap().len(), 0);
     assert_eq!(store.put(&name, Bytes::from_static(b"2")).await.unwrap(), Put::Created);
 }

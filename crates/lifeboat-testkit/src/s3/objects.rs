@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -32,6 +32,10 @@ impl Stored {
         i64::try_from(self.body.len()).unwrap_or(i64::MAX)
     }
 }
+
+/// What was stored at some moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot(BTreeMap<String, Stored>);
 
 /// The bucket.
 #[derive(Debug, Clone)]
@@ -62,8 +66,18 @@ impl Objects {
         self.all().get(name).and_then(|stored| stored.class.clone())
     }
 
-    pub(super) fn remove(&self, name: &str) {
-        self.all().remove(name);
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot(self.all().clone())
+    }
+
+    pub(super) fn load(&self, snapshot: Snapshot) {
+        *self.all() = snapshot.0;
+    }
+
+    pub(super) fn age(&self, by: Duration) {
+        for stored in self.all().values_mut() {
+            stored.at = stored.at.checked_sub(by).unwrap_or(SystemTime::UNIX_EPOCH);
+        }
     }
 
     fn find(&self, bucket: &str, key: &str) -> S3Result<Stored> {
