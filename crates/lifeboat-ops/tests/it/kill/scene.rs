@@ -23,7 +23,7 @@ pub const FIRST: &str = "store";
 pub const SECOND: &str = "second";
 
 /// How many places of one matrix are tried without `LIFEBOAT_SOAK=1`.
-const SHARE: u64 = 4;
+const SHARE: u64 = 3;
 
 /// Where the repository rests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
