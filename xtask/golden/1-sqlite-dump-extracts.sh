@@ -8,8 +8,8 @@ configure "db:
           path: db.sqlite
           sql_dump: true
           extract:
-            - { name: api_keys_metadata.csv, query: 'SELECT id, name, created FROM keys', columns: [id, name, created] }
-            - { name: nothing.csv, query: 'SELECT id FROM keys WHERE id < 0', columns: [id] }
+            - { file: api_keys_metadata.csv, query: 'SELECT id, name, created FROM keys', columns: [id, name, created] }
+            - { file: nothing.csv, query: 'SELECT id FROM keys WHERE id < 0', columns: [id] }
         backup: { to: [disk], encrypt: main }"
 lifeboat backup
 db db.sqlite "DELETE FROM keys WHERE id % 3 = 0;"

@@ -1,6 +1,6 @@
 # Ten backups of a database in which single pages change each time: overlays on overlays, more than eight of them, and extents stored anew.
 db db.sqlite "PRAGMA journal_mode = wal; CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER, b BLOB);
-  INSERT INTO t (v, b) $ROWS SELECT 0, randomblob(150) FROM n;"
+  INSERT INTO t (v, b) $ROWS SELECT 0, printf('%0150d', i * i) FROM n;"
 identity
 configure "db: { sqlite: { path: db.sqlite }, backup: { to: [disk], encrypt: main } }"
 lifeboat backup

@@ -1,6 +1,6 @@
 # A WAL database for one age recipient: rows that change, rows that go, a table and an index that come.
 db db.sqlite "PRAGMA journal_mode = wal; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, b BLOB);
-  INSERT INTO t (v, b) $ROWS SELECT 'row ' || i, randomblob(40) FROM n;"
+  INSERT INTO t (v, b) $ROWS SELECT 'row ' || i, printf('%040d', i * i) FROM n;"
 identity
 configure "db: { sqlite: { path: db.sqlite }, backup: { to: [disk], encrypt: main } }"
 lifeboat backup

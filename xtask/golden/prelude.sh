@@ -1,10 +1,11 @@
-# What the scenarios of the golden repositories share: each runs behind this in an empty folder, with the instance's public key in INSTANCE.
+# What the scenarios of the golden repositories share: each runs behind this in an empty folder, with the instance's public key in INSTANCE
+# and the folder of our Python scripts in TOOLS.
 # It leaves `lifeboat.yaml`, the folder `store` (and `second`) and the folder `keys`, which are kept.
 set -eu
 umask 022
 TZ=UTC
 export TZ
-mkdir keys
+mkdir keys store second
 KEYS='' MORE='' SECOND=''
 ROWS='WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)'
 
@@ -33,7 +34,11 @@ systems:
     components:
       $1
 YAML
+    lifeboat store setup disk > /dev/null
 }
+
+# on_terminal ANSWER COMMAND…: runs a command on a terminal and types the answer at each prompt.
+on_terminal() { python3 "$TOOLS/on_terminal.py" "$@"; }
 
 # older FOLDER: everything in it was stored three days ago.
 older() { find "$1" -type f -exec touch -d '3 days ago' {} +; }

@@ -136,7 +136,12 @@ impl Tools {
     fn make(&self, script: &Path, work: &Path, folder: &Path) -> Result<()> {
         let instance = self.instance(work)?;
         let text = std::fs::read_to_string(self.folder.join("golden").join("prelude.sh"))? + &std::fs::read_to_string(script)?;
-        sh::output(self.command("sh", work)?.args(["-c", &text]).env("INSTANCE", &instance))?;
+        sh::output(
+            self.command("sh", work)?
+                .args(["-c", &text])
+                .env("INSTANCE", &instance)
+                .env("TOOLS", self.folder.join("python")),
+        )?;
         std::fs::create_dir_all(folder.join("expected"))?;
         for name in KEPT {
             let from = work.join(name);

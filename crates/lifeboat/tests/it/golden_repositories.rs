@@ -110,24 +110,10 @@ impl Golden {
         let Some(passphrase) = self.key("passphrase.txt") else {
             return recovered(&recover(&self.world, words), 0);
         };
-        const ON_A_TERMINAL: &str = "import os, pty, sys
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execv(sys.executable, [sys.executable] + sys.argv[2:])
-os.write(terminal, sys.argv[1].encode() + b'\\n')
-said = b''
-try:
-    while piece := os.read(terminal, 4096):
-        said += piece
-        if piece.rstrip().endswith(b':'):
-            os.write(terminal, sys.argv[1].encode() + b'\\n')
-except OSError:
-    pass
-code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-sys.stderr.write(said.decode(errors='replace'))
-sys.exit(code)";
+        let terminal = repository_root().join("xtask/python/on_terminal.py").display().to_string();
         let script = repository_root().join("tools/recover.py").display().to_string();
-        let mut all = vec!["-c", ON_A_TERMINAL, &passphrase, &script];
+        let python = std::env::var("LIFEBOAT_TEST_PYTHON").unwrap();
+        let mut all = vec![terminal.as_str(), &passphrase, &python, &script];
         all.extend(words);
         self.python(&all);
     }
