@@ -209,7 +209,7 @@ impl Tools {
         }
         if key("identity.txt").is_none() && work.join("keys").read_dir()?.next().is_some() {
             // The independent reader would ask for the passphrase on a terminal.
-            let sum = sh::output(sh::program("sha256sum", [&restored]))?;
+            let sum = sh::output(&mut sh::program("sha256sum", [&restored]))?;
             return Ok(format!("{} db.sqlite\n", sum.split_whitespace().next().context("no sum")?));
         }
         let mut recover = self.command(&self.python, work)?;
