@@ -43,6 +43,26 @@ impl Descriptor {
     }
 }
 
+/// The repository that a descriptor says it is, if the descriptor is whole.
+fn judge(store: &str, stored: &[u8]) -> Result<RepositoryId> {
+    let damaged = |detail: &str| Error::new(ErrorKind::Corrupt, "open the repository in", store, detail);
+    let descriptor: Descriptor =
+        serde_json::from_slice(stored).map_err(|error| damaged("lifeboat.json does not parse").with_source(error))?;
+    if descriptor.format != "lifeboat-repository" {
+        return Err(damaged("lifeboat.json is not a Lifeboat descriptor"));
+    }
+    if descriptor.version != 1 {
+        return Err(damaged("it has another format version")
+            .with_kind(ErrorKind::Incompatible)
+            .with_hint("use the Lifeboat version that made it, or a newer one"));
+    }
+    if descriptor.check != descriptor.expected_check() {
+        return Err(damaged("lifeboat.json does not fit its own check value")
+            .with_hint("bring lifeboat.json back from another store of this repository, or from a copy of this one; it is written once and never changes"));
+    }
+    descriptor.repository.parse()
+}
+
 impl Repository {
     /// Makes a repository in a store that has none. Kind `AlreadyExists` when one is there: it stays untouched.
     pub async fn init(env: &Env, store: Arc<dyn BlobStore>) -> Result<Self> {
@@ -122,6 +142,15 @@ impl Repository {
             Err(error) => return Err(error),
         }
         let descriptor = self.store.get(&key, DESCRIPTOR_LIMIT_BYTES).await?;
+        // Written once and never again: a byte that was damaged on the way here would stay.
+        if judge(self.store.name(), &descriptor)? != self.id {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "copy lifeboat.json from",
+                self.store.name(),
+                "it is that of another repository than a moment ago",
+            ));
+        }
         match store.put(&key, descriptor).await {
             Ok(Put::Created | Put::AlreadyThere) => Ok(Self::in_one(store, self.id)),
             // Somebody was faster: whatever stands there now says what it is.
@@ -169,22 +198,7 @@ impl Repository {
                     error
                 }
             })?;
-        let damaged = |detail: &str| Error::new(ErrorKind::Corrupt, "open the repository in", store.name(), detail);
-        let descriptor: Descriptor =
-            serde_json::from_slice(&stored).map_err(|error| damaged("lifeboat.json does not parse").with_source(error))?;
-        if descriptor.format != "lifeboat-repository" {
-            return Err(damaged("lifeboat.json is not a Lifeboat descriptor"));
-        }
-        if descriptor.version != 1 {
-            return Err(damaged("it has another format version")
-                .with_kind(ErrorKind::Incompatible)
-                .with_hint("use the Lifeboat version that made it, or a newer one"));
-        }
-        if descriptor.check != descriptor.expected_check() {
-            return Err(damaged("lifeboat.json does not fit its own check value")
-                .with_hint("bring lifeboat.json back from another store of this repository, or from a copy of this one; it is written once and never changes"));
-        }
-        let id = descriptor.repository.parse()?;
+        let id = judge(store.name(), &stored)?;
         Ok(Self::in_one(store, id))
     }
 

@@ -21,4 +21,5 @@ mod simulation;
 mod state;
 mod torture;
 mod two_stores;
+mod wire;
 mod world;
