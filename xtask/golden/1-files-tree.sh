@@ -9,7 +9,7 @@ ln -s nowhere/at/all tree/dangling
 ln -s . tree/deep/here
 ln tree/app.yaml tree/hard
 mkfifo tree/pipe
-printf 'odd' > "$(printf 'tree/n\\344me \360\237\232\243')"
+printf 'odd' > "$(printf 'tree/n\344me \360\237\232\243')"
 printf 'odd' > "$(printf 'tree/latin \344')"
 python3 -c "import os; os.setxattr('tree/app.yaml', 'user.golden', b'\\x00\\xff value')"
 truncate -s 3M tree/sparse

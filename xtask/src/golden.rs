@@ -94,7 +94,8 @@ pub(crate) fn run() -> Result<()> {
 
 /// Builds the product; returns the folder of its binary.
 fn built() -> Result<PathBuf> {
-    sh::run(sh::cargo()?.args(["build", "--locked"]))?;
+    // As the tests build it, so that little is built twice.
+    sh::run(sh::cargo()?.args(["build", "--workspace", "--all-targets", "--locked"]))?;
     Ok(sh::target_folder()?.join("debug"))
 }
 
@@ -145,7 +146,9 @@ impl Tools {
         std::fs::create_dir_all(folder.join("expected"))?;
         for name in KEPT {
             let from = work.join(name);
-            if from.try_exists()? {
+            // Git keeps no empty folders.
+            let empty = from.is_dir() && from.read_dir()?.next().is_none();
+            if from.try_exists()? && !empty {
                 sh::output(sh::program("cp", ["-r"]).arg(from).arg(folder.join(name)))?;
             }
         }

@@ -1,4 +1,5 @@
-//! Installs what tests and benchmarks need and a bare machine lacks: Debian packages and a Python environment under `target`.
+//! Installs what tests and benchmarks need and a bare machine lacks: Debian packages, and under `target` a Python environment and storage
+//! services to test against.
 //!
 //! Asks first whether a thing is there, so that a second run touches no network.
 
@@ -103,4 +104,71 @@ pub(crate) fn python() -> Result<PathBuf> {
         bail!("{} cannot import {imports} although they were installed", python.display());
     }
     Ok(python)
+}
+
+/// The storage service written in Go: the program, and the module with its version.
+const GO_SERVERS: &[(&str, &str)] = &[("versitygw", "github.com/versity/versitygw/cmd/versitygw@v1.8.0")];
+
+/// The oldest Go that builds it: 1.25.
+const GO_MINOR: u32 = 25;
+
+/// The storage service written for Node.
+const AZURITE: &str = "azurite@3.35.0";
+
+/// The storage services that tests talk to, in a folder under the target folder; what is there in this version stays.
+pub(crate) fn servers() -> Result<PathBuf> {
+    let folder = sh::target_folder()?.join("servers");
+    std::fs::create_dir_all(&folder)?;
+    for (program, module) in GO_SERVERS {
+        let made_from = folder.join(format!("{program}.version"));
+        if folder.join(program).is_file() && std::fs::read_to_string(&made_from).is_ok_and(|text| text == *module) {
+            continue;
+        }
+        needs_go(program)?;
+        sh::run(sh::program("go", ["install", "-trimpath", module]).env("GOBIN", &folder))
+            .with_context(|| format!("cannot build {program}"))?;
+        std::fs::write(made_from, module)?;
+    }
+    let (azurite, made_from) = (folder.join("azurite"), folder.join("azurite.version"));
+    if !std::fs::read_to_string(&made_from).is_ok_and(|text| text == AZURITE) {
+        packages(&[
+            Need {
+                program: "node",
+                package: "nodejs",
+            },
+            Need {
+                program: "npm",
+                package: "npm",
+            },
+        ])?;
+        std::fs::create_dir_all(&azurite)?;
+        let words = [
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--loglevel",
+            "error",
+            "--prefix",
+        ];
+        sh::run(sh::program("npm", words).arg(&azurite).arg(AZURITE)).context("cannot install Azurite")?;
+        std::fs::write(made_from, AZURITE)?;
+    }
+    Ok(folder)
+}
+
+/// Debian's Go is too old for it; what is there must be new enough.
+fn needs_go(program: &str) -> Result<()> {
+    let said = sh::output(&mut sh::program("go", ["env", "GOVERSION"])).unwrap_or_default();
+    let minor = said
+        .trim()
+        .strip_prefix("go1.")
+        .and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    if minor.is_some_and(|minor| minor >= GO_MINOR) {
+        return Ok(());
+    }
+    bail!(
+        "{program}, which tests talk to, is built with Go 1.{GO_MINOR} or newer, and {} is here: install Go, then run the same command again",
+        if said.is_empty() { "none" } else { said.trim() }
+    )
 }

@@ -22,12 +22,14 @@ pub(crate) fn soak(filter: &[String]) -> Result<()> {
 fn run(filter: &[String], whole: bool) -> Result<()> {
     setup::packages(setup::FOR_TESTS)?;
     let python = setup::python()?;
+    let servers = setup::servers()?;
     let seed = seed()?;
     println!("seed: {SEED}={seed} (set it to repeat this run)");
     let cargo = |targets: &[&str]| -> Result<()> {
         let mut command = sh::cargo()?;
         command.args(["test", "--workspace", "--locked"]);
         command.env(SEED, &seed).env("LIFEBOAT_TEST_PYTHON", &python);
+        command.env("LIFEBOAT_TEST_SERVERS", &servers);
         if whole {
             command.arg("--release").env("LIFEBOAT_SOAK", "1");
         }

@@ -10,4 +10,5 @@ pub mod faulty;
 pub mod moto;
 pub mod pages;
 pub mod s3;
+pub mod servers;
 pub mod turns;

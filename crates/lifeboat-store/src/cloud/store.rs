@@ -230,7 +230,10 @@ impl CloudStore {
             range: Some(GetRange::Bounded(range.clone())),
             ..GetOptions::default()
         };
-        let found = self.shared.inner.get_opts(&self.location(key), options).await.map_err(fail)?;
+        let found = match self.shared.inner.get_opts(&self.location(key), options).await {
+            Ok(found) => found,
+            Err(error) => return Err(self.why_no_range(key, &range, fail(error)).await),
+        };
         let size = found.meta.size;
         if found.range != range {
             return Err(lasting(self.beyond(key, size, &range)));
@@ -244,6 +247,17 @@ impl CloudStore {
             passes: true,
             ..lasting(self.corrupt(key, detail))
         })
+    }
+
+    /// Some services answer for a range that ends behind the file in a way that nobody understands: the size tells.
+    async fn why_no_range(&self, key: &Key, range: &Range<u64>, failure: Failure) -> Failure {
+        if failure.error.kind() != ErrorKind::Unreachable || failure.passes {
+            return failure;
+        }
+        match self.meta_once(key, Action::Get).await {
+            Ok(meta) if meta.size < range.end => lasting(self.beyond(key, meta.size, range)),
+            Ok(_) | Err(_) => failure,
+        }
     }
 
     fn corrupt(&self, key: &Key, detail: String) -> Error {

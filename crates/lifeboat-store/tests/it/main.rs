@@ -11,6 +11,7 @@
 mod child;
 mod cloud_moto;
 mod cloud_s3;
+mod cloud_servers;
 mod conformance;
 mod fs_disk;
 mod fs_folder;
