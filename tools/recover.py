@@ -336,7 +336,8 @@ class Repository:
     def swept(self, component: str) -> Set[str]:
         """Names of backups and files that sweep lists name (9): a backup that needs one counts nowhere (INV-15)."""
         folder, going = self.folder(component) / "prune", set()
-        for name in listing(folder):
+        names = set(listing(folder))
+        for name in sorted(names):
             if not re.fullmatch(r"sweep-[0-9a-f]{32}-[0-9a-f]{64}", name):
                 continue
             data = (folder / name).read_bytes()
@@ -352,6 +353,8 @@ class Repository:
             except Damaged as reason:
                 warn(f"{component} prune/{name} is left aside: {reason}")
                 continue
+            if said.get("census") not in names:
+                continue  # It landed when its sweep was over.
             going.update(said.get("backups", []), said.get("files", []))
             # Key files come and go: a backup needs the sessions that they belong to.
             going.update(file.split("-")[0] for file in said.get("files", []) if file.startswith("keys/"))

@@ -268,6 +268,9 @@ struct Group<'a> {
     now_us: i64,
 }
 
+/// A rule that keeps one of each slot of time: its name, how many slots, and the slot of a moment.
+type Slot = (&'static str, u32, fn(&Local) -> String);
+
 impl Group<'_> {
     fn decide(&mut self, rules: &Rules, never_below: u32, local: &dyn Fn(i64) -> Local) {
         // Newest first, by number: the wall clock decides no order.
@@ -283,7 +286,7 @@ impl Group<'_> {
         self.newest(1, |known| known == Known::Restored, |_| Stays::NewestProven);
         self.newest(rules.last, |_| true, Stays::Last);
         self.window(rules.within);
-        let slots: [(&'static str, u32, fn(&Local) -> String); 5] = [
+        let slots: [Slot; 5] = [
             ("hourly", rules.hourly, hour),
             ("daily", rules.daily, day),
             ("weekly", rules.weekly, week),

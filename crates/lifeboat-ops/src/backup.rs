@@ -122,6 +122,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         let state_dir = apart(protected, &place.name);
         match once(env, &alone, Arc::clone(&instance), request.clone(), state_dir).await {
             Ok(own) => {
+                copy.own = Some(own.backup.id);
                 let why = copy
                     .missing
                     .take()
@@ -163,8 +164,8 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
         tags: request.tags,
         reason: request.reason,
         keep_for: request.keep_for,
-        // An incremental backup would share the damaged files.
-        full: request.full || damaged.is_some(),
+        // An incremental backup would share the damaged files, unless they are marked: then it stores again what they held.
+        full: request.full || damage.iter().any(|damage| !damage.renewed && !damage.marked),
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
     let stored = opened.store(env, &mut writer).await?;
@@ -174,8 +175,10 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
     let mut notes = committed.notes;
     if let Some(damaged) = damaged {
         notes.push(format!(
-            "damage was found in backup {} ({}): everything was stored anew; `lifeboat verify` proves it",
-            damaged.backup, damaged.says
+            "damage was found in backup {} ({}): {} was stored anew; `lifeboat verify` proves it",
+            damaged.backup,
+            damaged.says,
+            if damaged.marked { "what it had lost" } else { "everything" }
         ));
         proof::record_renewal(&protected.state_dir, &protected.component)?;
     }

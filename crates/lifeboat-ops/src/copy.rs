@@ -5,10 +5,22 @@
 
 use std::sync::Arc;
 
+use lifeboat_model::retention::Policy;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::{Copied, CopyPlan, Instance, Repository, Which};
+use lifeboat_repo::{BackupId, Copied, CopyPlan, Instance, Repository, Which, list_holds};
 
 use crate::protected::{Place, Protected};
+use crate::prune;
+
+/// Which backups.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// Which, as people ask for it.
+    pub which: Which,
+    /// The rules of the component and the time zone of their days: where nobody named a backup, what they would give up at once in the
+    /// destination is not brought there.
+    pub rules: Option<(&'a Policy, &'a str)>,
+}
 
 /// Copies backups of `protected` from the store `from` to the store `to`. Other stores of the component help out where a file of `from`
 /// is damaged, as far as they answer.
@@ -18,7 +30,7 @@ pub async fn run(
     instance: Arc<Instance>,
     from: &Place,
     to: &Place,
-    which: Which,
+    wanted: Wanted<'_>,
 ) -> Result<Copied> {
     let source = Repository::open(Arc::clone(&from.store)).await?;
     let destination = source.replicate(Arc::clone(&to.store)).await?;
@@ -34,13 +46,58 @@ pub async fn run(
             others.push(other);
         }
     }
+    let mut notes = Vec::new();
+    let which = match (wanted.which, wanted.rules) {
+        (Which::Missing, Some((policy, timezone))) => {
+            kept_there(env, protected, &source, &destination, (policy, timezone), &mut notes).await?
+        }
+        (which, _) => which,
+    };
     let plan = CopyPlan {
         component: protected.component.clone(),
         instance,
         trust: protected.trust.clone(),
         which,
     };
-    lifeboat_repo::copy(env, &source, &destination, &others, &plan).await
+    let mut copied = lifeboat_repo::copy(env, &source, &destination, &others, &plan).await?;
+    copied.notes.append(&mut notes);
+    Ok(copied)
+}
+
+/// What the destination has, and what it lacks and its rules would keep.
+async fn kept_there(
+    env: &Env,
+    protected: &Protected,
+    from: &Repository,
+    to: &Repository,
+    (policy, timezone): (&Policy, &str),
+    notes: &mut Vec<String>,
+) -> Result<Which> {
+    let (source, there) = (protected.listing(from).await?, protected.listing(to).await?);
+    let holds = list_holds(to, &protected.component, &protected.trust).await?;
+    let kept = prune::worth_having(
+        protected,
+        policy,
+        timezone,
+        &there,
+        &holds,
+        &source.backups,
+        env.clock.wall_us(),
+    )?;
+    let is_there = |id: &BackupId| there.backups.iter().any(|backup| backup.id == *id);
+    let (wanted, given_up): (Vec<BackupId>, Vec<BackupId>) = source
+        .backups
+        .iter()
+        .map(|backup| backup.id)
+        .partition(|id| kept.contains(id) || is_there(id));
+    if !given_up.is_empty() {
+        let names: Vec<String> = given_up.iter().map(BackupId::short).collect();
+        notes.push(format!(
+            "not copied, because the rules of retention would give it up there at once: {} (`--backup ID` copies it all the same)",
+            names.join(", ")
+        ));
+    }
+    Ok(Which::Named(wanted.iter().map(ToString::to_string).collect()))
 }
 
 /// The store to copy from where nobody said: the first one of the component that answers and is not the destination.

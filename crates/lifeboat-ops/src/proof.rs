@@ -64,8 +64,11 @@ pub struct Damage {
     pub at_us: i64,
     /// What was found, one sentence.
     pub says: String,
-    /// Whether a backup that shares nothing with it was made since.
+    /// Whether a backup that shares nothing of it that is damaged was made since.
     pub renewed: bool,
+    /// Whether its damaged files are marked in the store: then the next backup stores again what they held, and no more.
+    #[serde(default)]
+    pub marked: bool,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -122,6 +125,15 @@ pub fn record_damage(state_dir: &Path, component: &ComponentName, damage: Damage
 }
 
 /// Remembers that a backup was made which shares nothing with the damaged ones.
+pub fn record_marks(state_dir: &Path, component: &ComponentName, backup: &str) -> Result<()> {
+    update(state_dir, component, |json| {
+        for damage in json.damage.iter_mut().filter(|damage| damage.backup == backup) {
+            damage.marked = true;
+        }
+    })
+}
+
+/// Writes down that a backup was made since that needs nothing of what is damaged.
 pub fn record_renewal(state_dir: &Path, component: &ComponentName) -> Result<()> {
     update(state_dir, component, |json| {
         for damage in &mut json.damage {

@@ -3,13 +3,13 @@
 //! The decision is `lifeboat_model::retention`, the deletion `lifeboat_repo::prune`. Retention never runs on an error: whatever cannot be
 //! listed or judged ends the run, and nothing is condemned or deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lifeboat_model::retention::{self, Candidate, Known, Policy, Verdict};
 use lifeboat_model::{Env, Result};
-use lifeboat_repo::{Backup, BackupId, Calendar, Hold, Instance, PrunePlan, Pruned, Standing};
+use lifeboat_repo::{Backup, BackupId, Calendar, Hold, Instance, Listing, PrunePlan, Pruned, Standing};
 
 use crate::proof::{self, Level};
 use crate::protected::Protected;
@@ -106,6 +106,33 @@ fn judge(protected: &Protected, policy: Option<&Policy>, calendar: &Calendar, st
             why: verdict.why(),
         })
         .collect()
+}
+
+/// Which of `candidates` the rules would keep in the store of `listing`, if they stood there too.
+pub(crate) fn worth_having(
+    protected: &Protected,
+    policy: &Policy,
+    timezone: &str,
+    listing: &Listing,
+    holds: &[Hold],
+    candidates: &[Backup],
+    now_us: i64,
+) -> Result<BTreeSet<BackupId>> {
+    let calendar = Calendar::of(timezone)?;
+    let there = listing
+        .backups
+        .iter()
+        .chain(candidates)
+        .map(|backup| (backup.id, backup.clone()));
+    let all: BTreeMap<BackupId, Backup> = there.collect();
+    let listing = Listing::of(all.into_values().collect());
+    let standing = Standing {
+        listing: &listing,
+        holds,
+        now_us,
+    };
+    let judged = judge(protected, Some(policy), &calendar, &standing);
+    Ok(judged.iter().filter(|fate| fate.stays).map(|fate| fate.backup.id).collect())
 }
 
 fn unlimited() -> Verdict {

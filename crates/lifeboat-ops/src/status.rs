@@ -249,7 +249,9 @@ fn judge_damage(protected: &Protected, latest: &Backup, status: &mut Status) {
             Standing::AtRisk
         };
         let next = if damage.renewed {
-            "everything was stored anew since: `lifeboat verify` proves it"
+            "what it had lost was stored anew since: `lifeboat verify` proves it"
+        } else if damage.marked {
+            "`lifeboat backup` stores anew what it has lost, `lifeboat verify` proves it; `lifeboat copy` brings a good copy from another store"
         } else {
             "`lifeboat backup` stores everything anew, `lifeboat verify` proves it"
         };

@@ -89,6 +89,7 @@ pub(crate) fn remember_damage(env: &Env, protected: &Protected, backup: &Backup,
         at_us: env.clock.wall_us(),
         says: error.to_string(),
         renewed: false,
+        marked: false,
     };
     proof::record_damage(&protected.state_dir, &protected.component, damage)
 }
@@ -106,6 +107,9 @@ pub async fn mark_damage(
         trust: &protected.trust,
     };
     let (_, damaged) = scrub_and_mark(env, repository, backup, marker).await?;
+    if !damaged.is_empty() {
+        proof::record_marks(&protected.state_dir, &protected.component, &backup.id.to_string())?;
+    }
     Ok(damaged.iter().map(ToString::to_string).collect())
 }
 

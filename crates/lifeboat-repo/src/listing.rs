@@ -11,6 +11,7 @@ use crate::header::{self, Header};
 use crate::id::{BackupId, ComponentName, SessionId};
 use crate::key::file::{KeyFile, KeyFiles, read_key_files};
 use crate::key::instance::Trust;
+use crate::prune::marks::read_sweeps;
 use crate::prune::records::{Place, keys_of};
 use crate::repository::Repository;
 use crate::signed::{self, Kind};
@@ -84,6 +85,13 @@ impl Listing {
             backups,
             ..Self::default()
         }
+    }
+
+    /// Hashes of files that somebody found damaged (`bad/`).
+    pub(crate) fn marked_bad(&self, component: &ComponentName) -> Result<BTreeSet<String>> {
+        let folder = component.folder()?.join("bad")?;
+        let marks = self.files.keys().filter(|key| key.is_under(&folder));
+        Ok(marks.map(|key| key.file_name().to_owned()).collect())
     }
 
     /// Puts a backup whose file is sound where it belongs.
@@ -239,28 +247,6 @@ async fn read_backup(repository: &Repository, component: &ComponentName, trust: 
         closure: parts.closure,
         key_files: Vec::new(),
     })
-}
-
-/// What pruners are deleting now, as backups see it. A list that nobody known signed is reported and never used.
-pub(crate) async fn read_sweeps(
-    place: &Place<'_>,
-    prune: impl Iterator<Item = &Entry>,
-) -> Result<(Vec<Marks<Key>>, Vec<Rejected>)> {
-    let (mut sweeps, mut unjudged) = (Vec::new(), Vec::new());
-    for entry in prune.filter(|entry| entry.key.file_name().starts_with("sweep-")) {
-        match place.marks(entry).await {
-            Ok(list) => sweeps.push(list.as_backups_see_it(&place.folder()?)?),
-            // Its pruner has finished since it was listed.
-            Err(reason) if reason.kind() == ErrorKind::NotFound => {}
-            Err(reason) if matches!(reason.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible) => unjudged.push(Rejected {
-                name: format!("prune/{}", entry.key.file_name()),
-                reason,
-                backup: None,
-            }),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((sweeps, unjudged))
 }
 
 /// INV-09: fills in the backup's key files, and says what is missing: every pack must be listed with its size, and every session have a

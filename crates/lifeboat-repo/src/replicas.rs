@@ -5,6 +5,7 @@
 //! A listing shows keys, packs and maps only where **every** store has them, and everything else where **any** has it: what is missing
 //! somewhere is stored again, and what forbids something somewhere forbids it. Must not decide what a copy is worth: callers do.
 
+mod judge;
 mod mend;
 
 use std::collections::BTreeMap;
@@ -19,10 +20,11 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_store::{BlobStore, Capabilities, Entry, Key, Put};
 use tokio::task::JoinSet;
 
-use crate::id::{ComponentName, RepositoryId};
+use crate::id::{BackupId, RepositoryId};
 use crate::repository::{Repository, another};
 use crate::sync::lock;
-pub(crate) use mend::{COPIES, NotCopied, Wanted, copy_file};
+pub(crate) use judge::Condemned;
+pub(crate) use mend::{COPIES, NotCopied, Wanted, copy_file, read_whole};
 
 /// How much longer than another store one may take for a single operation before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -36,6 +38,8 @@ pub struct CopyOutcome {
     pub missing: Option<Error>,
     /// It is well, but the parent cannot be built upon there: it needs a session of its own.
     pub apart: bool,
+    /// The backup that it got instead, from a session of its own.
+    pub own: Option<BackupId>,
 }
 
 /// Several stores with the same repository.
@@ -127,6 +131,7 @@ impl Replicas {
                 store: member.name.clone(),
                 missing: left.as_ref().map(|left| left.reason.duplicate()),
                 apart: left.as_ref().is_some_and(|left| left.apart),
+                own: None,
             }
         };
         self.members.iter().map(outcome).collect()
@@ -215,33 +220,6 @@ impl Replicas {
         Ok(listed.into_iter().map(|(place, entries)| (place, by_key(entries))).collect())
     }
 
-    /// Looks into every store once more: one that lacks any of `files` leaves, as long as another has them all. If none has, nobody
-    /// leaves: whoever looks at all of them together sees it.
-    pub(crate) async fn drop_incomplete(&self, component: &ComponentName, files: &[(Key, u64)]) {
-        let Ok(listed) = component.folder() else { return };
-        let Ok(listed) = self.list_each(&listed).await else { return };
-        let lacking = |listed: &BTreeMap<Key, Entry>| {
-            let there = |key: &Key, size: u64| listed.get(key).is_some_and(|entry| entry.size_bytes == size);
-            files
-                .iter()
-                .find(|(key, size)| !there(key, *size))
-                .map(|(key, _)| key.clone())
-        };
-        let lacking: Vec<(usize, Option<Key>)> = listed.iter().map(|(place, listed)| (*place, lacking(listed))).collect();
-        if lacking.iter().all(|(_, key)| key.is_some()) {
-            return;
-        }
-        for (place, key) in lacking {
-            let Some(key) = key else { continue };
-            let detail = format!("{key} is no longer in the store, though it was stored");
-            let error = Error::new(ErrorKind::Corrupt, "commit the backup in", &self.members[place].name, detail);
-            self.members[place].leave(
-                error.with_hint("something else deletes from this store; find it, then run the backup again"),
-                false,
-            );
-        }
-    }
-
     /// The first good answer of those that take part, in their order. An absence only if all say so.
     async fn first<T, F>(&self, ask: impl Fn(Arc<dyn BlobStore>) -> F) -> Result<T>
     where
@@ -292,7 +270,10 @@ fn session_of_key_file(key: &Key) -> Option<&str> {
     let name = key.as_str();
     let (folder, file) = name.rsplit_once('/')?;
     let session = file.split_once('-')?.0;
-    folder.ends_with("/keys").then(|| &name[..folder.len() + 1 + session.len()])
+    if !folder.ends_with("/keys") {
+        return None;
+    }
+    name.get(..folder.len() + 1 + session.len())
 }
 
 /// Whether `bytes` hash to what the name says, where it says something.

@@ -99,7 +99,8 @@ impl Repository {
         }
     }
 
-    fn in_one(store: Arc<dyn BlobStore>, id: RepositoryId) -> Self {
+    /// A repository that is known to be in `store`.
+    pub(crate) fn in_one(store: Arc<dyn BlobStore>, id: RepositoryId) -> Self {
         Self {
             store,
             id,
@@ -176,6 +177,7 @@ impl Repository {
                 store: self.store.name().to_owned(),
                 missing: None,
                 apart: false,
+                own: None,
             }],
         }
     }

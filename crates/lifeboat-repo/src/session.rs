@@ -115,6 +115,14 @@ impl OpenSession {
             .max(Duration::from_micros(wall_us))
     }
 
+    /// The names of its announcement and of the extensions that were put, the newest first.
+    pub(crate) fn names(&self) -> Result<Vec<Key>> {
+        let extensions = lock(&self.state).extensions;
+        let extension = |number: u8| Key::new(format!("{}-{number:02x}", self.key));
+        let extensions = (1..=extensions).rev().map(extension);
+        extensions.chain([Ok(self.key.clone())]).collect()
+    }
+
     /// Fails with kind `TimedOut` once the deadline has passed, counted from the last extension.
     pub(crate) fn check_deadline(&self, op: &'static str, component: &ComponentName) -> Result<()> {
         if protocol::may_publish(&self.announced(), self.elapsed()) {

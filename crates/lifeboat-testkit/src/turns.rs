@@ -191,6 +191,14 @@ impl Turns {
         }
     }
 
+    /// What is late and `stays` late goes on to `next`, where it may arrive at any turn.
+    pub fn carry_over(&self, next: &Self, stays: impl Fn(&Key) -> bool) {
+        let late = std::mem::take(&mut self.0.state().late);
+        let (later, now): (Vec<_>, Vec<_>) = late.into_iter().partition(|late| late.body.is_some() && stays(&late.key));
+        self.0.state().late = now;
+        next.0.state().late.extend(later);
+    }
+
     /// How many operations were let through, and how many of them got into trouble.
     #[must_use]
     pub fn counted(&self) -> (u64, u64) {

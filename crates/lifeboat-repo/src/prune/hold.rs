@@ -15,6 +15,8 @@ use crate::time::format_utc;
 /// What to hold, how long and why.
 #[derive(Debug, Clone)]
 pub struct HoldRequest {
+    /// Its id, where it lies in several stores under one; none draws one.
+    pub id: Option<SessionId>,
     /// A backup; none holds every one that there is and will be.
     pub backup: Option<BackupId>,
     /// Until when, microseconds since 1970; none has no end.
@@ -40,7 +42,10 @@ pub async fn add_hold(
         component,
         trust,
     };
-    let id = SessionId::draw(env)?.to_string();
+    let id = match request.id {
+        Some(id) => id.to_string(),
+        None => SessionId::draw(env)?.to_string(),
+    };
     let json = HoldJson {
         about: About::new(repository.id(), component, instance),
         hold: id.clone(),

@@ -6,6 +6,7 @@
 //! A listing that fails, a file that cannot be judged, or a backup that has gone since the census ends the run with nothing deleted.
 
 pub(crate) mod hold;
+pub(crate) mod marks;
 pub(crate) mod records;
 mod sweep;
 mod view;
@@ -163,13 +164,18 @@ impl Run<'_> {
         let asked_at_us = self.place.store().head(session).await?.stored_at_us;
         let mut pruned = Pruned::default();
         let own = self.plan.instance.public_key();
-        for list in view::prune_files(&self.place).await? {
-            if list.signer == own && list.census.is_none() {
-                pruned
-                    .notes
-                    .push("an earlier prune had stopped in the middle: it was finished".to_owned());
-                pruned.swept = self.carry_out(&list.marks, &list.key, list.of_census.as_ref(), None).await?;
+        let lists = view::prune_files(&self.place).await?;
+        let names: BTreeSet<&Key> = lists.iter().map(|list| &list.key).collect();
+        for list in lists.iter().filter(|list| list.signer == own && list.census.is_none()) {
+            if !marks::is_in_force(list, &names) {
+                // It landed when all was over.
+                self.place.store().delete(&list.key).await?;
+                continue;
             }
+            pruned
+                .notes
+                .push("an earlier prune had stopped in the middle: it was finished".to_owned());
+            pruned.swept = self.carry_out(&list.marks, &list.key, list.of_census.as_ref(), None).await?;
         }
         pruned.tidied += self.remove_spent().await?;
         let mut mine: Vec<Listed> = view::prune_files(&self.place).await?;
@@ -238,7 +244,7 @@ impl Run<'_> {
             }
             Err(Stop::BackupMissing(name)) => {
                 // Hidden, or swept by somebody else: nothing is deleted on the strength of this census. It is this pruner's own, so it can go.
-                self.place.store().delete(&listed.key).await?;
+                self.drop_census(&listed.key).await?;
                 pruned.notes.push(format!(
                     "backup {} was there when the census was taken and is not listed now: nothing was deleted, and a new census begins",
                     name.file_name()
@@ -248,10 +254,18 @@ impl Run<'_> {
             Err(stop) => return Err(stopped(&self.plan.component, &stop)),
         };
         if marks.is_empty() {
-            self.place.store().delete(&listed.key).await?;
+            self.drop_census(&listed.key).await?;
             return Ok(After::Done);
         }
-        let list = self.put_marks(Kind::Sweep, &marks, None, Some(&listed.key)).await?;
+        let list = match self.put_marks(Kind::Sweep, &marks, None, Some(&listed.key)).await {
+            Ok(list) => list,
+            Err(error) => {
+                // It may land all the same, when more is held than now. Without its census it says nothing; what fails here is
+                // tried by the next run as if nothing had been.
+                drop(self.drop_census(&listed.key).await);
+                return Err(error);
+            }
+        };
         let swept = self.carry_out(&marks, &list, Some(&listed.key), Some(&seen)).await?;
         pruned.swept.backups.extend(swept.backups);
         pruned.swept.files += swept.files;
@@ -320,9 +334,18 @@ impl Run<'_> {
         let amount = sweep::carry_out(&self.place, marks).await?;
         self.place.store().delete(list).await?;
         if let Some(census) = census {
-            self.place.store().delete(census).await?;
+            self.drop_census(census).await?;
         }
         Ok(seen.map_or(amount, |seen| seen.amount(marks)))
+    }
+
+    /// Removes an own census, unless a sweep list of it stands (a cloned machine has put it): that is in force only beside it.
+    async fn drop_census(&self, census: &Key) -> Result<()> {
+        let lists = view::prune_files(&self.place).await?;
+        if lists.iter().any(|list| list.of_census.as_ref() == Some(census)) {
+            return Ok(());
+        }
+        self.place.store().delete(census).await
     }
 }
 

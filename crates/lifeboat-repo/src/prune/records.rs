@@ -248,8 +248,10 @@ impl Place<'_> {
                 (Some((seen, Duration::from_secs(grace_s))), None)
             }
             _ => {
-                let of = json.census.map(|name| folder.join(&format!("prune/{name}"))).transpose()?;
-                (None, of)
+                let Some(census) = json.census.filter(|name| name.starts_with("census-")) else {
+                    return Err(wrong("it does not say to which census it belongs"));
+                };
+                (None, Some(folder.join(&format!("prune/{census}"))?))
             }
         };
         Ok(Listed {

@@ -71,6 +71,20 @@ impl Wanted {
         lacking.extend(self.packs.iter().filter(|(key, size)| !is_there(key, *size)).cloned());
         Ok(lacking)
     }
+
+    /// The first thing of it, in words, that is not among the files `there`: a pack, or any key file of a session.
+    pub(crate) fn wanting(&self, component: &ComponentName, there: &BTreeMap<Key, Entry>) -> Result<Option<String>> {
+        let keys = component.folder()?.join("keys")?;
+        let has_key = |session: &SessionId| {
+            let prefix = format!("{keys}/{session}-");
+            there.keys().any(|key| key.as_str().starts_with(&prefix))
+        };
+        if let Some(session) = self.sessions.iter().find(|session| !has_key(session)) {
+            return Ok(Some(format!("any key file of session {session}")));
+        }
+        let lacking = self.lacking(component, there, &BTreeMap::new())?;
+        Ok(lacking.first().map(|(key, _)| key.to_string()))
+    }
 }
 
 /// One file that one store lacks.
@@ -84,7 +98,8 @@ struct Lack {
 
 impl Replicas {
     /// Brings what `wanted` needs into every store that takes part, from another that has it; then its backup file. A store that cannot
-    /// be written to leaves; one where the parent must not be used leaves for a session of its own.
+    /// be written to leaves. Those where something forbids to build on it have left before, so nothing is brought back that a pruner
+    /// gives up.
     pub(crate) async fn mend(
         &self,
         env: &Env,
@@ -93,7 +108,6 @@ impl Replicas {
         notes: &mut Vec<String>,
     ) -> Result<()> {
         let listed = self.list_each(&component.folder()?).await?;
-        let listed = self.send_apart(component, wanted, listed)?;
         let lacks = lacks(component, wanted, &listed)?;
         let header = wanted.backup_key(component)?;
         let without_header = |(place, files): &(usize, BTreeMap<Key, Entry>)| (!files.contains_key(&header)).then_some(*place);
@@ -117,33 +131,6 @@ impl Replicas {
             ));
         }
         Ok(())
-    }
-
-    /// A store where something reserved lies, while another is free of it, does not hold the others back.
-    fn send_apart(
-        &self,
-        component: &ComponentName,
-        wanted: &Wanted,
-        listed: Vec<(usize, BTreeMap<Key, Entry>)>,
-    ) -> Result<Vec<(usize, BTreeMap<Key, Entry>)>> {
-        let prune = component.folder()?.join("prune")?;
-        let forbids = |files: &BTreeMap<Key, Entry>| files.keys().any(|key| key.is_under(&prune));
-        if listed.iter().all(|(_, files)| forbids(files)) {
-            return Ok(listed);
-        }
-        let (apart, together): (Vec<_>, Vec<_>) = listed.into_iter().partition(|(_, files)| forbids(files));
-        for (place, _) in apart {
-            let detail = format!(
-                "a census there stands in the way of building on backup {}",
-                wanted.backup.short()
-            );
-            let member = &self.members[place];
-            member.leave(
-                Error::new(ErrorKind::Refused, "write the common session into", &member.name, detail),
-                true,
-            );
-        }
-        Ok(together)
     }
 
     /// Copies; returns how many files each store got. A file that could not be read anywhere is passed over.
@@ -194,12 +181,7 @@ impl Replicas {
                 return Ok(());
             }
         };
-        let has_key = |session: &SessionId| {
-            let prefix = format!("/keys/{session}-");
-            listed.keys().any(|key: &Key| key.as_str().contains(&prefix))
-        };
-        let whole = wanted.sessions.iter().all(has_key) && wanted.lacking(component, &listed, &BTreeMap::new())?.is_empty();
-        if !whole {
+        if wanted.wanting(component, &listed)?.is_some() {
             return Ok(());
         }
         let others = self.live().into_iter().filter(|other| *other != place);
@@ -273,7 +255,8 @@ pub(crate) async fn copy_file(
     Err(NotCopied::Unreadable(reason))
 }
 
-async fn read_whole(source: &Arc<dyn BlobStore>, key: &Key, size_bytes: u64) -> Result<bytes::Bytes> {
+/// A stored file that hashes to its name.
+pub(crate) async fn read_whole(source: &Arc<dyn BlobStore>, key: &Key, size_bytes: u64) -> Result<bytes::Bytes> {
     let bytes = source.get(key, PACK_LIMIT_BYTES.max(size_bytes)).await?;
     let name = key.clone();
     let (bytes, fits) = compute::run("hash", move || {

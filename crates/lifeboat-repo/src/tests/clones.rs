@@ -68,6 +68,11 @@ async fn assert_all(world: &World, history: &[(Backup, Files)]) {
     let judged = sealed::judge();
     assert_eq!(judged.repeated, 0, "{judged:?}");
     assert!(judged.seals > 0);
+    eprintln!(
+        "rewound_machine: {} backups restored, {} seals, no nonce twice",
+        history.len(),
+        judged.seals
+    );
 }
 
 /// Cloned, and both run on with the same randomness for a while.
@@ -111,7 +116,7 @@ async fn cloned(clear: bool, with_state: bool) {
 }
 
 #[tokio::test]
-async fn inv_05_a_clone_with_the_same_randomness_repeats_no_nonce() {
+async fn inv_05_rewound_machine_cloned_repeats_no_nonce() {
     for clear in [false, true] {
         for with_state in [true, false] {
             cloned(clear, with_state).await;
@@ -119,9 +124,9 @@ async fn inv_05_a_clone_with_the_same_randomness_repeats_no_nonce() {
     }
 }
 
-/// Set back three backups, with all it knew; then it lives another life.
+/// Design test 3, with the two around it. Set back three backups, with all it knew; then it lives another life.
 #[tokio::test]
-async fn inv_05_a_rewound_machine_repeats_no_nonce() {
+async fn inv_05_rewound_machine_repeats_no_nonce() {
     for clock_too in [true, false] {
         let world = World::new(seed() + 5).await;
         let state = world.folder.path().join("machine");
@@ -159,7 +164,7 @@ async fn inv_05_a_rewound_machine_repeats_no_nonce() {
 
 /// Two machines that repeat each other at the very same time.
 #[tokio::test]
-async fn inv_05_clones_at_the_same_time() {
+async fn inv_05_rewound_machine_cloned_in_the_middle() {
     let world = World::new(seed() + 6).await;
     let paths = ["a", "b"].map(|name| world.folder.path().join(name));
     let mut one = machine(7, &paths[0], &source(), 1);

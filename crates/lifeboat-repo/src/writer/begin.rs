@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lifeboat_io::durable;
-use lifeboat_model::protocol::{self, Marks, ParentUse};
+use lifeboat_model::protocol::{self, ParentUse};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_store::Key;
 use tokio::sync::mpsc;
@@ -18,61 +18,32 @@ use super::slots::Slots;
 use super::stream::KnownChunks;
 use super::{BackupPlan, Generation, ParentGeneration, Writer, for_each_row, upload};
 use crate::closure::SessionKey;
-use crate::id::{BackupId, ComponentName, Lineage};
+use crate::id::{BackupId, ComponentName, Lineage, SessionId};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::{KeyFile, put_key_file};
 use crate::key::{IdKeys, Scope, draw_secret};
 use crate::listing::{Listing, protocol_backup};
 use crate::map::Row;
+use crate::prune::marks::marks_of;
 use crate::prune::records::{Place, keys_of};
-use crate::replicas::Wanted;
+use crate::replicas::{Condemned, Wanted};
 use crate::repository::Repository;
-use crate::session::announce;
+use crate::session::{OpenSession, announce};
 use crate::state::{GENERATION_FILES, State, StateFolder};
 
 pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) -> Result<Writer> {
     check_words(&plan)?;
     let folder = StateFolder::lock(&plan.state_dir, repository.id(), &plan.component, &plan.method)?;
-    let component = plan.component.folder()?;
-    let standing: HashSet<BackupId> = backup_names(repository, &component).await?;
-    let mut notes = first_notes(&plan);
-    let proposed = propose_parent(&plan, &folder, &standing, &mut notes);
-    let parent_id = proposed.as_ref().map(|state| &state.backup);
-    let open = Arc::new(announce(env, repository, &plan.component, &plan.instance, "backup", parent_id).await?);
+    let Announced {
+        open,
+        listing,
+        parent,
+        lost,
+        seq,
+        notes,
+    } = announce_and_judge(env, repository, &plan, &folder).await?;
     let session = open.id;
-    if let (Some(replicas), Some(state)) = (repository.replicas(), &proposed) {
-        replicas
-            .mend(env, &plan.component, &Wanted::of(state, &plan.component)?, &mut notes)
-            .await?;
-    }
-    // Only now all censuses and sweep lists, and only then the files: what was condemned or deleted before the announcement is seen here,
-    // what is condemned after it must respect it.
-    let condemned = read_condemned(repository, &plan).await?;
-    let listing = repository.backups(&plan.component, &plan.trust).await?;
-    let parent = accept_parent(proposed, &condemned, &listing, &plan.component, open.began_us, &mut notes)?;
-    let parent = readable_by_ours_alone(parent, &listing, &plan, &mut notes)?;
-    let lost = parent.as_ref().map_or_else(
-        || Ok(HashSet::new()),
-        |state| lost_packs(state, &listing, &plan.component, &mut notes),
-    )?;
-    let seq = next_seq(&standing, parent.as_ref(), &listing)?;
-
-    let (lineage, id_key) = match &parent {
-        Some(state) => (state.lineage, state.id_key.clone()),
-        None => (Lineage::draw(env)?, draw_secret(env)?),
-    };
-    let keys = SessionKeys {
-        session,
-        lineage,
-        data_key: draw_secret(env)?,
-        id_key: id_key.clone(),
-    };
-    let scope = Scope::new(repository.id(), &plan.component);
-    let key = SessionKey {
-        session,
-        check: keys.check(&scope),
-        clear: plan.encryption == Encryption::Clear,
-    };
+    let (keys, key, scope) = fresh_keys(env, repository, &plan, session, parent.as_ref())?;
     let key_file = put_key(repository, &plan, &keys).await?;
     let readers = parent
         .iter()
@@ -81,7 +52,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
     let readers = readers.copied().collect();
 
     let generation = open_generation(&folder, parent.as_ref())?;
-    let ids = IdKeys::derive(&id_key);
+    let ids = IdKeys::derive(&keys.id_key);
     let chunks = known_chunks(&generation, parent.as_ref(), &lost)?;
     let (sender, receiver) = mpsc::channel(upload::WAITING_PACKS);
     let shared = Arc::new(Shared::new(SharedParts {
@@ -111,8 +82,8 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         open,
         seq,
         session,
-        lineage,
-        id_key,
+        lineage: keys.lineage,
+        id_key: keys.id_key,
         key,
         key_file,
         old_key_files: listing.key_files,
@@ -129,6 +100,90 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         unfinished: None,
         tree: None,
         next_hash: 0,
+    })
+}
+
+/// The keys of this session: a data key of its own, and the id key of the lineage that it goes on with or begins.
+fn fresh_keys(
+    env: &Env,
+    repository: &Repository,
+    plan: &BackupPlan,
+    session: SessionId,
+    parent: Option<&State>,
+) -> Result<(SessionKeys, SessionKey, Scope)> {
+    let (lineage, id_key) = match parent {
+        Some(state) => (state.lineage, state.id_key.clone()),
+        None => (Lineage::draw(env)?, draw_secret(env)?),
+    };
+    let keys = SessionKeys {
+        session,
+        lineage,
+        data_key: draw_secret(env)?,
+        id_key,
+    };
+    let scope = Scope::new(repository.id(), &plan.component);
+    let key = SessionKey {
+        session,
+        check: keys.check(&scope),
+        clear: plan.encryption == Encryption::Clear,
+    };
+    Ok((keys, key, scope))
+}
+
+/// An open session, and what was found after it was announced.
+struct Announced {
+    open: Arc<OpenSession>,
+    listing: Listing,
+    parent: Option<State>,
+    /// Packs of the parent whose content must be stored again.
+    lost: HashSet<u32>,
+    seq: u64,
+    notes: Vec<String>,
+}
+
+/// Steps 1 to 3 of the writer, in this order: announce, read what is being deleted, list.
+async fn announce_and_judge(env: &Env, repository: &Repository, plan: &BackupPlan, folder: &StateFolder) -> Result<Announced> {
+    let component = plan.component.folder()?;
+    let standing: HashSet<BackupId> = backup_names(repository, &component).await?;
+    let mut notes = first_notes(plan);
+    let proposed = propose_parent(plan, folder, &standing, &mut notes);
+    let parent_id = proposed.as_ref().map(|state| &state.backup);
+    if let (Some(_), Some(state)) = (repository.replicas(), &proposed) {
+        // A store that will not take part is not told of a parent that it may not have: its pruner would wait for it.
+        let _seen_again_after_the_announcement = read_condemned(repository, plan, state).await?;
+    }
+    let open = Arc::new(announce(env, repository, &plan.component, &plan.instance, "backup", parent_id).await?);
+    // Only now all censuses and sweep lists, and only then the files: what was condemned or deleted before the announcement is seen here,
+    // what is condemned after it must respect it.
+    let condemned = match &proposed {
+        Some(state) => read_condemned(repository, plan, state).await?,
+        None => Ok(Vec::new()),
+    };
+    if let (Some(replicas), Some(state)) = (repository.replicas(), &proposed) {
+        if condemned.as_ref().is_ok_and(Vec::is_empty) {
+            let wanted = Wanted::of(state, &plan.component)?;
+            replicas.mend(env, &plan.component, &wanted, &mut notes).await?;
+        }
+        replicas.withdraw(&open.names()?).await;
+    }
+    let mut listing = repository.backups(&plan.component, &plan.trust).await?;
+    if let Some(replicas) = repository.replicas() {
+        replicas.keep_wanting(&plan.component, &mut listing.rejected).await?;
+    }
+    let parent = accept_parent(proposed, &condemned, &listing, &plan.component, open.began_us, &mut notes)?;
+    let parent = readable_by_ours_alone(parent, &listing, plan, &mut notes)?;
+    let lost = parent.as_ref().map_or_else(
+        || Ok(HashSet::new()),
+        |state| lost_packs(state, &listing, &plan.component, &mut notes),
+    )?;
+    let seq = next_seq(&standing, parent.as_ref(), &listing)?;
+    Ok(Announced {
+        open,
+        listing,
+        parent,
+        lost,
+        seq,
+        notes,
     })
 }
 
@@ -206,7 +261,7 @@ fn propose_parent(
 
 fn accept_parent(
     proposed: Option<State>,
-    condemned: &std::result::Result<Vec<Marks<Key>>, Error>,
+    condemned: &Condemned,
     listing: &Listing,
     component: &ComponentName,
     now_us: i64,
@@ -258,25 +313,23 @@ fn present(component: &ComponentName, listing: &Listing) -> Result<BTreeSet<Key>
     Ok(present)
 }
 
-/// What all censuses and sweep lists mark; or, in words, which of them cannot be judged: then nothing may be built upon.
-async fn read_condemned(repository: &Repository, plan: &BackupPlan) -> Result<std::result::Result<Vec<Marks<Key>>, Error>> {
+/// What is being deleted, as far as it concerns the parent; or, in words, what of it cannot be judged: then nothing may be built upon. Where
+/// the stores are several, those where it stands in the way of the others leave.
+async fn read_condemned(repository: &Repository, plan: &BackupPlan, parent: &State) -> Result<Condemned> {
     let place = Place {
         repository,
         component: &plan.component,
         trust: &plan.trust,
     };
-    let folder = plan.component.folder()?;
-    let mut marks = Vec::new();
-    for entry in repository.store().list(&folder.join("prune")?).await? {
-        match place.marks(&entry).await {
-            Ok(list) => marks.push(list.as_backups_see_it(&folder)?),
-            // A list that has gone since deleted what it named; a census that has gone deletes nothing more.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(doubt) if matches!(doubt.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible) => return Ok(Err(doubt)),
-            Err(error) => return Err(error),
+    match repository.replicas() {
+        None => marks_of(&place).await,
+        Some(replicas) => {
+            let as_listed = protocol_backup(&plan.component, &parent.backup, &parent.closure)?;
+            replicas
+                .send_apart(&plan.component, &plan.trust, &as_listed, &parent.backup)
+                .await
         }
     }
-    Ok(Ok(marks))
 }
 
 /// The parent, unless somebody could read its keys whom the configuration does not name (any more): what is written now is then sealed

@@ -19,11 +19,13 @@ use crate::closure::{Closure, Pack, SessionKey};
 use crate::header::{self, Header};
 use crate::id::BackupId;
 use crate::key::file::{KeyFile, read_key_files};
-use crate::listing::{Backup, protocol_backup, read_sweeps};
+use crate::listing::{Backup, protocol_backup};
 use crate::manifest::{FileRecord, Inline, Manifest, encode_table};
 use crate::map::{MAP_PAGE_BYTES, ROW_BYTES};
 use crate::pack::{Compressor, PackClass};
+use crate::prune::marks::read_sweeps;
 use crate::prune::records::Place;
+use crate::replicas::Wanted;
 use crate::signed::{self, Kind};
 use crate::state::State;
 
@@ -77,12 +79,7 @@ pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json
     writer.folder.prepare(&state)?;
     let stored_bytes = header.stored_bytes + bytes.len() as u64;
     put_backup(&writer, &id, bytes).await?;
-    if let Some(replicas) = writer.repository.replicas() {
-        let mut files = closure.pack_files(&writer.plan.component)?;
-        files.push((writer.key_file.name.key(&writer.plan.component)?, writer.key_file.size_bytes));
-        files.push((backup_key(&writer, &id)?, stored_bytes - header.stored_bytes));
-        replicas.drop_incomplete(&writer.plan.component, &files).await;
-    }
+    look_again_in_each(&writer, &id, &closure, stored_bytes - header.stored_bytes).await?;
     let backup = Backup {
         id,
         key_files: look_again(&writer, &id, &closure).await?,
@@ -289,6 +286,25 @@ fn too_late(writer: &Writer) -> Error {
     let detail = "it took longer than its session lasts (48 h after it was last extended), so it does not count";
     Error::new(ErrorKind::TimedOut, "commit the backup of", &writer.plan.component, detail)
         .with_hint("find out what makes it so slow (the store, the network), then run it again")
+}
+
+/// Where the stores are several: those where the backup does not count leave, and keep no announcement.
+async fn look_again_in_each(writer: &Writer, id: &BackupId, closure: &Closure, size_bytes: u64) -> Result<()> {
+    let Some(replicas) = writer.repository.replicas() else {
+        return Ok(());
+    };
+    let component = &writer.plan.component;
+    let own = [
+        (writer.key_file.name.key(component)?, writer.key_file.size_bytes),
+        (backup_key(writer, id)?, size_bytes),
+    ];
+    let as_listed = protocol_backup(component, id, closure)?;
+    let wanted = Wanted::new(*id, closure, component)?;
+    replicas
+        .look_again(component, &writer.plan.trust, &as_listed, &wanted, &own)
+        .await?;
+    replicas.withdraw(&writer.open.names()?).await;
+    Ok(())
 }
 
 /// Lists all files of the backup once more: one that went missing between its put and the commit makes the backup not count. Returns its

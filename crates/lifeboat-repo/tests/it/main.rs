@@ -21,5 +21,6 @@ mod simulation;
 mod state;
 mod torture;
 mod two_stores;
+mod two_stores_pruned;
 mod wire;
 mod world;

@@ -1,7 +1,7 @@
 //! The parent lost something: the next backup from a machine with public keys only restores byte for byte, and the old one is reported.
 
 use lifeboat_model::ErrorKind;
-use lifeboat_repo::{Backup, scrub};
+use lifeboat_repo::{Backup, Marker, scrub, scrub_and_mark};
 use lifeboat_store::{BlobStore, Key};
 use lifeboat_testkit::pages::{change_pages, random_bytes, table_pages};
 
@@ -41,25 +41,30 @@ async fn poison(world: &World, key: &Key, how: Poison) {
         Poison::Marked => {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
-            let name = key.file_name().trim_end_matches(".age");
-            let hash = name.rsplit('-').next().unwrap();
-            let mark = world.component.folder().unwrap().join(&format!("bad/{hash}")).unwrap();
-            let _put = world.memory.put(&mark, "found by a scrub".into()).await.unwrap();
         }
     }
     world.overwrite(key, bytes).await;
 }
 
+/// Design test 2: every pack, map and key in turn.
 async fn every_file_in_turn(how: Poison) {
     let (_, history) = prepared().await;
     let count = history[2].0.files().unwrap().len();
     assert!(count >= 8, "{count}");
-    println!("poisoned_parent: each of {count} files {how:?}, seed {}", seed());
+    eprintln!("poisoned_parent: each of {count} files {how:?}, seed {}", seed());
     for index in 0..count {
         let (world, history) = prepared().await;
         let (parent, source) = &history[2];
         let (key, _) = parent.files().unwrap()[index].clone();
         poison(&world, &key, how).await;
+        if how == Poison::Marked {
+            let marker = Marker {
+                instance: &world.instance,
+                trust: &world.trust,
+            };
+            let (_, damaged) = scrub_and_mark(&world.env, &world.repository, parent, marker).await.unwrap();
+            assert_eq!(damaged, std::slice::from_ref(&key));
+        }
         let mut files = source.clone();
         if let Some(Content::Pages(bytes, _)) = files.get_mut("db") {
             change_pages(bytes, 4096, 99, 2);
@@ -100,22 +105,22 @@ async fn every_file_in_turn(how: Poison) {
 }
 
 #[tokio::test]
-async fn a_deleted_file_of_the_parent_is_stored_again() {
+async fn poisoned_parent_one_file_deleted() {
     every_file_in_turn(Poison::Deleted).await;
 }
 
 #[tokio::test]
-async fn a_truncated_file_of_the_parent_is_stored_again() {
+async fn poisoned_parent_one_file_truncated() {
     every_file_in_turn(Poison::Cut).await;
 }
 
 #[tokio::test]
-async fn a_file_of_the_parent_that_is_known_to_be_bad_is_stored_again() {
+async fn poisoned_parent_one_bit_flipped_that_a_scrub_found() {
     every_file_in_turn(Poison::Marked).await;
 }
 
 #[tokio::test]
-async fn everything_of_the_parent_lost_at_once() {
+async fn poisoned_parent_everything_lost_at_once() {
     let (world, history) = prepared().await;
     let (parent, files) = &history[2];
     for (key, _) in parent.files().unwrap() {

@@ -1,35 +1,73 @@
-//! One deterministic world: a clock, two stores, and writers, restorers and key changes of several instances, whose store operations a seed
-//! puts in an order, loses, doubles and delays, and who die in the middle.
+//! One deterministic world: a clock, two stores, and writers, pruners, copiers, restorers, holds and key changes of several instances, whose
+//! store operations a seed puts in an order, loses, doubles and delays, and who die in the middle.
 //!
-//! After each run every backup that counts restores byte for byte, every backup that somebody was told of is there unless it was given up,
-//! and what has the same name has the same bytes in all stores. A failing seed is in the message; `LIFEBOAT_TEST_SEED=<seed>` runs it first.
+//! After each run, in each store: every backup that counts restores byte for byte; every backup that somebody was told of is there unless
+//! retention gave it up there since; what is held is there; what has the same name has the same bytes in both; and when all is calm again, old
+//! backups go and the next one is made in both. A failing seed is in the message; `LIFEBOAT_TEST_SEED=<seed>` runs it first.
 
-use std::collections::BTreeMap;
+mod actors;
+mod judge;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lifeboat_model::{Env, Result};
-use lifeboat_repo::{
-    Backup, BackupId, BackupPlan, Encryption, Identities, Instance, Reader, Rekey, Repository, Trust, generate_identity, rekey,
-};
-use lifeboat_store::BlobStore;
+use lifeboat_repo::{BackupId, Identities, Instance, Listing, Repository, Trust, generate_identity};
 use lifeboat_store::memory::MemoryStore;
 use lifeboat_testkit::env::{SimClock, sim_env};
-use lifeboat_testkit::pages::{change_pages, table_pages};
-use lifeboat_testkit::turns::{ActorTurns, Dice, Turns};
+use lifeboat_testkit::pages::table_pages;
+use lifeboat_testkit::turns::{Dice, Turns};
 use tokio::task::JoinSet;
 
-use crate::world::{Content, Files, World, copy_folder, pages, restore_file, seed, soak, write};
+use crate::prune::GRACE;
+use crate::world::{Files, World, pages, seed, soak};
 
-/// What really was in the sources, and what somebody was promised.
+/// Names of the stores.
+const STORES: [&str; 2] = ["a", "b"];
+
+/// What really was in the sources, and what somebody was promised, store by store.
 #[derive(Default)]
 struct Truth {
     /// By the tag of the attempt, which stands in the backup.
     contents: BTreeMap<String, Files>,
-    /// Backups whose writer was told that they stand.
-    promised: Vec<BackupId>,
-    restored: u64,
+    /// Backups of which somebody was told that they stand in a store.
+    promised: BTreeSet<(usize, BackupId)>,
+    /// Backups that retention gave up in a store, with the number of the event.
+    given_up: BTreeMap<(usize, BackupId), u64>,
+    /// Backups that somebody holds in a store.
+    held: BTreeSet<(usize, BackupId)>,
+    events: u64,
+    counted: Counted,
 }
+
+/// What happened, for the last line.
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
+struct Counted {
+    restored: u64,
+    swept: u64,
+    copied: u64,
+    holds: u64,
+}
+
+impl Truth {
+    fn give_up(&mut self, store: usize, ids: &BTreeSet<BackupId>) {
+        self.events += 1;
+        for id in ids {
+            self.given_up.insert((store, *id), self.events);
+        }
+    }
+
+    /// It was brought there (again) by somebody who began after the event `since`.
+    fn bring(&mut self, store: usize, id: BackupId, since: u64) {
+        if self.given_up.get(&(store, id)).is_none_or(|given_up| *given_up <= since) {
+            self.given_up.remove(&(store, id));
+            self.promised.insert((store, id));
+        }
+    }
+}
+
+type Work = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 type Shared = Arc<Mutex<Truth>>;
 
@@ -50,7 +88,8 @@ struct Simulation {
     dice: Dice,
     world: World,
     clock: Arc<SimClock>,
-    store: MemoryStore,
+    stores: [MemoryStore; 2],
+    turns: Turns,
     trust: Trust,
     machines: Vec<Machine>,
     /// Recipients, each with its private key; the first always stays.
@@ -71,6 +110,8 @@ impl Simulation {
             threads: 1,
             ..world.env
         };
+        let second = MemoryStore::with_clock(Arc::<SimClock>::clone(&clock) as Arc<_>);
+        world.repository.replicate(Arc::new(second.clone())).await.unwrap();
         let mut trust = world.trust.clone();
         let mut machines = Vec::new();
         for name in ["north", "south"] {
@@ -94,7 +135,8 @@ impl Simulation {
             dice: Dice::new(seed),
             world,
             clock,
-            store,
+            stores: [store, second],
+            turns: Turns::new(),
             trust,
             machines,
             people,
@@ -115,7 +157,7 @@ impl Simulation {
 
     /// Everything that happens at the same time, until all have finished or died.
     async fn round(&mut self, round: u64) {
-        let turns = Turns::new();
+        let turns = self.turns.clone();
         let mut actors = JoinSet::new();
         let mut handles = Vec::new();
         let trouble = [0, 9, 40][usize::try_from(self.dice.roll(3)).unwrap()];
@@ -123,7 +165,12 @@ impl Simulation {
             if self.dice.roll(5) == 0 {
                 continue;
             }
-            let work = self.backup(index, round);
+            let places = match self.dice.roll(8) {
+                0 => vec![0],
+                1 => vec![1],
+                _ => vec![0, 1],
+            };
+            let work = self.backup(index, round, places);
             let actor = turns.actor(self.machines[index].name, self.seed ^ (round << 8 | index as u64), trouble);
             handles.push(actors.spawn(work(actor)));
         }
@@ -136,6 +183,27 @@ impl Simulation {
             let work = self.change_keys();
             let actor = turns.actor("key", self.seed ^ (round << 8 | 32), trouble);
             handles.push(actors.spawn(work(actor)));
+        }
+        for number in 0..self.dice.roll(3) {
+            let machine = usize::try_from(number).unwrap();
+            let kept = 1 + usize::try_from(self.dice.roll(3)).unwrap();
+            let place = self.store();
+            let work = self.prune(machine, place, kept);
+            let actor = turns.actor("pruner", self.seed ^ (round << 8 | 48 | number), trouble);
+            handles.push(actors.spawn(work(actor)));
+        }
+        if self.dice.roll(2) == 0 {
+            let work = self.copy();
+            let actor = turns.actor("copier", self.seed ^ (round << 8 | 64), trouble);
+            handles.push(actors.spawn(work(actor)));
+        }
+        let mut hold = None;
+        if self.dice.roll(4) == 0 {
+            let (store, asked) = (self.store(), Arc::new(Mutex::new(None)));
+            let work = self.hold(store, Arc::clone(&asked));
+            let actor = turns.actor("holder", self.seed ^ (round << 8 | 80), trouble);
+            handles.push(actors.spawn(work(actor)));
+            hold = Some((store, asked));
         }
         loop {
             if turns.step(&mut self.dice).await.is_none() {
@@ -159,200 +227,67 @@ impl Simulation {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
-        // What is late may arrive in a later round, after others have seen the store without it; here it is the end of this one.
+        // A backup file may be so late that it arrives in a later round, after pruners have seen the store without it.
+        let next = Turns::new();
+        turns.carry_over(&next, |key| key.as_str().contains("/backups/"));
         turns.land_all(&mut self.dice).await;
+        self.turns = next;
+        // A hold that was answered holds what counts when all has arrived: one that came while a sweep was on its way may have been too late.
+        if let Some((store, asked)) = hold
+            && let Some(id) = *asked.lock().unwrap_or_else(PoisonError::into_inner)
+            && self.listing(store).await.backups.iter().any(|backup| backup.id == id)
+        {
+            truth(&self.truth).held.insert((store, id));
+        }
         let (operations, troubles) = turns.counted();
         self.operations += operations;
         self.troubles += troubles;
     }
 
-    fn backup(&mut self, index: usize, round: u64) -> impl FnOnce(ActorTurns) -> Work + use<> {
-        let changes = 1 + self.dice.roll(6);
-        let rewound = self.dice.roll(12) == 0;
-        let of = self.dice.roll(3);
-        let fewer = self.dice.roll(4) == 0;
-        let recipients = self.recipients(if fewer { of } else { 2 });
-        let machine = &mut self.machines[index];
-        if let Some(Content::Pages(bytes, _)) = machine.files.get_mut("db") {
-            change_pages(
-                bytes,
-                4096,
-                self.seed + round * 7 + index as u64,
-                usize::try_from(changes).unwrap(),
-            );
-        }
-        machine.files.insert(
-            "log".into(),
-            Content::Stream((round * 31 + index as u64).to_le_bytes().repeat(400)),
-        );
-        let tag = format!("{}-{round}", machine.name);
-        // The machine is set back to what it was some rounds ago, with its state but not its source.
-        let old = machine.state.with_extension("old");
-        if rewound && old.try_exists().unwrap() {
-            std::fs::remove_dir_all(&machine.state).unwrap();
-            copy_folder(&old, &machine.state);
-        } else if self.dice.roll(3) == 0 && machine.state.try_exists().unwrap() {
-            drop(std::fs::remove_dir_all(&old));
-            copy_folder(&machine.state, &old);
-        }
-        let plan = BackupPlan {
-            instance: Arc::clone(&machine.instance),
-            encryption: Encryption::Age(recipients),
-            trust: self.trust.clone(),
-            state_dir: machine.state.clone(),
-            tags: vec![tag.clone()],
-            ..self.world.plan()
-        };
-        let (env, store, shared, files) = (
-            self.world.env.clone(),
-            self.store.clone(),
-            Arc::clone(&self.truth),
-            machine.files.clone(),
-        );
-        truth(&shared).contents.insert(tag, files.clone());
-        move |actor| {
-            Box::pin(async move {
-                let repository = Repository::open(actor.store(Arc::new(store))).await?;
-                let committed = write(&env, &repository, plan, &files).await?;
-                truth(&shared).promised.push(committed.backup.id);
-                Ok(())
-            })
-        }
+    fn store(&mut self) -> usize {
+        usize::try_from(self.dice.roll(2)).unwrap()
     }
 
-    fn restore(&mut self) -> impl FnOnce(ActorTurns) -> Work + use<> {
-        let (env, store, shared, trust) = (
-            self.world.env.clone(),
-            self.store.clone(),
-            Arc::clone(&self.truth),
-            self.trust.clone(),
-        );
-        let (component, identities, which) = (self.world.component.clone(), self.people[0].0.clone(), self.dice.roll(1000));
-        move |actor| {
-            Box::pin(async move {
-                let repository = Repository::open(actor.store(Arc::new(store))).await?;
-                let listing = repository.backups(&component, &trust).await?;
-                let count = listing.backups.len() as u64;
-                let Some(backup) = listing.backups.get(usize::try_from(which % count.max(1)).unwrap()) else {
-                    return Ok(());
-                };
-                restore_exactly(&env, &repository, backup, &identities, &shared).await
-            })
-        }
+    async fn listing(&self, place: usize) -> Listing {
+        let repository = Repository::open(Arc::new(self.stores[place].clone())).await.unwrap();
+        repository.backups(&self.world.component, &self.trust).await.unwrap()
     }
-
-    fn change_keys(&mut self) -> impl FnOnce(ActorTurns) -> Work + use<> {
-        let (env, store, trust, component) = (
-            self.world.env.clone(),
-            self.store.clone(),
-            self.trust.clone(),
-            self.world.component.clone(),
-        );
-        let how = if self.dice.roll(2) == 0 { Rekey::Add } else { Rekey::Replace };
-        let of = self.dice.roll(3);
-        let (encryption, identities) = (Encryption::Age(self.recipients(of)), self.people[0].0.clone());
-        move |actor| {
-            Box::pin(async move {
-                let repository = Repository::open(actor.store(Arc::new(store))).await?;
-                let listing = repository.backups(&component, &trust).await?;
-                rekey(&env, &repository, &component, &listing, &encryption, &identities, how)
-                    .await
-                    .map(|_| ())
-            })
-        }
-    }
-
-    /// The invariants, looked at through a store that is at peace.
-    async fn judge(&self) -> u64 {
-        let listing = self
-            .world
-            .repository
-            .backups(&self.world.component, &self.trust)
-            .await
-            .unwrap();
-        for rejected in &listing.rejected {
-            panic!("seed {}: {} does not count: {}", self.seed, rejected.name, rejected.reason);
-        }
-        for backup in &listing.backups {
-            restore_exactly(
-                &self.world.env,
-                &self.world.repository,
-                backup,
-                &self.people[0].0,
-                &self.truth,
-            )
-            .await
-            .unwrap_or_else(|error| panic!("seed {}: {}: {error}", self.seed, backup.id));
-        }
-        for promised in &truth(&self.truth).promised {
-            let counts = listing.backups.iter().any(|backup| backup.id == *promised);
-            assert!(counts, "seed {}: {promised} was promised and does not count", self.seed);
-        }
-        for entry in self.store.list(&self.world.component.folder().unwrap()).await.unwrap() {
-            let name = entry.key.file_name();
-            let named = name.trim_end_matches(".age").rsplit('-').next().unwrap_or_default();
-            if named.len() == 64 {
-                let bytes = self.store.get(&entry.key, u64::MAX).await.unwrap();
-                assert_eq!(blake3::hash(&bytes).to_string(), named, "seed {}: {}", self.seed, entry.key);
-            }
-        }
-        listing.backups.len() as u64
-    }
-}
-
-type Work = std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send>>;
-
-/// Restores a backup and compares it with what its source was. A store in trouble, or a key file that is being replaced at this very moment, is an
-/// error; other bytes than the source's are a panic.
-async fn restore_exactly(
-    env: &Env,
-    repository: &Repository,
-    backup: &Backup,
-    identities: &Identities,
-    shared: &Shared,
-) -> Result<()> {
-    let reader = Reader::open(env, repository, backup, identities).await?;
-    let mut restored = Files::new();
-    for file in reader.files() {
-        restored.insert(file.meta.path.clone(), restore_file(&reader, file).await?);
-    }
-    let mut truth = truth(shared);
-    let expected = backup.header.tags.first().and_then(|tag| truth.contents.get(tag));
-    assert!(
-        expected == Some(&restored),
-        "{} holds other bytes than its source had",
-        backup.id
-    );
-    truth.restored += 1;
-    Ok(())
 }
 
 /// Runs seeds and says how many; a failing one is in the panic's message.
 async fn simulate(seeds: u64, rounds: u64) {
-    let (mut backups, mut operations, mut troubles, mut deaths, mut restored) = (0, 0, 0, 0, 0);
+    let (mut backups, mut operations, mut troubles, mut deaths) = (0, 0, 0, 0);
+    let mut sum = Counted::default();
     for seed in seed()..seed() + seeds {
         println!("simulation: seed {seed}");
         let mut simulation = Simulation::new(seed).await;
         for round in 0..rounds {
             simulation.round(round).await;
-            simulation.clock.advance(Duration::from_secs(simulation.dice.roll(40 * 3600)));
+            simulation.clock.advance(Duration::from_secs(simulation.dice.roll(70 * 3600)));
         }
         backups += simulation.judge().await;
+        simulation.calm().await;
+        simulation.judge().await;
         operations += simulation.operations;
         troubles += simulation.troubles;
         deaths += simulation.deaths;
-        restored += truth(&simulation.truth).restored;
+        let counted = truth(&simulation.truth).counted;
+        sum.restored += counted.restored;
+        sum.swept += counted.swept;
+        sum.copied += counted.copied;
+        sum.holds += counted.holds;
     }
-    println!(
-        "simulation: {seeds} seeds from {}, {operations} store operations, {troubles} in trouble, {deaths} deaths, {backups} backups, {restored} restores",
+    eprintln!(
+        "simulation: {seeds} seeds from {}, {operations} store operations, {troubles} in trouble, {deaths} deaths, {backups} backups, {sum:?}",
         seed()
     );
-    assert!(backups > 0 && troubles > 0 && deaths > 0 && restored > backups);
+    assert!(backups > 0 && troubles > 0 && deaths > 0 && sum.restored > backups);
+    assert!(sum.swept > 0 && sum.copied > 0 && sum.holds > 0, "{sum:?}");
 }
 
 #[tokio::test]
-async fn simulation_of_writers_restorers_and_key_changes() {
-    simulate(if soak() { 400 } else { 12 }, 6).await;
+async fn simulation_of_writers_pruners_copiers_restorers_holds_and_key_changes() {
+    simulate(if soak() { 2000 } else { 12 }, 8).await;
 }
 
 /// The same seed gives the same world.
@@ -363,13 +298,16 @@ async fn a_seed_replays() {
         let mut simulation = Simulation::new(seed() + 77).await;
         for round in 0..3 {
             simulation.round(round).await;
+            simulation.clock.advance(GRACE);
         }
         let promised = truth(&simulation.truth).promised.len();
+        let counted = truth(&simulation.truth).counted;
         seen.push((
             simulation.operations,
             simulation.troubles,
             simulation.deaths,
             promised,
+            counted,
             simulation.judge().await,
         ));
     }

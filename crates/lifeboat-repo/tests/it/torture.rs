@@ -68,6 +68,10 @@ async fn torture(page_size: u32, rounds: u64) {
         world.open(backup).await.unwrap().verify().await.unwrap();
     }
     assert_eq!(world.listing().await.backups.len(), history.len());
+    eprintln!(
+        "overlay_torture: {rounds} rounds with pages of {page_size} bytes, seed {}",
+        seed()
+    );
 }
 
 #[tokio::test]

@@ -292,8 +292,8 @@ pub(crate) struct Copy {
     /// The store to copy from; without it, the first other one of the component that answers.
     #[arg(long, value_name = "STORE")]
     pub(crate) from: Option<String>,
-    /// Which backup, or `all`; without it, what the destination lacks and is not older than the oldest that it holds. May be given several
-    /// times.
+    /// Which backup, or `all`; without it, what the destination lacks and the rules of retention keep, or, where there are no rules, what is
+    /// not older than the oldest that it holds. May be given several times.
     #[arg(long, value_name = "ID")]
     pub(crate) backup: Vec<String>,
 }

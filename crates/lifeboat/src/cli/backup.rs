@@ -185,6 +185,7 @@ pub(super) fn as_json(component: &str, report: &Report) -> Value {
         "copies": report.copies.iter().map(|copy| json!({
             "store": copy.store,
             "stored": copy.missing.is_none(),
+            "own": copy.own.map(|backup| backup.short()),
             "error": copy.missing.as_ref().map(document::error),
         })).collect::<Vec<_>>(),
     })

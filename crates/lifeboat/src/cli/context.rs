@@ -135,16 +135,31 @@ impl Context {
             Ok(settings) => settings.clone(),
             Err(unknown) => StoreSettings::unnamed(name)?.ok_or(unknown)?,
         };
-        let (store, path) = match OpenStore::open(&settings, &self.clock).await {
+        Ok(self.open(component, name, &settings).await)
+    }
+
+    /// Everything that the upkeep of a component needs in the stores that `stores` names, which are reached with the credentials that may
+    /// delete, where they have some.
+    pub(crate) async fn upkeep(&self, component: &ComponentSettings, stores: &[String]) -> Result<Protected> {
+        let mut places = Vec::new();
+        for name in stores {
+            let settings = self.store(name)?.for_upkeep();
+            places.push(self.open(component, name, &settings).await);
+        }
+        self.protected_in(component, places).await
+    }
+
+    async fn open(&self, component: &ComponentSettings, name: &str, settings: &StoreSettings) -> Place {
+        let (store, path) = match OpenStore::open(settings, &self.clock).await {
             Ok(opened) => (Arc::clone(&opened.store), opened.path()),
             Err(reason) => (Arc::new(AwayStore::new(name, reason)) as Arc<dyn BlobStore>, None),
         };
-        Ok(Place {
+        Place {
             name: name.to_owned(),
             store,
             path,
             required: component.required.iter().any(|required| required == name),
-        })
+        }
     }
 
     /// Everything that the verbs need of a component, with the stores that `stores` names instead of its own where it names any.
@@ -154,6 +169,10 @@ impl Context {
         for name in names {
             places.push(self.place(component, name).await?);
         }
+        self.protected_in(component, places).await
+    }
+
+    async fn protected_in(&self, component: &ComponentSettings, places: Vec<Place>) -> Result<Protected> {
         Ok(Protected {
             component: ComponentName::new(&component.name)?,
             source: component.source.clone(),

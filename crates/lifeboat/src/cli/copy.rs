@@ -2,7 +2,7 @@
 
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_ops::copy;
+use lifeboat_ops::copy::{self, Wanted};
 use lifeboat_repo::{Copied, Which};
 use serde_json::{Value, json};
 
@@ -67,7 +67,10 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &C
         names if names.iter().any(|name| name == "all") => Which::All,
         names => Which::Named(names.to_vec()),
     };
-    let copied = copy::run(&cx.env, &protected, instance, &from, &to, which).await?;
+    let settings = &context.settings;
+    let rules = component.retention.as_ref().and_then(|name| settings.retention.get(name));
+    let rules = rules.map(|rules| (&rules.policy, settings.timezone.as_str()));
+    let copied = copy::run(&cx.env, &protected, instance, &from, &to, Wanted { which, rules }).await?;
     Ok((from.name, copied))
 }
 

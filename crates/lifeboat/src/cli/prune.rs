@@ -2,7 +2,9 @@
 
 use lifeboat_model::time::{human_bytes, human_duration, parse_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_ops::prune::{self, Report, Request};
+use lifeboat_ops::protected::Protected;
+use lifeboat_ops::prune::{self, Fate, Report, Request};
+use lifeboat_ops::store::{self as verb, Chilled};
 use lifeboat_repo::{Amount, format_utc};
 use serde_json::{Value, json};
 
@@ -10,10 +12,11 @@ use super::Cx;
 use super::args::Prune;
 use super::context::Context;
 use super::outcomes::Outcomes;
-use crate::config::ComponentSettings;
+use super::store::{bucket, wanted};
 use crate::config::retention::DEFAULT_GRACE;
+use crate::config::{ComponentSettings, StorePlace, StoreSettings};
 use crate::exit::Exit;
-use crate::render::{json as document, text};
+use crate::render::{json as document, tell, text};
 
 pub(super) async fn run(cx: &Cx, args: Prune) -> Result<Exit> {
     let context = Context::load(cx)?;
@@ -36,19 +39,29 @@ pub(super) async fn run(cx: &Cx, args: Prune) -> Result<Exit> {
     }
     let grace = args.grace.as_deref().map(parse_duration).transpose()?;
     let mut outcomes = Outcomes::new(pairs.len());
+    let several = pairs.len() > 1;
     for (component, store) in pairs {
         let mut request = request(&context, component, args.dry_run);
         request.grace = grace.unwrap_or(request.grace);
         match one(cx, &context, component, store, &request).await {
-            Ok(report) => {
+            Ok(done) => {
                 cx.env.progress.finish();
-                for note in &report.pruned.notes {
+                for note in &done.report.pruned.notes {
                     cx.out.note(&format!("note: {} in {store}: {note}", component.name));
                 }
-                let json = as_json(&component.name, store, &report, args.dry_run);
-                outcomes.good(json, &words(&component.name, store, &report, args.dry_run));
+                let json = as_json(&component.name, store, &done, args.dry_run);
+                outcomes.good(json, &words(&component.name, store, &done, args.dry_run));
+                if let Some(Err(error)) = &done.chilled {
+                    outcomes.but(Exit::INCOMPLETE);
+                    tell_warm(&component.name, store, error);
+                }
             }
-            Err(error) => outcomes.bad(cx, &component.name, error),
+            Err(error) => {
+                if several && !cx.out.json {
+                    tell(&format!("{} in {store} was NOT pruned:", component.name));
+                }
+                outcomes.bad(cx, &component.name, error);
+            }
         }
     }
     outcomes.finish(cx, "prune")
@@ -68,10 +81,39 @@ fn request(context: &Context, component: &ComponentSettings, dry_run: bool) -> R
     }
 }
 
-async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, store: &str, request: &Request) -> Result<Report> {
-    let protected = context.protected(component, &[store.to_owned()]).await?;
+/// A prune, and the step after it: packs that recent backups no longer reach go cold, where the store has a cold class.
+struct Done {
+    report: Report,
+    chilled: Option<Result<Chilled>>,
+}
+
+/// With the credentials that may delete, where the store has some.
+async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, store: &str, request: &Request) -> Result<Done> {
+    let protected = context.upkeep(component, &[store.to_owned()]).await?;
     let instance = protected.instance(&context.settings.instance_name)?;
-    prune::run(&cx.env, &protected, instance, request).await
+    let report = prune::run(&cx.env, &protected, instance, request).await?;
+    let chilled = if request.dry_run {
+        None
+    } else {
+        chill(cx, &protected, context.store(store)?).await.transpose()
+    };
+    Ok(Done { report, chilled })
+}
+
+async fn chill(cx: &Cx, protected: &Protected, store: &StoreSettings) -> Result<Option<Chilled>> {
+    let StorePlace::S3(s3) = &store.place else { return Ok(None) };
+    let Some(cold) = wanted(s3).cold else { return Ok(None) };
+    let listing = protected.listing(&protected.repository().await?).await?;
+    let bucket = bucket(s3).await?;
+    verb::chill(&cx.env, &bucket, &protected.component, &listing, &cold)
+        .await
+        .map(Some)
+}
+
+fn tell_warm(component: &str, store: &str, error: &Error) {
+    tell(&format!(
+        "warning: {component}: old packs in {store} could not be moved to the cold class and stay where they are: {error}"
+    ));
 }
 
 /// The step of a prune that is due after a backup that succeeded, in every store of the component. Nothing where the configuration has no
@@ -89,9 +131,13 @@ pub(super) async fn after_backup(cx: &Cx, context: &Context, component: &Compone
     let mut well = true;
     for store in &component.stores {
         match one(cx, context, component, store, &request).await {
-            Ok(report) => {
+            Ok(Done { report, chilled }) => {
                 for note in &report.pruned.notes {
                     cx.out.note(&format!("note: {} in {store}: {note}", component.name));
+                }
+                if let Some(Err(error)) = &chilled {
+                    well = false;
+                    tell_warm(&component.name, store, error);
                 }
                 let swept = &report.pruned.swept;
                 if !swept.is_empty() {
@@ -104,7 +150,7 @@ pub(super) async fn after_backup(cx: &Cx, context: &Context, component: &Compone
             }
             Err(error) => {
                 well = false;
-                crate::render::tell(&format!(
+                tell(&format!(
                     "warning: {}: the backup stands, but old ones in {store} could not be pruned: {error}",
                     component.name
                 ));
@@ -124,15 +170,32 @@ fn amount(amount: &Amount) -> String {
     )
 }
 
-fn words(component: &str, store: &str, report: &Report, dry_run: bool) -> String {
+/// Why a backup that no rule keeps is not condemned yet.
+const LATER: &str = "; a backup of the last 48 hours may build on it, so a later prune condemns it";
+
+/// Whether a backup was deleted by this prune, or is condemned by its census.
+fn goes_now(report: &Report, fate: &Fate) -> bool {
+    let pruned = &report.pruned;
+    let mut named = pruned.swept.backups.iter().chain(&pruned.condemned.backups);
+    named.any(|id| *id == fate.backup.id)
+}
+
+fn words(component: &str, store: &str, done: &Done, dry_run: bool) -> String {
+    let report = &done.report;
     let mut out = format!("{component} in {store}:\n");
     for fate in &report.fates {
-        let word = if fate.stays { "stays" } else { "goes " };
+        let named = goes_now(report, fate);
+        let word = match (fate.stays, named) {
+            (true, _) => "stays",
+            (false, true) => "goes ",
+            (false, false) => "later",
+        };
         out.push_str(&format!(
-            "  {word}  {:<18} {}  {}\n",
+            "  {word}  {:<18} {}  {}{}\n",
             fate.backup.id.short(),
             text::time(fate.backup.header.moment_us),
-            fate.why
+            fate.why,
+            if fate.stays || named { "" } else { LATER }
         ));
     }
     let pruned = &report.pruned;
@@ -155,11 +218,25 @@ fn words(component: &str, store: &str, report: &Report, dry_run: bool) -> String
             text::counted(pruned.tidied, "small file that nobody needs")
         ));
     }
+    if let Some(Ok(chilled)) = &done.chilled
+        && chilled.packs > 0
+    {
+        out.push_str(&format!(
+            "  moved {} ({}) to the cold class\n",
+            text::counted(chilled.packs, "pack"),
+            human_bytes(chilled.bytes)
+        ));
+    }
     out.push_str(&format!("  took {}\n", human_duration(report.took)));
     out
 }
 
-fn as_json(component: &str, store: &str, report: &Report, dry_run: bool) -> Value {
+fn as_json(component: &str, store: &str, done: &Done, dry_run: bool) -> Value {
+    let report = &done.report;
+    let chilled = done.chilled.as_ref().map(|chilled| match chilled {
+        Ok(chilled) => json!({ "packs": chilled.packs, "bytes": chilled.bytes, "cold_before": chilled.cold_before }),
+        Err(error) => json!({ "error": document::error(error) }),
+    });
     let amount = |amount: &Amount| {
         json!({
             "backups": amount.backups.iter().map(|id| id.short()).collect::<Vec<_>>(),
@@ -170,7 +247,7 @@ fn as_json(component: &str, store: &str, report: &Report, dry_run: bool) -> Valu
     let fates: Vec<Value> = report
         .fates
         .iter()
-        .map(|fate| json!({ "backup": document::backup(&fate.backup), "stays": fate.stays, "why": fate.why }))
+        .map(|fate| json!({ "backup": document::backup(&fate.backup), "stays": fate.stays, "condemned": goes_now(report, fate), "why": fate.why }))
         .collect();
     json!({
         "component": component,
@@ -181,6 +258,7 @@ fn as_json(component: &str, store: &str, report: &Report, dry_run: bool) -> Valu
         "swept": amount(&report.pruned.swept),
         "due": report.pruned.due_us.map(format_utc),
         "tidied": report.pruned.tidied,
+        "chilled": chilled,
         "notes": report.pruned.notes,
         "took_s": report.took.as_secs_f64(),
     })

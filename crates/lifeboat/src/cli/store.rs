@@ -310,12 +310,7 @@ fn not_configured(store: &StoreSettings, what: &str) -> Error {
 
 /// The bucket of a store as its owner sees it: with the maintenance credentials where there are some.
 pub(super) async fn bucket(s3: &S3Place) -> Result<Bucket> {
-    let mut place = s3.clone();
-    if let Some(keys) = &s3.care.maintenance {
-        place.keys = Some(keys.clone());
-        place.profile = None;
-    }
-    Bucket::open(&s3_settings(&place).await?)
+    Bucket::open(&s3_settings(&s3.for_upkeep()).await?)
 }
 
 /// What the configuration wants of a bucket.

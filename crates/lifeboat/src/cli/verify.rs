@@ -27,12 +27,13 @@ pub(super) async fn run(cx: &Cx, args: Verify) -> Result<Exit> {
     let components = context.select(args.what.as_slice())?;
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        match one(cx, &context, component, &args).await {
+        match stores(cx, &context, component, &args).await {
             Ok(proven) => {
                 if let Some(exit) = proven.exit {
                     outcomes.but(exit);
                 }
-                outcomes.good(proven.json, &proven.text);
+                let json = json!({ "component": component.name, "proofs": proven.rows });
+                outcomes.good(json, &proven.text);
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
@@ -41,13 +42,54 @@ pub(super) async fn run(cx: &Cx, args: Verify) -> Result<Exit> {
 }
 
 struct Proven {
-    json: Value,
+    rows: Vec<Value>,
     text: String,
     exit: Option<Exit>,
 }
 
-async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Verify) -> Result<Proven> {
-    let protected = context.protected(component, args.from.as_slice()).await?;
+/// Files are looked at in every store, because a bit that flips does so in one. What is opened or restored is read from one store: the one that
+/// was named, or the first that answers.
+async fn stores(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Verify) -> Result<Proven> {
+    let everywhere = matches!(level(args.level), Level::List | Level::Hash) && args.from.is_none();
+    if !everywhere || component.stores.len() < 2 {
+        return one(cx, context, component, args, args.from.as_slice()).await;
+    }
+    let (mut rows, mut text, mut exit, mut first) = (Vec::new(), String::new(), Exit::OK, None);
+    for store in &component.stores {
+        match one(cx, context, component, args, std::slice::from_ref(store)).await {
+            Ok(proven) => {
+                exit = exit.worse(proven.exit.unwrap_or(Exit::OK));
+                text.push_str(&format!("in the store {store}:\n{}", proven.text));
+                let named = proven.rows.into_iter().map(|mut row| {
+                    row["store"] = json!(store);
+                    row
+                });
+                rows.extend(named);
+            }
+            Err(error) => {
+                cx.env.progress.finish();
+                exit = exit.worse(Exit::of(error.kind()));
+                if !cx.out.json {
+                    render::tell(&format!("{} in the store {store}:", component.name));
+                    render::tell(&render::error::for_people(&error));
+                }
+                rows.push(json!({ "store": store, "error": document::error(&error) }));
+                first = first.or(Some(error));
+            }
+        }
+    }
+    match first {
+        Some(error) if text.is_empty() => Err(error),
+        _ => Ok(Proven {
+            rows,
+            text,
+            exit: Some(exit),
+        }),
+    }
+}
+
+async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Verify, from: &[String]) -> Result<Proven> {
+    let protected = context.protected(component, from).await?;
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     // What is stored and does not count is bad data, whichever backup was asked for.
@@ -97,11 +139,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &V
             Err(error) => return Err(error),
         }
     }
-    Ok(Proven {
-        json: json!({ "component": component.name, "proofs": rows }),
-        text,
-        exit,
-    })
+    Ok(Proven { rows, text, exit })
 }
 
 /// Marks what is damaged for the next backup. Where this cannot be done (there is no instance here, the store is read-only), the finding

@@ -68,6 +68,18 @@ pub(crate) struct S3Place {
     pub(crate) care: BucketCare,
 }
 
+impl S3Place {
+    /// The same with the maintenance keys, where there are some.
+    pub(crate) fn for_upkeep(&self) -> Self {
+        let mut place = self.clone();
+        if let Some(keys) = &self.care.maintenance {
+            place.keys = Some(keys.clone());
+            place.profile = None;
+        }
+        place
+    }
+}
+
 /// How a bucket is to be kept.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BucketCare {
@@ -189,6 +201,15 @@ impl StoreSettings {
             place,
             limit: Limits::default(),
         }))
+    }
+
+    /// The same, reached with the credentials that may delete, where it has some.
+    pub(crate) fn for_upkeep(&self) -> Self {
+        let mut settings = self.clone();
+        if let StorePlace::S3(s3) = &self.place {
+            settings.place = StorePlace::S3(Box::new(s3.for_upkeep()));
+        }
+        settings
     }
 
     /// The folder, where the store is one.

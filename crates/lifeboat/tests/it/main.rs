@@ -21,4 +21,5 @@ mod recovery;
 mod several;
 mod signals;
 mod store;
+mod upkeep;
 mod world;

@@ -142,7 +142,10 @@ pub async fn copy(world: &World, to: &Place) -> Result<Copied> {
         Arc::clone(&world.instance),
         from,
         to,
-        Which::All,
+        copy::Wanted {
+            which: Which::All,
+            rules: None,
+        },
     )
     .await
 }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 /// A store that takes any put as if the name were free: what object storage without conditions does.
 #[derive(Debug, Clone)]
-pub(super) struct Careless(pub(super) MemoryStore);
+pub(crate) struct Careless(pub(super) MemoryStore);
 
 #[async_trait]
 impl BlobStore for Careless {
@@ -49,7 +49,7 @@ impl BlobStore for Careless {
 
 /// A store that stops before its operation `at` until it is opened.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     inner: Arc<dyn BlobStore>,
     at: u64,
     count: AtomicU64,
@@ -59,7 +59,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(inner: Arc<dyn BlobStore>, at: u64) -> Self {
+    pub(crate) fn new(inner: Arc<dyn BlobStore>, at: u64) -> Self {
         Self {
             inner,
             at,
@@ -78,7 +78,7 @@ impl Gate {
         }
     }
 
-    pub(super) fn frozen(&self) -> Option<String> {
+    pub(crate) fn frozen(&self) -> Option<String> {
         self.frozen.lock().unwrap().clone()
     }
 }
@@ -118,7 +118,7 @@ impl BlobStore for Gate {
 }
 
 /// Runs `work` through a gate at operation `at`; while it is frozen there, `meanwhile` runs. False if `work` has fewer operations.
-pub(super) async fn frozen_at<T>(
+pub(crate) async fn frozen_at<T>(
     gate: &Arc<Gate>,
     work: impl Future<Output = T>,
     meanwhile: impl Future<Output = ()>,
