@@ -341,9 +341,11 @@ impl Run<'_> {
 
     /// Removes an own census, unless a sweep list of it stands (a cloned machine has put it): that is in force only beside it.
     async fn drop_census(&self, census: &Key) -> Result<()> {
-        let lists = view::prune_files(&self.place).await?;
-        if lists.iter().any(|list| list.of_census.as_ref() == Some(census)) {
-            return Ok(());
+        let standing = self.place.store().list(&self.place.folder()?.join("prune")?).await?;
+        for entry in standing.iter().filter(|entry| entry.key.file_name().starts_with("sweep-")) {
+            if self.place.marks(entry).await?.of_census.as_ref() == Some(census) {
+                return Ok(());
+            }
         }
         self.place.store().delete(census).await
     }
