@@ -122,8 +122,12 @@ impl Golden {
     fn check(&self, store: (&str, &str), component: &str, seq: &str, expected: &str) {
         let what = format!("{} in {}: {component} {seq}", self.name, store.1);
         let (name, trust) = (format!("golden/{component}"), self.instance());
-        let (ours, theirs) = (format!("restored-{}-{component}-{seq}", store.0), format!("recovered-{}-{component}-{seq}", store.0));
-        self.lifeboat(&["restore", &name, "--backup", seq, "--from", store.0, "--to", &ours]).ends(0);
+        let (ours, theirs) = (
+            format!("restored-{}-{component}-{seq}", store.0),
+            format!("recovered-{}-{component}-{seq}", store.0),
+        );
+        self.lifeboat(&["restore", &name, "--backup", seq, "--from", store.0, "--to", &ours])
+            .ends(0);
         let mut words = vec!["restore", store.1, &name, "--backup", seq, "--to", &theirs, "--trust", &trust];
         let identity = self.identity();
         if let Some(identity) = &identity {
@@ -143,7 +147,8 @@ impl Golden {
                 csv if csv.ends_with(".csv") => {
                     let to = format!("{ours}-{}", csv.replace('/', "-"));
                     let extract = Path::new(csv).file_name().unwrap().to_str().unwrap();
-                    self.lifeboat(&["restore", "export", &name, "--backup", seq, "--extract", extract, "--to", &to]).ends(0);
+                    self.lifeboat(&["restore", "export", &name, "--backup", seq, "--extract", extract, "--to", &to])
+                        .ends(0);
                     to
                 }
                 // The text of the database as SQL is read by the independent reader alone.
@@ -159,30 +164,42 @@ impl Golden {
 fn no_golden_file_has_changed() {
     let world = World::with_database();
     let folder = root().display().to_string();
-    world.shell(&format!("cd '{folder}' && sha256sum --quiet --strict -c SHA256SUMS")).ends(0);
+    world
+        .shell(&format!("cd '{folder}' && sha256sum --quiet --strict -c SHA256SUMS"))
+        .ends(0);
     let listed = std::fs::read_to_string(root().join("SHA256SUMS")).unwrap().lines().count();
     let there = world
-        .shell(&format!("cd '{folder}' && find . -type f ! -name SHA256SUMS ! -name README.md | wc -l"))
+        .shell(&format!(
+            "cd '{folder}' && find . -type f ! -name SHA256SUMS ! -name README.md | wc -l"
+        ))
         .ends(0);
     assert_eq!(there.stdout.trim(), listed.to_string(), "a file is not listed");
 }
 
 #[test]
 fn every_golden_repository_restores_to_the_same_bytes() {
-    for name in scenarios() {
-        let golden = Golden::new(&name);
-        golden.lifeboat(&["verify", "golden", "--all"]).ends(0);
-        let mut stores = vec![("disk", "store")];
-        if golden.world.path("second").is_dir() {
-            stores.push(("second", "second"));
+    // Most of the time is Python starting: several at once.
+    let names = scenarios();
+    std::thread::scope(|scope| {
+        for some in names.chunks(names.len().div_ceil(4)) {
+            scope.spawn(move || some.iter().for_each(|name| restores_to_the_same_bytes(name)));
         }
-        let expected = root().join(&name).join("expected");
-        for file in names_in(&expected) {
-            let (component, seq) = file.rsplit_once('-').unwrap();
-            let text = std::fs::read_to_string(expected.join(&file)).unwrap();
-            for store in &stores {
-                golden.check(*store, component, seq, &text);
-            }
+    });
+}
+
+fn restores_to_the_same_bytes(name: &str) {
+    let golden = Golden::new(name);
+    golden.lifeboat(&["verify", "golden", "--all"]).ends(0);
+    let mut stores = vec![("disk", "store")];
+    if golden.world.path("second").is_dir() {
+        stores.push(("second", "second"));
+    }
+    let expected = root().join(name).join("expected");
+    for file in names_in(&expected) {
+        let (component, seq) = file.rsplit_once('-').unwrap();
+        let text = std::fs::read_to_string(expected.join(&file)).unwrap();
+        for store in &stores {
+            golden.check(*store, component, seq, &text);
         }
     }
 }
@@ -195,11 +212,23 @@ fn the_keys_of_golden_repositories_open_what_they_should() {
     ssh.world.edit_config("keys/identity.txt", "keys/rsa");
     ssh.lifeboat(&["verify", "golden", "--all"]).ends(0);
     for seq in ["1", "2", "3"] {
-        let words = ["restore", "store", "golden/db", "--backup", seq, "--to", "out", "--identity", "keys/removed.txt"];
+        let words = [
+            "restore",
+            "store",
+            "golden/db",
+            "--backup",
+            seq,
+            "--to",
+            "out",
+            "--identity",
+            "keys/removed.txt",
+        ];
         recovered(&recover(&removed.world, &words), 12);
     }
     removed.world.edit_config("keys/identity.txt", "keys/removed.txt");
     for seq in ["1", "2", "3"] {
-        removed.lifeboat(&["restore", "golden", "--backup", seq, "--to", "out"]).ends(12);
+        removed
+            .lifeboat(&["restore", "golden", "--backup", seq, "--to", "out"])
+            .ends(12);
     }
 }

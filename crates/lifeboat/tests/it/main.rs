@@ -12,6 +12,7 @@ mod cli;
 mod diff;
 mod environment;
 mod golden;
+mod golden_repositories;
 mod guides;
 mod init;
 mod keys;
