@@ -233,12 +233,14 @@ fn recipients_of(count: usize, checks: &mut Vec<Check>) {
 }
 
 fn space(protected: &Protected, checks: &mut Vec<Check>) {
-    for path in protected.stores.iter().filter_map(|place| place.path.as_deref()) {
-        space_in(protected, path, checks);
+    for place in &protected.stores {
+        if let Some(path) = place.path.as_deref() {
+            space_in(protected, &place.name, path, checks);
+        }
     }
 }
 
-fn space_in(protected: &Protected, path: &Path, checks: &mut Vec<Check>) {
+fn space_in(protected: &Protected, name: &str, path: &Path, checks: &mut Vec<Check>) {
     if let Err(error) = rustix::fs::access(path, rustix::fs::Access::WRITE_OK) {
         checks.push(Check::bad(
             format!(
@@ -255,19 +257,22 @@ fn space_in(protected: &Protected, path: &Path, checks: &mut Vec<Check>) {
     if free < size {
         checks.push(Check::warning(
             format!(
-                "the store has {} free, less than one full backup may need ({})",
+                "the store {name} has {} free, less than one full backup may need ({})",
                 human_bytes(free),
                 human_bytes(size)
             ),
             "free space, or use a larger disk",
         ));
     } else {
-        checks.push(Check::good(format!("the store has {} free", human_bytes(free))));
+        checks.push(Check::good(format!("the store {name} has {} free", human_bytes(free))));
     }
     let same_disk = same_device(path, protected.source.path());
     if same_disk {
         checks.push(Check::warning(
-            "the store is on the same file system as the database: one broken disk takes both",
+            format!(
+                "the store {name} is on the same file system as {}: one broken disk takes both",
+                protected.source.path().display()
+            ),
             "point the store at another disk, or name a second store elsewhere: `to: [disk, other]`",
         ));
     }

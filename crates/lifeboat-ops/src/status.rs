@@ -223,7 +223,14 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
 /// Every store is to answer and to hold the newest backup.
 fn judge_stores(survey: &Survey, status: &mut Status) {
     for (store, error) in &survey.away {
-        status.worsen(Standing::AtRisk, format!("the store {store} does not answer: {error}"));
+        let says = if error.kind() == ErrorKind::NoRepository {
+            format!(
+                "the store {store} holds nothing of Lifeboat: the next backup fills a new one; of an old one the disk may not be mounted"
+            )
+        } else {
+            format!("the store {store} does not answer: {error}")
+        };
+        status.worsen(Standing::AtRisk, says);
     }
     let Some(newest) = survey.listing().latest().map(|backup| backup.id) else {
         return;

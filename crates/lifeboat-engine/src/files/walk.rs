@@ -428,6 +428,18 @@ impl Walk {
             &mut self.parts.segments,
         )?;
         self.count(&taken.content);
+        if let Some(about) = taken
+            .content
+            .env
+            .as_ref()
+            .filter(|about| about.keys.is_empty() && about.dropped > 0)
+        {
+            self.warnings.push(format!(
+                "{} holds no line KEY=value, so nothing of it is kept ({} lines were left out): is it the right file for `env_structure`?",
+                shown(&name.path),
+                about.dropped
+            ));
+        }
         if let Some(bytes) = taken.bytes {
             self.bytes.push(Bytes {
                 path: name.path.clone(),

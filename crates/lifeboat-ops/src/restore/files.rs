@@ -9,7 +9,7 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, ReadPlan, Reader};
 
 use super::staging::Staging;
-use super::tree::{self, Selection, StagedTree};
+use super::tree::{self, How, Selection, StagedTree};
 use super::{Destination, Findings, Plan, Report, draw_id, nearest_folder, past_runs, quarantine, record, tree_place};
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
@@ -123,7 +123,11 @@ pub(super) async fn run(
     // Where the state folder cannot be written to, a restore works all the same: it is how one gets that back.
     let _underway = record::Underway::begin(&protected.state_dir, &id, &near_of(&path, in_place)).ok();
     let near = near_of(&path, in_place);
-    let (staging, staged) = stage(env, reader, &near, &id, selection, owner).await?;
+    let how = How {
+        keep_owner: owner,
+        durable: true,
+    };
+    let (staging, staged) = stage(env, reader, &near, &id, selection, how).await?;
     let StagedTree {
         folder,
         list,
@@ -196,10 +200,10 @@ async fn stage(
     near: &Path,
     id: &str,
     selection: &Selection,
-    owner: bool,
+    how: How,
 ) -> Result<(Staging, StagedTree)> {
     let staging = Staging::create(near, id)?;
-    match tree::stage(env, reader, &staging, selection, owner).await {
+    match tree::stage(env, reader, &staging, selection, how).await {
         Ok(staged) => Ok((staging, staged)),
         Err(error) => {
             staging.remove()?;
@@ -208,6 +212,12 @@ async fn stage(
     }
 }
 
+/// What is looked at and removed.
+const PASSING: How = How {
+    keep_owner: false,
+    durable: false,
+};
+
 /// Restores into a scratch folder and checks everything there; nothing of it stays.
 pub(crate) async fn prove(env: &Env, reader: &Reader, scratch: &Path) -> Result<Findings> {
     let selection = Selection {
@@ -215,7 +225,7 @@ pub(crate) async fn prove(env: &Env, reader: &Reader, scratch: &Path) -> Result<
         // Nobody gets to see them.
         outside_links: true,
     };
-    let (staging, staged) = stage(env, reader, &scratch.join("files"), "verify", &selection, false).await?;
+    let (staging, staged) = stage(env, reader, &scratch.join("files"), "verify", &selection, PASSING).await?;
     staging.remove()?;
     Ok(staged.findings)
 }
@@ -229,7 +239,7 @@ pub(crate) async fn archive(env: &Env, reader: &Reader, scratch: &Path, backup: 
         paths: Vec::new(),
         outside_links: true,
     };
-    let (staging, staged) = stage(env, reader, &scratch.join("files"), "export", &selection, false).await?;
+    let (staging, staged) = stage(env, reader, &scratch.join("files"), "export", &selection, PASSING).await?;
     let written = compute::run("write an archive", move || {
         super::tar::write(&staged.list, &staged.folder, out)
     })

@@ -30,6 +30,15 @@ pub struct Selection {
     pub outside_links: bool,
 }
 
+/// What becomes of a restored tree.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// Give everything the owner that it had.
+    pub(super) keep_owner: bool,
+    /// It stays, and must outlive a power cut.
+    pub(super) durable: bool,
+}
+
 /// A restored and checked tree that has not got its name yet.
 #[derive(Debug)]
 pub(super) struct StagedTree {
@@ -142,13 +151,7 @@ fn open_list(list: &Path) -> Result<TreeReader<BufReader<File>>> {
 }
 
 /// Fetches and checks everything that is chosen, below the staging folder.
-pub(super) async fn stage(
-    env: &Env,
-    reader: &Reader,
-    staging: &Staging,
-    selection: &Selection,
-    keep_owner: bool,
-) -> Result<StagedTree> {
+pub(super) async fn stage(env: &Env, reader: &Reader, staging: &Staging, selection: &Selection, how: How) -> Result<StagedTree> {
     let record = record(reader).ok_or_else(|| Error::new(ErrorKind::Bug, "restore", "files", "the backup has no tree"))?;
     let (list, folder) = (staging.path("list"), staging.path("tree"));
     env.progress
@@ -178,7 +181,7 @@ pub(super) async fn stage(
     }
     env.progress.step("check", None);
     let (checked_list, chosen) = (list.clone(), selection.clone());
-    let (findings, notes) = compute::run("check", move || check_and_dress(&checked_list, &beneath, &chosen, keep_owner)).await?;
+    let (findings, notes) = compute::run("check", move || check_and_dress(&checked_list, &beneath, &chosen, how)).await?;
     Ok(StagedTree {
         folder,
         list,
@@ -282,7 +285,8 @@ fn place(
 }
 
 /// Reads every file back, compares it, and gives everything its owner, mode and time: links after all files, folders last of all.
-fn check_and_dress(list: &Path, beneath: &Beneath, selection: &Selection, owner: bool) -> Result<(Findings, Vec<String>)> {
+fn check_and_dress(list: &Path, beneath: &Beneath, selection: &Selection, how: How) -> Result<(Findings, Vec<String>)> {
+    let owner = how.keep_owner;
     let chosen = Chosen::new(&selection.paths)?;
     let lines = File::open(list).map_err(|error| Error::io("open", list.display(), error))?;
     let mut tree = open_list(list)?;
@@ -341,7 +345,9 @@ fn check_and_dress(list: &Path, beneath: &Beneath, selection: &Selection, owner:
         }
     }
     dress_root(beneath, tree.root(), owner, &mut dressing)?;
-    beneath.sync()?;
+    if how.durable {
+        beneath.sync()?;
+    }
     Ok((findings, notes(&dressing, left_out)))
 }
 

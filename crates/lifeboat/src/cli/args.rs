@@ -166,6 +166,15 @@ pub(crate) struct Init {
     /// A SQLite database to protect; without it, the current folder is searched. May be given several times.
     #[arg(long, value_name = "DB")]
     pub(crate) path: Vec<PathBuf>,
+    /// Files or folders to protect as well, or instead: paths or patterns (quote them). May be given several times.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) files: Vec<String>,
+    /// A file of KEY=value lines, such as `.env`, of which only the keys are kept and never a value. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_structure: Vec<PathBuf>,
+    /// A folder with private keys (`*.key`), certificates (`*.crt`, `*.pem`, `*.cer`) and revocation lists (`*.crl`).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pki: Option<PathBuf>,
     /// What to call the system; without it, the name of the current folder.
     #[arg(long, value_name = "NAME")]
     pub(crate) system: Option<String>,

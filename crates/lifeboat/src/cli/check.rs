@@ -1,16 +1,21 @@
-//! `lifeboat check`: integrity, foreign keys and row counts, on a restored copy or on a database that nobody uses.
+//! `lifeboat check`: integrity, foreign keys and row counts, on a restored copy or on a database that nobody uses; of files that they are as
+//! captured, of a PKI what was found in it.
 //!
 //! Never on the database in use: it would compete with the application, and prove nothing about a backup.
 
 use std::path::Path;
 
+use lifeboat_engine::pki::{Report, Severity};
 use lifeboat_engine::sqlite;
 use lifeboat_io::compute;
+use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::Source;
 use lifeboat_ops::proof::Level;
 use lifeboat_ops::protected::{Choice, choose};
 use lifeboat_ops::restore::Findings;
 use lifeboat_ops::verify;
+use lifeboat_repo::Reader;
 use serde_json::{Value, json};
 
 use super::Cx;
@@ -74,10 +79,27 @@ async fn restored(cx: &Cx, context: &Context, component: &ComponentSettings) -> 
         scratch.path(),
     )
     .await?;
-    Ok((
-        format!("a copy restored from backup {}", backup.id.short()),
-        report.findings.unwrap_or_default(),
-    ))
+    let mut findings = report.findings.unwrap_or_default();
+    if matches!(component.source, Source::Pki { .. }) {
+        let reader = Reader::open(&cx.env, &repository, backup, &identities).await?;
+        examined(reader.facts(), &mut findings);
+    }
+    Ok((format!("a copy restored from backup {}", backup.id.short()), findings))
+}
+
+/// What was found in a PKI when exactly these bytes were read.
+fn examined(facts: &Value, findings: &mut Findings) {
+    let report = facts
+        .get("pki")
+        .cloned()
+        .and_then(|pki| serde_json::from_value::<Report>(pki).ok());
+    for finding in report.unwrap_or_default().findings {
+        let to = match finding.severity {
+            Severity::Problem => &mut findings.integrity,
+            Severity::Warning | Severity::Unchecked => &mut findings.unchecked,
+        };
+        to.push(finding.to_string());
+    }
 }
 
 /// A database that somebody restored.
@@ -85,6 +107,17 @@ async fn on(path: &Path, context: &Context) -> Result<(String, Findings)> {
     let absolute = path
         .canonicalize()
         .map_err(|error| Error::io("look at", path.display(), error))?;
+    if absolute.is_dir() {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "check",
+            path.display(),
+            "it is a folder, and --on names a database",
+        )
+        .with_hint(
+            "`lifeboat diff latest live WHAT` compares files with a backup; `lifeboat check WHAT` checks a restored copy",
+        ));
+    }
     let live = context.settings.components.iter().find(|component| {
         component
             .source
@@ -117,6 +150,23 @@ fn is_bad(findings: &Findings) -> bool {
 }
 
 fn for_people(component: &str, subject: &str, findings: &Findings) -> String {
+    if findings.files > 0 {
+        let mut text = format!(
+            "{component}: {subject}: {}, {}\n  as captured   good\n",
+            text::counted(findings.files, "file"),
+            human_bytes(findings.bytes)
+        );
+        for line in &findings.integrity {
+            text.push_str(&format!("  PKI           BAD\n    {line}\n"));
+        }
+        for note in &findings.unchecked {
+            text.push_str(&format!("  note: {note}\n"));
+        }
+        for (path, keys) in &findings.missing_values {
+            text.push_str(&format!("  note: {path} was kept without its values: {}\n", keys.join(", ")));
+        }
+        return text;
+    }
     let mut text = format!(
         "{component}: {subject}: {}, {}\n",
         text::counted(findings.tables, "table"),

@@ -3,6 +3,7 @@
 //! Every step can be repeated: what an earlier run of our own left is used as it is. The configuration is written after everything that it
 //! names is there, so that a configuration never points into nothing; from then on only the backup and its proof can be missing.
 
+mod others;
 pub(super) mod proposal;
 
 use std::path::{Path, PathBuf};
@@ -92,7 +93,7 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
             ));
         }
     }
-    make_stores(cx, &context).await?;
+    let made = make_stores(cx, &context).await?;
     if let Some(refused) = renew_instance(cx, &context)? {
         return Err(refused);
     }
@@ -100,6 +101,9 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
     for component in context.select(&[])? {
         let protected = context.protected(component, &[]).await?;
         finished &= newest_proven(&protected).await?;
+    }
+    if args.no_backup && made > 0 {
+        return Ok(());
     }
     if finished || args.no_backup {
         return refuse("a configuration is there already, and it is never overwritten");
@@ -109,8 +113,9 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
 }
 
 /// A configuration that was written by hand, or came out of a version control, names stores that are not there yet: the folder of the
-/// first store of each component becomes a repository. What holds one already is left as it is.
-async fn make_stores(cx: &Cx, context: &Context) -> Result<()> {
+/// first store of each component becomes a repository. What holds one already is left as it is. Returns how many were made.
+async fn make_stores(cx: &Cx, context: &Context) -> Result<u64> {
+    let mut made = 0;
     for component in context.select(&[])? {
         let Some(first) = component.stores.first() else { continue };
         // Where backups were seen before, an empty place is a disk that is away, and not a new store.
@@ -133,12 +138,13 @@ async fn make_stores(cx: &Cx, context: &Context) -> Result<()> {
         match Repository::open(Arc::clone(&store)).await {
             Err(error) if error.kind() == ErrorKind::NoRepository => {
                 Repository::init(&cx.env, store).await?;
+                made += 1;
                 cx.out.note(&format!("note: {place} is a repository from now on"));
             }
             other => drop(other?),
         }
     }
-    Ok(())
+    Ok(made)
 }
 
 async fn newest_proven(protected: &Protected) -> Result<bool> {

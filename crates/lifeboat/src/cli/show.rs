@@ -1,5 +1,6 @@
 //! `lifeboat show`: everything that is known about one backup. What is sealed is shown as far as a private key is at hand.
 
+use lifeboat_engine::pki::Report;
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::proof;
@@ -64,7 +65,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &S
         fields.insert("proofs".to_owned(), json!(proven));
     }
     let mut lines = lines(&names.join(", "), backup);
-    lines.push(("tables", tables(&facts)));
+    lines.extend(held(&facts));
     for proof in &proven {
         lines.push(("proven", format!("{} on {}", proof.level.word(), text::time(proof.at_us))));
     }
@@ -135,10 +136,72 @@ fn lines(stores: &str, backup: &Backup) -> Vec<(&'static str, String)> {
     lines
 }
 
-fn tables(facts: &Value) -> String {
-    if let Some(files) = facts.get("files").and_then(Value::as_u64) {
-        return format!("none; {}", text::counted(files, "file"));
+/// What it holds, as it was counted.
+fn held(facts: &Value) -> Vec<(&'static str, String)> {
+    let number = |name: &str| facts.get(name).and_then(Value::as_u64);
+    let Some(files) = number("files") else {
+        return vec![("tables", tables(facts))];
+    };
+    let mut lines = vec![
+        (
+            "root",
+            facts.get("root").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        ),
+        (
+            "files",
+            format!(
+                "{} in {}, {}",
+                text::counted(files, "file"),
+                text::counted(number("folders").unwrap_or(0), "folder"),
+                text::counted(number("links").unwrap_or(0), "link")
+            ),
+        ),
+    ];
+    if let Some(patterns) = facts.get("patterns").and_then(Value::as_object) {
+        let counted: Vec<String> = patterns
+            .iter()
+            .map(|(pattern, count)| format!("{pattern} ({count})"))
+            .collect();
+        lines.push(("patterns", counted.join(", ")));
     }
+    let report = facts
+        .get("pki")
+        .cloned()
+        .and_then(|pki| serde_json::from_value::<Report>(pki).ok());
+    let Some(report) = report else { return lines };
+    for key in &report.keys {
+        let fits = if key.certificates.is_empty() {
+            "fits no certificate here".to_owned()
+        } else {
+            format!("fits {}", key.certificates.join(", "))
+        };
+        lines.push(("key", format!("{} ({}): {fits}", key.path, key.kind)));
+    }
+    let until = |seconds: i64| text::time(seconds.saturating_mul(1_000_000));
+    for certificate in &report.certificates {
+        let ends = until(certificate.not_after_s);
+        lines.push((
+            "certificate",
+            format!("{}: {}, until {ends}", certificate.path, certificate.subject),
+        ));
+    }
+    for list in &report.revocation_lists {
+        let next = list.next_update_s.map_or_else(|| "never".to_owned(), until);
+        lines.push((
+            "crl",
+            format!(
+                "{}: {}, {} revoked, the next is due {next}",
+                list.path, list.issuer, list.revoked
+            ),
+        ));
+    }
+    for finding in &report.findings {
+        lines.push(("found", finding.to_string()));
+    }
+    lines
+}
+
+fn tables(facts: &Value) -> String {
     match facts.get("tables").and_then(Value::as_object) {
         None => "sealed; the private key is not at hand".to_owned(),
         Some(tables) if tables.is_empty() => "none".to_owned(),

@@ -17,12 +17,87 @@ pub(crate) struct Initial {
     pub(crate) key: Option<(String, PathBuf)>,
     /// Folder of the store.
     pub(crate) store_path: PathBuf,
-    /// What is backed up: `system/component` and its database file.
-    pub(crate) components: Vec<(String, PathBuf)>,
+    /// What is backed up: `system/component` and what it is.
+    pub(crate) components: Vec<(String, InitialSource)>,
     /// How much work may be lost, as a duration with a unit.
     pub(crate) rpo: String,
     /// How long a recovery may take, as a duration with a unit.
     pub(crate) rto: String,
+}
+
+/// What a component of the first configuration is.
+#[derive(Debug, Clone)]
+pub(crate) enum InitialSource {
+    /// A SQLite database.
+    Sqlite(PathBuf),
+    /// Files and folders: patterns, and files of which only the structure is kept.
+    Files {
+        /// What is backed up.
+        include: Vec<String>,
+        /// Of these only the keys.
+        env_structure: Vec<String>,
+    },
+    /// Keys, certificates and revocation lists: patterns.
+    Pki {
+        /// Private keys.
+        keys: Vec<String>,
+        /// Certificates.
+        certs: Vec<String>,
+        /// Revocation lists.
+        crl: Vec<String>,
+    },
+}
+
+impl InitialSource {
+    /// What it is, for people.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Sqlite(path) => path.display().to_string(),
+            Self::Files { include, env_structure } if env_structure.is_empty() => include.join(", "),
+            Self::Files { include, env_structure } => {
+                let of = format!("the keys, without values, of {}", env_structure.join(", "));
+                if include.is_empty() {
+                    of
+                } else {
+                    format!("{} and {of}", include.join(", "))
+                }
+            }
+            Self::Pki { keys, certs, crl } => [keys.as_slice(), certs, crl].concat().join(", "),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let list = |patterns: &[String]| {
+            let quoted: Vec<String> = patterns.iter().map(|pattern| quoted(pattern)).collect();
+            format!("[{}]", quoted.join(", "))
+        };
+        match self {
+            Self::Sqlite(path) => vec![format!("        sqlite: {{ path: {} }}", quoted(&path.to_string_lossy()))],
+            Self::Files { include, env_structure } => {
+                let mut lines = vec!["        files:".to_owned(), format!("          include: {}", list(include))];
+                if !env_structure.is_empty() {
+                    lines.push(
+                        "          # Of these only the keys are kept. For complete files: include them, and `secrets: encrypt`."
+                            .to_owned(),
+                    );
+                    lines.push(format!("          env_structure: {}", list(env_structure)));
+                }
+                lines
+            }
+            Self::Pki { keys, certs, crl } => {
+                let mut lines = vec![
+                    "        pki:".to_owned(),
+                    format!("          ca_keys: {}", list(keys)),
+                    format!("          certs: {}", list(certs)),
+                ];
+                if !crl.is_empty() {
+                    lines.push(format!("          crl: {}", list(crl)));
+                }
+                lines.push("          warn_expiry: 30d".to_owned());
+                lines
+            }
+        }
+    }
 }
 
 /// The text of `lifeboat.yaml`.
@@ -98,10 +173,10 @@ fn systems(initial: &Initial) -> String {
         add("    # What is deliberately left out, and why; it appears in status and reports.".into());
         add("    # not_backed_up: { sessions: can be made again }".into());
         add("    components:".into());
-        for (name, path) in &initial.components {
+        for (name, source) in &initial.components {
             let (of, component) = name.split_once('/').unwrap_or((name, "db"));
             if of == system {
-                add(block(initial, component, &path.to_string_lossy()));
+                add(block(initial, component, source));
             }
         }
     }
@@ -109,11 +184,11 @@ fn systems(initial: &Initial) -> String {
 }
 
 /// One component.
-fn block(initial: &Initial, component: &str, path: &str) -> String {
+fn block(initial: &Initial, component: &str, source: &InitialSource) -> String {
     let encrypt = if initial.key.is_some() { "main" } else { "none" };
-    let lines = [
-        format!("      {}:", quoted(component)),
-        format!("        sqlite: {{ path: {} }}", quoted(path)),
+    let mut lines = vec![format!("      {}:", quoted(component))];
+    lines.extend(source.lines());
+    lines.extend([
         "        # rpo: how much work may be lost; rto: how long a recovery may take.".to_owned(),
         format!(
             "        objectives: {{ rpo: {}, rto: {} }}",
@@ -121,13 +196,13 @@ fn block(initial: &Initial, component: &str, path: &str) -> String {
             quoted(&initial.rto)
         ),
         format!("        backup: {{ to: [disk], encrypt: {encrypt} }}"),
-    ];
+    ]);
     lines.join("\n")
 }
 
 /// The same as a comment, for a file without components.
 fn example(initial: &Initial) -> String {
-    let body = block(initial, "db", "/path/to/database.db");
+    let body = block(initial, "db", &InitialSource::Sqlite("/path/to/database.db".into()));
     let head = ["systems:", "  shop:", "    components:"];
     let lines: Vec<String> = head
         .iter()

@@ -29,7 +29,7 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
 use serde_json::{Value as Json, json};
 
-pub(crate) use initial::{Initial, render_initial};
+pub(crate) use initial::{Initial, InitialSource, render_initial};
 pub(crate) use settings::{ComponentSettings, Encrypt, KeySettings, MinFree, SecretRef, Settings};
 pub(crate) use store::{AzurePlace, GcsPlace, S3Place, StorePlace, StoreSettings};
 

@@ -11,6 +11,7 @@
 mod cli;
 mod diff;
 mod environment;
+mod files;
 mod golden;
 mod golden_repositories;
 mod guides;

@@ -9,6 +9,8 @@ use lifeboat_repo::ComponentName;
 
 use super::super::args::{EncryptChoice, Init};
 use super::super::{Cx, ask};
+use super::others;
+use crate::config::InitialSource;
 
 /// How many levels of folders are searched for databases.
 const DEPTH: usize = 4;
@@ -20,8 +22,8 @@ pub(super) struct Proposal {
     pub(super) config: PathBuf,
     /// Name of the system.
     pub(super) system: String,
-    /// `system/component` and its database.
-    pub(super) components: Vec<(String, PathBuf)>,
+    /// `system/component` and what it is.
+    pub(super) components: Vec<(String, InitialSource)>,
     /// Folder of the backups.
     pub(super) store: PathBuf,
     /// File of the private key; `None` for no encryption.
@@ -35,12 +37,14 @@ impl Proposal {
     pub(super) async fn make(cx: &Cx, args: &Init, config: PathBuf) -> Result<Self> {
         let here = std::env::current_dir().map_err(|error| Error::io("look at", "the current folder", error))?;
         let ask = !args.yes && ask::can_ask(cx);
-        let mut databases = if args.path.is_empty() {
+        let others = others::given(args)?;
+        let searched = args.path.is_empty() && others.is_empty();
+        let mut databases = if searched {
             search(cx, &here).await?
         } else {
             given(&args.path)?
         };
-        if ask && args.path.is_empty() && databases.len() > 1 {
+        if ask && searched && databases.len() > 1 {
             databases = choose(databases)?;
         }
         let system = match &args.system {
@@ -70,7 +74,7 @@ impl Proposal {
         };
         let proposal = Self {
             config: absolute(&config)?,
-            components: names(&system, databases)?,
+            components: components(&system, databases, others)?,
             state_dir: absolute(args.state_dir.as_deref().unwrap_or(Path::new(".lifeboat")))?,
             system,
             store,
@@ -91,6 +95,19 @@ impl Proposal {
             )
             .with_hint("choose another place with --key"));
         }
+        let pki = self
+            .components
+            .iter()
+            .find(|(_, source)| matches!(source, InitialSource::Pki { .. }));
+        if let (Some((name, _)), None) = (pki, &self.key) {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "protect",
+                name,
+                "private keys are never backed up without encryption, and --encrypt none was given",
+            )
+            .with_hint("leave --encrypt none out"));
+        }
         if self.state_dir.starts_with(&self.store) {
             return Err(Error::new(
                 ErrorKind::Refused,
@@ -107,8 +124,8 @@ impl Proposal {
     pub(super) fn for_people(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<14} {value}\n"));
-        for (name, path) in &self.components {
-            line("protect", format!("{} as {name}", path.display()));
+        for (name, source) in &self.components {
+            line("protect", format!("{} as {name}", source.shown()));
         }
         line("backups go to", self.store.display().to_string());
         match &self.key {
@@ -124,9 +141,14 @@ impl Proposal {
     pub(super) fn command(&self, args: &Init) -> String {
         let mut words = vec!["init".to_owned()];
         let mut flag = |name: &str, value: &Path| words.extend([name.to_owned(), value.display().to_string()]);
-        for (_, path) in &self.components {
-            flag("--path", path);
+        for (_, source) in &self.components {
+            if let InitialSource::Sqlite(path) = source {
+                flag("--path", path);
+            }
         }
+        args.files.iter().for_each(|pattern| flag("--files", Path::new(pattern)));
+        args.env_structure.iter().for_each(|path| flag("--env-structure", path));
+        args.pki.iter().for_each(|path| flag("--pki", path));
         flag("--system", Path::new(&self.system));
         flag("--store", &self.store);
         match &self.key {
@@ -159,7 +181,7 @@ async fn search(cx: &Cx, here: &Path) -> Result<Vec<PathBuf>> {
             here.display(),
             "there is no SQLite database in this folder or below",
         )
-        .with_hint("name it: lifeboat init --path DB"));
+        .with_hint("name it: lifeboat init --path DB; to protect files: lifeboat init --files 'GLOB', --pki DIR"));
     }
     Ok(discovery.found.into_iter().map(|found| found.path).collect())
 }
@@ -207,6 +229,26 @@ fn choose(found: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         .into_iter()
         .filter_map(|answer| found.get(answer.index).cloned())
         .collect())
+}
+
+/// Databases first, then what was named besides.
+fn components(
+    system: &str,
+    databases: Vec<PathBuf>,
+    others: Vec<(&'static str, InitialSource)>,
+) -> Result<Vec<(String, InitialSource)>> {
+    let mut named: Vec<(String, InitialSource)> = names(system, databases)?
+        .into_iter()
+        .map(|(name, path)| (name, InitialSource::Sqlite(path)))
+        .collect();
+    for (word, source) in others {
+        let free = |name: &String| !named.iter().any(|(taken, _)| taken == name);
+        let wanted = [format!("{system}/{word}"), format!("{system}/{word}-files")];
+        let name = wanted.into_iter().find(free).unwrap_or_default();
+        ComponentName::new(&name)?;
+        named.push((name, source));
+    }
+    Ok(named)
 }
 
 fn names(system: &str, databases: Vec<PathBuf>) -> Result<Vec<(String, PathBuf)>> {
@@ -268,7 +310,7 @@ fn default_key(system: &str) -> PathBuf {
 }
 
 /// Absolute, and without `.`; links stay as they are.
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path).map_err(|error| Error::io("resolve", path.display(), error))?;
     Ok(path.components().filter(|part| !matches!(part, Component::CurDir)).collect())
 }

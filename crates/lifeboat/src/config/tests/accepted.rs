@@ -6,7 +6,9 @@ use std::time::Duration;
 use lifeboat_ops::Source;
 
 use super::super::settings::Priority;
-use super::super::{ComponentSettings, Encrypt, Initial, MinFree, SecretRef, Settings, StorePlace, load, render_initial, show};
+use super::super::{
+    ComponentSettings, Encrypt, Initial, InitialSource, MinFree, SecretRef, Settings, StorePlace, load, render_initial, show,
+};
 use super::{GOOD, PATH, assert_golden, golden, read, with};
 
 fn component<'a>(settings: &'a Settings, name: &str) -> Option<&'a ComponentSettings> {
@@ -188,7 +190,7 @@ fn initial(components: &[(&str, &str)], key: bool) -> Initial {
         store_path: PathBuf::from("/var/backups/lifeboat"),
         components: components
             .iter()
-            .map(|(name, path)| ((*name).to_owned(), PathBuf::from(path)))
+            .map(|(name, path)| ((*name).to_owned(), InitialSource::Sqlite(PathBuf::from(path))))
             .collect(),
         rpo: "24h".to_owned(),
         rto: "30m".to_owned(),
@@ -364,4 +366,31 @@ fn stores_of_every_kind_arrive() {
     assert_eq!((limit.upload, limit.download), (Some(20 << 20), Some(1_000_000_000)));
     let shown = serde_json::to_string_pretty(&show(&settings)["stores"]).unwrap();
     assert_golden(&golden("stores.json"), &(shown + "\n"));
+}
+
+#[test]
+fn a_first_configuration_of_files_and_a_pki_is_right() {
+    let mut first = initial(&[], true);
+    let list = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<String>>();
+    first.components = vec![
+        (
+            "shop/config".to_owned(),
+            InitialSource::Files {
+                include: list(&["/srv/shop/k8s/*.yaml", "/srv/shop/a \"b\": #c"]),
+                env_structure: list(&["/srv/shop/.env"]),
+            },
+        ),
+        (
+            "shop/pki".to_owned(),
+            InitialSource::Pki {
+                keys: list(&["/srv/ca/*.key"]),
+                certs: list(&["/srv/ca/*.crt"]),
+                crl: list(&["/srv/ca/*.crl"]),
+            },
+        ),
+    ];
+    let text = render_initial(&first);
+    let kinds = read(&text).unwrap();
+    let kinds: Vec<&str> = kinds.components.iter().map(|component| component.source.kind()).collect();
+    assert_eq!(kinds, ["files", "pki"], "{text}");
 }
