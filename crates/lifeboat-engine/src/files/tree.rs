@@ -171,7 +171,7 @@ mod tests {
             vec![dir("a"), dir("a//b")],
             vec![dir("a/./b")],
             vec![dir("")],
-            vec![dir("a\\u0000b")],
+            vec![line(r#""a\u0000b""#, r#""type":"dir""#)],
             vec![dir("b"), dir("a")],
             vec![dir("a"), dir("a")],
             vec![dir("a/b")],

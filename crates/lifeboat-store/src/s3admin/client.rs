@@ -54,12 +54,12 @@ impl Place {
             Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
             None => format!("https://s3.{}.amazonaws.com", self.region),
         };
+        let (scheme, host) = endpoint
+            .split_once("://")
+            .ok_or_else(|| invalid("it does not begin with https:// or http://, or names no host"))?;
         let text = if in_path {
-            format!("{endpoint}/{}", self.bucket)
+            format!("{scheme}://{host}/{}", self.bucket)
         } else {
-            let (scheme, host) = endpoint
-                .split_once("://")
-                .ok_or_else(|| invalid("it does not begin with https:// or http://"))?;
             format!("{scheme}://{}.{host}", self.bucket)
         };
         let url = Url::parse(&text).map_err(|error| invalid(&error.to_string()))?;

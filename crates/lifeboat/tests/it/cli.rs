@@ -243,7 +243,7 @@ fn no_repository_ends_with_10_and_no_store_with_13() {
     }
     let status = world.run(&["status", "--json"]).ends(13).json("status");
     assert_eq!(status["components"][0]["standing"], "not_ready");
-    let doctor = world.run(&["doctor"]).ends(13);
+    let doctor = world.run(&["doctor"]).ends(1);
     assert!(
         doctor.stdout.contains("bad") && doctor.stdout.contains("fix:"),
         "{}",
@@ -433,7 +433,7 @@ fn a_folder_as_destination_and_an_empty_store_say_what_to_do() {
     #[expect(clippy::disallowed_methods, reason = "the disaster of the test")]
     std::fs::rename(world.path("lifeboat-backups"), world.path("away")).unwrap();
     std::fs::create_dir(world.path("lifeboat-backups")).unwrap();
-    let status = world.run(&["status"]).ends(1);
+    let status = world.run(&["status"]).ends(10);
     assert!(
         status.stdout.contains("check that the right disk is mounted"),
         "{}",
