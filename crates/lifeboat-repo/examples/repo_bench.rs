@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lifeboat_io::flow::FilePages;
+use lifeboat_io::flow::{FilePages, PageSink};
 use lifeboat_io::sink::FileSink;
 use lifeboat_model::{Clock, Entropy, Env, env::Silent};
 use lifeboat_repo::{
@@ -179,25 +179,18 @@ async fn restore(env: &Env, store: PathBuf, state: PathBuf, to: &Path) -> Result
     let listing = repository.backups(&ComponentName::new("bench/repo")?, &trust).await?;
     let identities = Identities::parse(&std::fs::read_to_string(state.join("identity.txt"))?)?;
     let reader = Reader::open(env, &repository, listing.find("latest")?, &identities).await?;
-    let fetched = reader
-        .restore_all(reader.files(), |file| {
-            let path = to.join(&file.meta.path);
-            let failed = |error| lifeboat_model::Error::io("create", path.display(), error);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(failed)?;
-            }
-            let target = File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(&path)
-                .map_err(failed)?;
-            // As a database's folder is restored: nobody reads it back at once.
-            Ok(Arc::new(
-                FileSink::new(target, file.meta.path.clone()).around_cache(file.size_bytes)?,
-            ))
-        })
-        .await?;
+    let mut files: Vec<(_, Arc<dyn PageSink>)> = Vec::new();
+    for file in reader.files() {
+        let path = to.join(&file.meta.path);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let target = File::options().read(true).write(true).create_new(true).open(&path)?;
+        // As a database's folder is restored: nobody reads it back at once.
+        let sink = FileSink::new(target, file.meta.path.clone()).around_cache(file.size_bytes)?;
+        files.push((file.clone(), Arc::new(sink)));
+    }
+    let fetched = reader.restore_all(files).await?;
     println!(
         "{}",
         serde_json::json!({ "fetched_bytes": fetched.fetched_bytes, "written_bytes": fetched.written_bytes, "seconds": began.elapsed().as_secs_f64() })

@@ -7,7 +7,7 @@ pub(crate) mod keys;
 mod plan;
 mod space;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -15,14 +15,14 @@ use lifeboat_io::compute;
 use lifeboat_io::flow::{EXTENT_BYTES, PageSink};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use ring::aead::LessSafeKey;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::bytes::{len_u32, size};
 use crate::header;
 use crate::id::ComponentName;
 use crate::key::age::SessionKeys;
 use crate::key::identity::Identities;
-use crate::key::{IdKeys, Root, Scope, file_key};
+use crate::key::{Id, IdKeys, Root, Scope, file_key};
 use crate::listing::{BACKUP_LIMIT_BYTES, Backup};
 use crate::manifest::{FileRecord, Manifest, decode_table};
 use crate::map::Row;
@@ -33,7 +33,12 @@ use fetch::Target;
 use plan::{WINDOW_ROWS, Window};
 
 /// Files restored side by side.
-const FILES_AT_ONCE: usize = 2;
+const FILES_AT_ONCE: usize = 4;
+
+/// Reads on their way together: two for each processor, more where the store is far.
+fn reads_at_once(env: &Env, repository: &Repository) -> usize {
+    (env.threads.max(1) * 2).max(repository.store().requests_at_once())
+}
 
 /// What reading a file will take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,6 +91,10 @@ struct Inner {
     files: Vec<FileRecord>,
     pack_keys: BTreeMap<u32, OnceCell<Arc<LessSafeKey>>>,
     openers: Mutex<Vec<Opener>>,
+    /// Reads on their way: each holds a piece of a pack in memory until it is opened (INV-08).
+    reads: Semaphore,
+    /// Pieces of the maps that were read last, for all files together.
+    extents: Mutex<VecDeque<(Id, Arc<Vec<u8>>)>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -220,6 +229,8 @@ impl Reader {
             files: Vec::new(),
             pack_keys,
             openers: Mutex::default(),
+            reads: Semaphore::new(reads_at_once(env, repository)),
+            extents: Mutex::default(),
         };
         let inner = with_file_table(inner).await?;
         Ok(Self { inner: Arc::new(inner) })
@@ -258,15 +269,11 @@ impl Reader {
         Ok(total)
     }
 
-    /// Restores `files`, each into the sink that `open` makes for it, as [`Reader::restore`] does. While one is made durable or its map is
-    /// read, another goes on. On an error the sinks hold parts of files and must not be published.
-    pub async fn restore_all(
-        &self,
-        files: &[FileRecord],
-        open: impl Fn(&FileRecord) -> Result<Arc<dyn PageSink>>,
-    ) -> Result<Fetched> {
+    /// Restores files, each into its sink, as [`Reader::restore`] does. While one is made durable or its map is read, others go on. On an
+    /// error the sinks hold parts of files and must not be published.
+    pub async fn restore_all(&self, files: Vec<(FileRecord, Arc<dyn PageSink>)>) -> Result<Fetched> {
         stream::iter(files)
-            .map(|file| async { self.restore(file, open(file)?, false).await })
+            .map(|(file, sink)| async move { self.restore(&file, sink, false).await })
             .buffer_unordered(FILES_AT_ONCE)
             .try_fold(Fetched::default(), async |mut total, fetched| {
                 total.fetched_bytes += fetched.fetched_bytes;

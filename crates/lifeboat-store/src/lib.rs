@@ -71,6 +71,10 @@ pub trait BlobStore: Debug + Send + Sync {
     fn name(&self) -> &str;
     /// What this store can do.
     fn capabilities(&self) -> Capabilities;
+    /// Requests that are worth having on their way together: more where each waits for a network.
+    fn requests_at_once(&self) -> usize {
+        4
+    }
     /// Stores `body` under the new name `key`.
     async fn put(&self, key: &Key, body: Bytes) -> Result<Put>;
     /// Reads a whole file; `limit_bytes` bounds what is accepted (a longer file is an error of kind `Corrupt`).
@@ -93,6 +97,10 @@ impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
 
     fn capabilities(&self) -> Capabilities {
         (**self).capabilities()
+    }
+
+    fn requests_at_once(&self) -> usize {
+        (**self).requests_at_once()
     }
 
     async fn put(&self, key: &Key, body: Bytes) -> Result<Put> {

@@ -9,6 +9,7 @@ use std::io::BufReader;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lifeboat_engine::files::{self, Beneath, Chosen, Content, Dressing, Entry, Kind, Root, TreeReader, entry_at, leads_out};
 use lifeboat_io::compute;
@@ -20,6 +21,9 @@ use lifeboat_repo::{Fetched, FileRecord, Reader, Role};
 
 use super::staging::Staging;
 use super::{Findings, create};
+
+/// Larger files are made durable as soon as they are whole; the many small ones together at the end.
+const SYNC_BYTES: u64 = 1 << 20;
 
 /// What a person may choose about a restore of files.
 #[derive(Debug, Clone, Default)]
@@ -98,12 +102,14 @@ impl Parts {
     }
 }
 
-/// Distributes the bytes of a segment to its files.
+/// Distributes the bytes of a segment to its files; at its end, each of them is read back and compared, while other segments still come.
 #[derive(Debug)]
 struct SegmentSink {
     beneath: Arc<Beneath>,
     list: Arc<File>,
     parts: Parts,
+    /// Files that were compared, in all segments.
+    checked: Arc<AtomicU64>,
 }
 
 impl PageSink for SegmentSink {
@@ -141,6 +147,18 @@ impl PageSink for SegmentSink {
     }
 
     fn finish(&self, _size_bytes: u64) -> Result<()> {
+        let mut buffer = vec![0; 1 << 20];
+        for part in &self.parts.parts {
+            let entry = entry_at(&self.list, part.line_at)?;
+            let Kind::File(content) = &entry.kind else { continue };
+            let file = self.beneath.file(&entry.path)?;
+            check_file(&file, &entry, content, &mut buffer)?;
+            if content.stored() >= SYNC_BYTES {
+                file.sync_data()
+                    .map_err(|error| Error::io("make durable", entry.shown(), error))?;
+            }
+            self.checked.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 }
@@ -168,20 +186,29 @@ pub(super) async fn stage(env: &Env, reader: &Reader, staging: &Staging, selecti
     let mut plan = compute::run("make the folders", move || lay_out(&made_list, &made_folder, &chosen, &sizes)).await?;
     let beneath = Arc::new(Beneath::open(&folder)?);
     let lines = Arc::new(File::open(&list).map_err(|error| Error::io("open", list.display(), error))?);
-    for file in reader.files() {
-        let Some(parts) = plan.remove(&file.meta.path) else { continue };
-        let sink = SegmentSink {
-            beneath: Arc::clone(&beneath),
-            list: Arc::clone(&lines),
-            parts,
-        };
-        let got = reader.restore(file, Arc::new(sink), false).await?;
-        fetched.fetched_bytes += got.fetched_bytes;
-        fetched.written_bytes += got.written_bytes;
-    }
+    let checked = Arc::new(AtomicU64::new(0));
+    let segments: Vec<(FileRecord, Arc<dyn PageSink>)> = reader
+        .files()
+        .iter()
+        .filter_map(|file| {
+            let sink = SegmentSink {
+                beneath: Arc::clone(&beneath),
+                list: Arc::clone(&lines),
+                parts: plan.remove(&file.meta.path)?,
+                checked: Arc::clone(&checked),
+            };
+            Some((file.clone(), Arc::new(sink) as Arc<dyn PageSink>))
+        })
+        .collect();
+    let got = reader.restore_all(segments).await?;
+    fetched.fetched_bytes += got.fetched_bytes;
+    fetched.written_bytes += got.written_bytes;
     env.progress.step("check", None);
     let (checked_list, chosen) = (list.clone(), selection.clone());
-    let (findings, notes) = compute::run("check", move || check_and_dress(&checked_list, &beneath, &chosen, how)).await?;
+    let (findings, notes) = compute::run("check", move || {
+        check_and_dress(&checked_list, &beneath, &chosen, how, checked.load(Ordering::Relaxed))
+    })
+    .await?;
     Ok(StagedTree {
         folder,
         list,
@@ -284,15 +311,22 @@ fn place(
     Ok(())
 }
 
-/// Reads every file back, compares it, and gives everything its owner, mode and time: links after all files, folders last of all.
-fn check_and_dress(list: &Path, beneath: &Beneath, selection: &Selection, how: How) -> Result<(Findings, Vec<String>)> {
+/// Gives everything its owner, mode and time: links after all files, folders last of all. The files that lie in segments have been compared,
+/// `checked` of them; the empty ones are here.
+fn check_and_dress(
+    list: &Path,
+    beneath: &Beneath,
+    selection: &Selection,
+    how: How,
+    checked: u64,
+) -> Result<(Findings, Vec<String>)> {
     let owner = how.keep_owner;
     let chosen = Chosen::new(&selection.paths)?;
     let lines = File::open(list).map_err(|error| Error::io("open", list.display(), error))?;
     let mut tree = open_list(list)?;
     let (mut findings, mut dressing) = (Findings::default(), Dressing::default());
     let (mut folders, mut links, mut left_out) = (Vec::new(), Vec::new(), 0_u64);
-    let mut buffer = vec![0; 1 << 20];
+    let mut in_segments = 0;
     while let Some(entry) = tree.next_entry()? {
         if matches!(entry.kind, Kind::Folder) {
             folders.push(tree.line_at());
@@ -304,7 +338,11 @@ fn check_and_dress(list: &Path, beneath: &Beneath, selection: &Selection, how: H
         match &entry.kind {
             Kind::File(content) => {
                 let file = beneath.file(&entry.path)?;
-                check_file(&file, &entry, content, &mut buffer)?;
+                if content.at.is_some() {
+                    in_segments += 1;
+                } else {
+                    check_file(&file, &entry, content, &mut [])?;
+                }
                 files::dress(&file, &entry, owner, &mut dressing)?;
                 findings.files += 1;
                 findings.bytes += content.stored();
@@ -329,6 +367,10 @@ fn check_and_dress(list: &Path, beneath: &Beneath, selection: &Selection, how: H
             _ if beneath.make_other(&entry)? => beneath.dress_other(&entry, owner, &mut dressing)?,
             _ => left_out += 1,
         }
+    }
+    if in_segments != checked {
+        let detail = format!("{checked} files were compared with what was captured, and there are {in_segments}");
+        return Err(Error::new(ErrorKind::Bug, "restore", "files", detail));
     }
     for line in links {
         let entry = entry_at(&lines, line)?;

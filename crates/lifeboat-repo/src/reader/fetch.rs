@@ -10,7 +10,7 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use ring::aead::LessSafeKey;
 use tokio::task::JoinSet;
 
-use super::{Fetched, Inner, lost_file};
+use super::{Fetched, Inner, lost_file, reads_at_once};
 use crate::key::Id;
 use crate::pack::{Class, Opener, Placement};
 
@@ -95,7 +95,7 @@ pub(super) async fn run(
     let mut pending = batches(jobs).into_iter();
     let mut tasks: JoinSet<Result<Fetched>> = JoinSet::new();
     loop {
-        while tasks.len() < inner.env.threads.max(1) * 2 {
+        while tasks.len() < reads_at_once(&inner.env, &inner.repository) {
             let Some(batch) = pending.next() else { break };
             let (inner, sink) = (Arc::clone(inner), sink.map(Arc::clone));
             tasks.spawn(async move { read_batch(inner, batch, page_size, sink).await });
@@ -111,6 +111,11 @@ pub(super) async fn run(
 }
 
 async fn read_batch(inner: Arc<Inner>, batch: Batch, page_size: usize, sink: Option<Arc<dyn PageSink>>) -> Result<Fetched> {
+    let reading = Arc::clone(&inner);
+    // Held until the bytes are opened.
+    let _read = reading.reads.acquire().await.map_err(|closed| {
+        Error::new(ErrorKind::Bug, "read", inner.store_name(), "no reads are allowed any more").with_source(closed)
+    })?;
     let key = inner.pack_key(batch.pack).await?;
     let unknown = || {
         Error::new(

@@ -1,15 +1,18 @@
 //! Reading the row space and the overlay space, extent by extent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use lifeboat_io::flow::EXTENT_BYTES;
 use lifeboat_model::{Error, ErrorKind, Result};
 
 use super::{Inner, extent_length};
 use crate::bytes::size;
+use crate::key::Id;
 use crate::manifest::Inline;
 use crate::map::Row;
 use crate::pack::Class;
+use crate::sync::lock;
 
 /// Extents kept in memory.
 const CACHED_EXTENTS: usize = 16;
@@ -18,7 +21,7 @@ const CACHED_EXTENTS: usize = 16;
 pub(super) struct SpaceReader<'a> {
     inner: &'a Inner,
     inline: &'a Inline,
-    cache: VecDeque<(u64, Vec<u8>)>,
+    cache: VecDeque<(u64, Arc<Vec<u8>>)>,
 }
 
 impl<'a> SpaceReader<'a> {
@@ -62,11 +65,37 @@ impl<'a> SpaceReader<'a> {
             return Err(outside());
         };
         let raw_bytes = extent_length(self.inline.size_bytes, index)?;
-        let bytes = self.inner.blob(*place, Class::MapExtent, raw_bytes, *id).await?;
+        let bytes = match self.inner.known_extent(id) {
+            Some(known) => known,
+            None => {
+                let bytes = Arc::new(self.inner.blob(*place, Class::MapExtent, raw_bytes, *id).await?);
+                self.inner.remember_extent(*id, Arc::clone(&bytes));
+                bytes
+            }
+        };
         if self.cache.len() >= CACHED_EXTENTS {
             self.cache.pop_front();
         }
         self.cache.push_back((index, bytes));
         Ok(self.cache.back().map(|(_, bytes)| bytes.as_slice()).unwrap_or_default())
+    }
+}
+
+impl Inner {
+    /// A piece of the maps that another file has needed just now.
+    fn known_extent(&self, id: &Id) -> Option<Arc<Vec<u8>>> {
+        let known = lock(&self.extents);
+        known
+            .iter()
+            .find(|(known, _)| known == id)
+            .map(|(_, bytes)| Arc::clone(bytes))
+    }
+
+    fn remember_extent(&self, id: Id, bytes: Arc<Vec<u8>>) {
+        let mut known = lock(&self.extents);
+        if known.len() >= CACHED_EXTENTS {
+            known.pop_front();
+        }
+        known.push_back((id, bytes));
     }
 }

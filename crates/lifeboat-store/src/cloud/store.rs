@@ -22,6 +22,8 @@ use crate::{BlobStore, Capabilities, Entry, Key, Put};
 
 /// No file of any of the services is as long as this; a range beyond it is answered without sending numbers that they may not read.
 const LONGEST: u64 = 1 << 50;
+/// A request takes some tens of milliseconds however small it is: so many keep a fast line busy with a few megabytes each.
+const REQUESTS_AT_ONCE: usize = 16;
 
 /// A store in a cloud. Cheap to clone; clones share connections and what they know.
 #[derive(Debug, Clone)]
@@ -347,6 +349,10 @@ fn entry(key: Key, meta: &ObjectMeta) -> Entry {
 impl BlobStore for CloudStore {
     fn name(&self) -> &str {
         &self.shared.name
+    }
+
+    fn requests_at_once(&self) -> usize {
+        REQUESTS_AT_ONCE
     }
 
     /// What was found out so far; nothing before the first put.

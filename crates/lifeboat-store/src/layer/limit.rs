@@ -118,6 +118,10 @@ impl<S: BlobStore> BlobStore for Limited<S> {
         self.inner.capabilities()
     }
 
+    fn requests_at_once(&self) -> usize {
+        self.inner.requests_at_once()
+    }
+
     async fn put(&self, key: &Key, body: Bytes) -> Result<Put> {
         self.wait(self.up.as_ref(), body.len() as u64).await;
         self.inner.put(key, body).await

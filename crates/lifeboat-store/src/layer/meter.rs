@@ -127,6 +127,10 @@ impl<S: BlobStore> BlobStore for Metered<S> {
         self.inner.capabilities()
     }
 
+    fn requests_at_once(&self) -> usize {
+        self.inner.requests_at_once()
+    }
+
     async fn put(&self, key: &Key, body: Bytes) -> Result<Put> {
         self.meter.put.begin();
         let size = body.len();

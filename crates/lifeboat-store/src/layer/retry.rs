@@ -103,6 +103,10 @@ impl<S: BlobStore> BlobStore for Retry<S> {
         self.inner.capabilities()
     }
 
+    fn requests_at_once(&self) -> usize {
+        self.inner.requests_at_once()
+    }
+
     async fn put(&self, key: &Key, body: Bytes) -> Result<Put> {
         self.again(|| self.inner.put(key, body.clone())).await
     }
