@@ -48,6 +48,8 @@ pub const STEPS: [&str; 6] = ["preflight", "fetch", "check", "quarantine", "publ
 pub struct Plan {
     /// From which backup.
     pub backup: Backup,
+    /// The same, opened: what was read for the plan need not be read again.
+    pub reader: Reader,
     /// To where.
     pub destination: Destination,
     /// What reading takes.
@@ -227,6 +229,7 @@ async fn plan_with(
     let estimate = estimate(read.size_bytes, &past_runs(protected));
     Ok(Plan {
         backup: backup.clone(),
+        reader: reader.clone(),
         destination,
         read,
         estimate,
@@ -247,24 +250,36 @@ pub async fn run(
     destination: Destination,
     accept_findings: bool,
 ) -> Result<Report> {
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    run_opened(env, protected, backup, &reader, destination, accept_findings).await
+}
+
+/// The same from a backup that is open.
+pub async fn run_opened(
+    env: &Env,
+    protected: &Protected,
+    backup: &Backup,
+    reader: &Reader,
+    destination: Destination,
+    accept_findings: bool,
+) -> Result<Report> {
     let began = env.clock.monotonic();
     let id = draw_id(env)?;
     if let (Destination::InPlace { path }, Some(_)) = (&destination, protected.source.database()) {
         quarantine::settle_interrupted(path)?;
     }
-    let reader = Reader::open(env, repository, backup, identities).await?;
-    if files::is_files(&reader) {
-        let restored = files::run(env, protected, backup, &reader, destination, &Selection::default()).await;
+    if files::is_files(reader) {
+        let restored = files::run(env, protected, backup, reader, destination, &Selection::default()).await;
         return restored.inspect_err(|error| remember(env, protected, backup, error));
     }
     let Plan {
         destination,
         notes: before,
         ..
-    } = plan_with(protected, &reader, backup, destination, &Selection::default()).await?;
+    } = plan_with(protected, reader, backup, destination, &Selection::default()).await?;
     // Where the state folder cannot be written to, a restore works all the same: it is how one gets that back.
     let _underway = record::Underway::begin(&protected.state_dir, &id, destination.path()).ok();
-    let staged = fetch_and_check(env, &reader, &destination, &id, accept_findings)
+    let staged = fetch_and_check(env, reader, &destination, &id, accept_findings)
         .await
         .inspect_err(|error| remember(env, protected, backup, error))?;
     let (file, path) = (staged.file.clone(), destination.path().to_path_buf());
@@ -341,9 +356,23 @@ pub async fn run_selected(
     destination: Destination,
     selection: &Selection,
 ) -> Result<Report> {
+    let opened = Reader::open(env, repository, backup, identities).await;
+    let reader = opened.inspect_err(|error| remember(env, protected, backup, error))?;
+    run_selected_opened(env, protected, backup, &reader, destination, selection).await
+}
+
+/// The same from a backup that is open.
+pub async fn run_selected_opened(
+    env: &Env,
+    protected: &Protected,
+    backup: &Backup,
+    reader: &Reader,
+    destination: Destination,
+    selection: &Selection,
+) -> Result<Report> {
     let restored = async {
-        let reader = files::open(env, repository, backup, identities).await?;
-        files::run(env, protected, backup, &reader, destination, selection).await
+        files::refuse_database(reader, backup)?;
+        files::run(env, protected, backup, reader, destination, selection).await
     };
     restored.await.inspect_err(|error| remember(env, protected, backup, error))
 }

@@ -190,7 +190,7 @@ async fn restore(env: &Env, store: PathBuf, state: PathBuf, to: &Path) -> Result
         let sink = FileSink::new(target, file.meta.path.clone()).around_cache(file.size_bytes)?;
         files.push((file.clone(), Arc::new(sink)));
     }
-    let fetched = reader.restore_all(files).await?;
+    let fetched = reader.restore_all(files, 2).await?;
     println!(
         "{}",
         serde_json::json!({ "fetched_bytes": fetched.fetched_bytes, "written_bytes": fetched.written_bytes, "seconds": began.elapsed().as_secs_f64() })

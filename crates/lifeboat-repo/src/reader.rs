@@ -32,9 +32,6 @@ use crate::sync::lock;
 use fetch::Target;
 use plan::{WINDOW_ROWS, Window};
 
-/// Files restored side by side.
-const FILES_AT_ONCE: usize = 4;
-
 /// Reads on their way together: two for each processor, more where the store is far.
 fn reads_at_once(env: &Env, repository: &Repository) -> usize {
     (env.threads.max(1) * 2).max(repository.store().requests_at_once())
@@ -269,12 +266,12 @@ impl Reader {
         Ok(total)
     }
 
-    /// Restores files, each into its sink, as [`Reader::restore`] does. While one is made durable or its map is read, others go on. On an
+    /// Restores files, each into its sink, as [`Reader::restore`] does, `at_once` of them side by side. While one is made durable or its map is read, others go on. On an
     /// error the sinks hold parts of files and must not be published.
-    pub async fn restore_all(&self, files: Vec<(FileRecord, Arc<dyn PageSink>)>) -> Result<Fetched> {
+    pub async fn restore_all(&self, files: Vec<(FileRecord, Arc<dyn PageSink>)>, at_once: usize) -> Result<Fetched> {
         stream::iter(files)
             .map(|(file, sink)| async move { self.restore(&file, sink, false).await })
-            .buffer_unordered(FILES_AT_ONCE)
+            .buffer_unordered(at_once.max(1))
             .try_fold(Fetched::default(), async |mut total, fetched| {
                 total.fetched_bytes += fetched.fetched_bytes;
                 total.written_bytes += fetched.written_bytes;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use lifeboat_io::{compute, durable};
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::{Backup, Identities, ReadPlan, Reader};
+use lifeboat_repo::{Backup, ReadPlan, Reader};
 
 use super::staging::Staging;
 use super::tree::{self, How, Selection, StagedTree};
@@ -78,6 +78,7 @@ pub(super) async fn plan(
     }
     Ok(Plan {
         backup: backup.clone(),
+        reader: reader.clone(),
         estimate: lifeboat_model::estimate::estimate(read.size_bytes, &past_runs(protected)),
         destination,
         read,
@@ -253,16 +254,10 @@ pub(crate) fn is_files(reader: &Reader) -> bool {
     tree::record(reader).is_some()
 }
 
-/// Opens a backup of files, or says that it is something else.
-pub(super) async fn open(
-    env: &Env,
-    repository: &lifeboat_repo::Repository,
-    backup: &Backup,
-    identities: &Identities,
-) -> Result<Reader> {
-    let reader = Reader::open(env, repository, backup, identities).await?;
-    if is_files(&reader) {
-        return Ok(reader);
+/// Some files can only be taken from a backup of files.
+pub(super) fn refuse_database(reader: &Reader, backup: &Backup) -> Result<()> {
+    if is_files(reader) {
+        return Ok(());
     }
     Err(Error::new(
         ErrorKind::Usage,

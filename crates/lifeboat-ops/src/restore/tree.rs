@@ -8,8 +8,10 @@ use std::fs::File;
 use std::io::BufReader;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use lifeboat_engine::files::{self, Beneath, Chosen, Content, Dressing, Entry, Kind, Root, TreeReader, entry_at, leads_out};
 use lifeboat_io::compute;
@@ -24,6 +26,55 @@ use super::{Findings, create};
 
 /// Larger files are made durable as soon as they are whole; the many small ones together at the end.
 const SYNC_BYTES: u64 = 1 << 20;
+/// Segments on their way at once: while some are compared or wait for their maps, others come.
+const SEGMENTS_AT_ONCE: usize = 8;
+/// Files that wait to be made durable; what does not fit waits for the end.
+const WAITING_FILES: usize = 64;
+
+/// A thread that makes files durable while others still come.
+#[derive(Debug)]
+struct Durable {
+    files: Mutex<Option<SyncSender<File>>>,
+    thread: Mutex<Option<JoinHandle<std::io::Result<()>>>>,
+}
+
+impl Durable {
+    /// Where no thread can be had, all is done at the end.
+    fn begin() -> Self {
+        let (files, waiting) = sync_channel::<File>(WAITING_FILES);
+        let sync = move || waiting.iter().try_for_each(|file| file.sync_data());
+        let thread = std::thread::Builder::new().name("durable".into()).spawn(sync).ok();
+        Self {
+            files: Mutex::new(thread.is_some().then_some(files)),
+            thread: Mutex::new(thread),
+        }
+    }
+
+    fn soon(&self, file: File) {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(files) = files.as_ref() {
+            // Full: the end takes it. Ended: it has an error for the end.
+            drop(files.try_send(file));
+        }
+    }
+
+    /// The kernel reports a failed write once: if it told the thread, the error comes from here.
+    fn end(&self) -> Result<()> {
+        drop(self.files.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failed = |error| Error::io("make durable", "the restored files", error);
+        match thread.map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(synced)) => synced.map_err(failed),
+            Some(Err(_panic)) => Err(Error::new(
+                ErrorKind::Bug,
+                "make durable",
+                "the restored files",
+                "the syncing thread panicked",
+            )),
+        }
+    }
+}
 
 /// What a person may choose about a restore of files.
 #[derive(Debug, Clone, Default)]
@@ -110,6 +161,7 @@ struct SegmentSink {
     parts: Parts,
     /// Files that were compared, in all segments.
     checked: Arc<AtomicU64>,
+    durable: Arc<Durable>,
 }
 
 impl PageSink for SegmentSink {
@@ -154,8 +206,7 @@ impl PageSink for SegmentSink {
             let file = self.beneath.file(&entry.path)?;
             check_file(&file, &entry, content, &mut buffer)?;
             if content.stored() >= SYNC_BYTES {
-                file.sync_data()
-                    .map_err(|error| Error::io("make durable", entry.shown(), error))?;
+                self.durable.soon(file);
             }
             self.checked.fetch_add(1, Ordering::Relaxed);
         }
@@ -187,6 +238,7 @@ pub(super) async fn stage(env: &Env, reader: &Reader, staging: &Staging, selecti
     let beneath = Arc::new(Beneath::open(&folder)?);
     let lines = Arc::new(File::open(&list).map_err(|error| Error::io("open", list.display(), error))?);
     let checked = Arc::new(AtomicU64::new(0));
+    let durable = Arc::new(Durable::begin());
     let segments: Vec<(FileRecord, Arc<dyn PageSink>)> = reader
         .files()
         .iter()
@@ -196,11 +248,13 @@ pub(super) async fn stage(env: &Env, reader: &Reader, staging: &Staging, selecti
                 list: Arc::clone(&lines),
                 parts: plan.remove(&file.meta.path)?,
                 checked: Arc::clone(&checked),
+                durable: Arc::clone(&durable),
             };
             Some((file.clone(), Arc::new(sink) as Arc<dyn PageSink>))
         })
         .collect();
-    let got = reader.restore_all(segments).await?;
+    let got = reader.restore_all(segments, SEGMENTS_AT_ONCE).await?;
+    compute::run("make durable", move || durable.end()).await?;
     fetched.fetched_bytes += got.fetched_bytes;
     fetched.written_bytes += got.written_bytes;
     env.progress.step("check", None);

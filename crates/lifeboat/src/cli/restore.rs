@@ -10,7 +10,7 @@ use lifeboat_ops::restore::record::{self, Restored};
 use lifeboat_ops::restore::{self, Destination, Plan, Report};
 use lifeboat_ops::store::thaw;
 use lifeboat_ops::stores;
-use lifeboat_repo::{Backup, Identities, Repository};
+use lifeboat_repo::{Backup, Identities, Reader, Repository};
 use serde_json::{Value, json};
 
 use super::args::{Point, Restore};
@@ -129,7 +129,6 @@ struct Done {
 /// Everything a restore works on.
 struct Planned {
     protected: Protected,
-    repository: Repository,
     backup: Backup,
     identities: Identities,
     plan: Plan,
@@ -167,7 +166,6 @@ async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &
                 wait_for_archive(context, component, args, &repository, &backup, &mut plan).await?;
                 return Ok(Step::ToDo(Box::new(Planned {
                     protected,
-                    repository,
                     backup,
                     identities,
                     plan,
@@ -243,7 +241,6 @@ fn already(component: &str, restored: &Restored) -> Done {
 async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore, planned: Planned) -> Result<Done> {
     let Planned {
         protected,
-        repository,
         backup,
         identities,
         plan,
@@ -274,16 +271,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
         )?;
     }
     let (env, destination, told) = (&cx.env, plan.destination, plan.notes);
-    let mut result = from_store(
-        env,
-        component,
-        args,
-        &protected,
-        (&repository, &backup),
-        &identities,
-        destination.clone(),
-    )
-    .await;
+    let mut result = from_store(env, component, args, &protected, (&plan.reader, &backup), destination.clone()).await;
     for (store, repository, backup) in elsewhere {
         let Err(error) = &result else { break };
         if !stores::worth_another_store(error) {
@@ -293,16 +281,10 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
             "warning: {}: {error}; it is read from the store {store} instead",
             component.name
         ));
-        result = from_store(
-            env,
-            component,
-            args,
-            &protected,
-            (&repository, &backup),
-            &identities,
-            destination.clone(),
-        )
-        .await;
+        result = match Reader::open(env, &repository, &backup, &identities).await {
+            Ok(reader) => from_store(env, component, args, &protected, (&reader, &backup), destination.clone()).await,
+            Err(error) => Err(error),
+        };
     }
     let report = result?;
     cx.env.progress.finish();
@@ -318,25 +300,15 @@ async fn from_store(
     component: &ComponentSettings,
     args: &Restore,
     protected: &Protected,
-    from: (&Repository, &Backup),
-    identities: &Identities,
+    from: (&Reader, &Backup),
     destination: Destination,
 ) -> Result<Report> {
-    let (repository, backup) = from;
+    let (reader, backup) = from;
     if component.source.files().is_none() && args.path.is_empty() {
-        return restore::run(
-            env,
-            protected,
-            repository,
-            backup,
-            identities,
-            destination,
-            args.accept_findings,
-        )
-        .await;
+        return restore::run_opened(env, protected, backup, reader, destination, args.accept_findings).await;
     }
     let chosen = selection(args);
-    restore::run_selected(env, protected, repository, backup, identities, destination, &chosen).await
+    restore::run_selected_opened(env, protected, backup, reader, destination, &chosen).await
 }
 
 fn selection(args: &Restore) -> restore::Selection {
