@@ -110,7 +110,7 @@ fn prune_goes_through_every_store_and_a_census_in_one_does_not_split_the_next_ba
         [1, 5, 6, 7],
         "the first is the newest that was proven"
     );
-    assert_eq!(numbers(&world, "lifeboat-backups"), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(numbers(&world, "disk"), [1, 2, 3, 4, 5, 6, 7]);
     // What its rules gave up does not come back by itself; what is asked for does.
     let ran = world.run(&["copy", "--to", "other"]).ends(0);
     assert!(ran.stderr.contains("would give it up there at once"), "{}", ran.stderr);
@@ -144,7 +144,7 @@ fn a_hold_is_one_thing_in_all_stores() {
     let of = |reason: &str| held.iter().find(|hold| hold["reason"] == reason).unwrap();
     assert_eq!(of("incident")["stores"], serde_json::json!(["disk"]));
     let ran = world.run(&["prune", "--store", "disk"]).ends(0);
-    assert_eq!(ran.stdout.matches("held: incident").count(), 6, "{}", ran.stdout);
+    assert_eq!(ran.stdout.matches("held: ").count(), 6, "{}", ran.stdout);
     for reason in ["incident", "audit"] {
         let id = of(reason)["id"].as_str().unwrap();
         world.run(&["hold", "release", &id[..10]]).ends(0);
