@@ -142,36 +142,7 @@ impl Status {
 }
 
 async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<()> {
-    if let Some(files) = protected.source.files() {
-        for (_, record) in tree_place::records(&files.root)? {
-            if record.is_interrupted() {
-                status.worsen(
-                    Standing::AtRisk,
-                    format!(
-                        "restore {} was interrupted in the middle: run it again, or `lifeboat restore undo {}`",
-                        record.id, record.id
-                    ),
-                );
-            }
-            if record.can_undo() || record.is_interrupted() {
-                status.undo.push((record.id.clone(), record.is_interrupted()));
-            }
-        }
-    }
-    for (_, record) in quarantine::records(protected.source.path())? {
-        if record.is_interrupted() {
-            status.worsen(
-                Standing::AtRisk,
-                format!(
-                    "restore {} was interrupted in the middle: run it again, or `lifeboat restore undo {}`",
-                    record.id, record.id
-                ),
-            );
-        }
-        if record.can_undo() || record.is_interrupted() {
-            status.undo.push((record.id.clone(), record.is_interrupted()));
-        }
-    }
+    judge_restores(protected, status)?;
     let survey = stores::survey(protected).await?;
     judge_stores(&survey, status);
     let listing = survey.listing();
@@ -217,6 +188,41 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
     judge_damage(protected, latest, status);
     judge_pki(env, protected, status);
     status.latest = Some(latest.clone());
+    Ok(())
+}
+
+/// Restores that were interrupted, and those that can be taken back.
+fn judge_restores(protected: &Protected, status: &mut Status) -> Result<()> {
+    if let Some(files) = protected.source.files() {
+        for (_, record) in tree_place::records(&files.root)? {
+            if record.is_interrupted() {
+                status.worsen(
+                    Standing::AtRisk,
+                    format!(
+                        "restore {} was interrupted in the middle: run it again, or `lifeboat restore undo {}`",
+                        record.id, record.id
+                    ),
+                );
+            }
+            if record.can_undo() || record.is_interrupted() {
+                status.undo.push((record.id.clone(), record.is_interrupted()));
+            }
+        }
+    }
+    for (_, record) in quarantine::records(protected.source.path())? {
+        if record.is_interrupted() {
+            status.worsen(
+                Standing::AtRisk,
+                format!(
+                    "restore {} was interrupted in the middle: run it again, or `lifeboat restore undo {}`",
+                    record.id, record.id
+                ),
+            );
+        }
+        if record.can_undo() || record.is_interrupted() {
+            status.undo.push((record.id.clone(), record.is_interrupted()));
+        }
+    }
     Ok(())
 }
 

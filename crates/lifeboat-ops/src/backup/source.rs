@@ -18,6 +18,7 @@ const TREE: &str = "tree";
 
 /// A source that can be read and is about to be.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a backup")]
 pub(crate) enum Opened {
     Sqlite(sqlite::Capture),
     Files {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lifeboat_io::{compute, durable};
 use lifeboat_model::time::human_bytes;
@@ -166,16 +167,7 @@ pub(super) async fn run(
             .retain(|(path, _)| !placed.kept.iter().any(|(kept, _)| kept == path));
     }
     if selection.paths.is_empty() {
-        let record = Proof {
-            backup: backup.id.to_string(),
-            level: Level::Restore,
-            at_us: env.clock.wall_us(),
-            took_s: took.as_secs_f64(),
-            bytes: backup.header.size_bytes,
-        };
-        if let Err(error) = proof::record(&protected.state_dir, &protected.component, record) {
-            notes.push(format!("the run could not be recorded: {error}"));
-        }
+        notes.extend(remember_proof(env, protected, backup, took));
     }
     notes.extend(super::remember_place(env, protected, backup, &id, &path, asked_in_place));
     Ok(Report {
@@ -188,6 +180,20 @@ pub(super) async fn run(
         took,
         notes,
     })
+}
+
+/// The data is back: that its proof cannot be written down is worth a word, not a failure.
+fn remember_proof(env: &Env, protected: &Protected, backup: &Backup, took: Duration) -> Option<String> {
+    let record = Proof {
+        backup: backup.id.to_string(),
+        level: Level::Restore,
+        at_us: env.clock.wall_us(),
+        took_s: took.as_secs_f64(),
+        bytes: backup.header.size_bytes,
+    };
+    proof::record(&protected.state_dir, &protected.component, record)
+        .err()
+        .map(|error| format!("the run could not be recorded: {error}"))
 }
 
 /// Inside a root that is there: beside it may be another disk.

@@ -160,7 +160,7 @@ pub fn replace(intent: &Intent, root: &Path, staged: &Path, list: &Path, skeleto
     record.phase = Phase::Published;
     write(&folder, &record)?;
     // What is left of it is the same as what is there. One that cannot be removed is in nobody's way.
-    if durable::remove_folder(&folder.join("new")).is_err() {}
+    drop(durable::remove_folder(&folder.join("new")));
     Ok(placed)
 }
 

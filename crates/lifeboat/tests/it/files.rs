@@ -1,4 +1,8 @@
 //! Files and a PKI as a new user meets them: set up by flags, in two stores, through every verb.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the disasters of the tests, and what is left after them"
+)]
 
 use crate::golden::keeps;
 use crate::world::World;
