@@ -77,8 +77,8 @@ fn what_goes_around_the_cache_and_what_does_not_end_in_one_file() {
         sink.write_at(index as u64 * (128 << 10), piece).unwrap();
     }
     // A base first, then pages over it, as a restore does; one of them lies across two direct writes, one is not aligned.
-    for (offset, length) in [(8192, 8192), ((128 << 10) - 4096, 8192), (300_001, 70_000)] {
-        sink.write_at(offset as u64, &vec![7; length]).unwrap();
+    for (offset, length) in [(8192_u64, 8192), ((128 << 10) - 4096, 8192), (300_001, 70_000)] {
+        sink.write_at(offset, &vec![7; length]).unwrap();
     }
     sink.write_at(256 << 10, &vec![9; 128 << 10]).unwrap();
     let mut expected = expected;

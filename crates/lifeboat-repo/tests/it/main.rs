@@ -6,6 +6,9 @@
     dead_code,
     clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::string_slice,
     clippy::disallowed_methods,
     reason = "tests"
 )]

@@ -238,7 +238,14 @@ impl Scene {
         let listed = self.sound("a", what).await;
         assert!(listed.is_superset(&promised), "{what}");
         match verb {
-            Verb::Sweep => assert_eq!(listed, promised, "{what}"),
+            Verb::Sweep => {
+                // A pruner that missed a backup for once takes its census back, and begins a new one.
+                for _ in 0..2 {
+                    self.server.age(LONG);
+                    self.prune().await.unwrap();
+                }
+                assert_eq!(self.sound("a", what).await, promised, "{what}");
+            }
             Verb::Copy => assert_eq!(self.sound("b", what).await, listed, "{what}"),
             Verb::Write | Verb::Read | Verb::Census => {}
         }

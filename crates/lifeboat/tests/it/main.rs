@@ -2,6 +2,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::disallowed_methods,
+    clippy::string_slice,
     missing_docs,
     missing_debug_implementations,
     unreachable_pub,

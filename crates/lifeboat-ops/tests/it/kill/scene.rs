@@ -174,9 +174,8 @@ impl Scene {
         let prefix = world.protected.component.folder().unwrap();
         let entries = world.protected.stores[0].store.list(&prefix).await.unwrap();
         let names = entries.iter().map(|entry| entry.key.as_str().to_owned());
-        names
-            .filter(|name| name[prefix.as_str().len() + 1..].starts_with(folder))
-            .collect()
+        let inside = format!("{prefix}/{folder}");
+        names.filter(|name| name.starts_with(&inside)).collect()
     }
 
     /// Everything that is stored becomes older.
