@@ -63,7 +63,7 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
     for (component, step) in planned.by_ref() {
         let done = match step {
             Step::Done(done) => Ok(done),
-            Step::ToDo(planned) => one(cx, &context, component, &args, *planned).await,
+            Step::ToDo(planned) => Box::pin(one(cx, &context, component, &args, *planned)).await,
         };
         match done {
             Ok(done) => {

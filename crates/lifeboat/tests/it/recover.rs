@@ -109,10 +109,9 @@ fn restore_export_and_the_independent_reader_give_the_same_bytes() {
     );
 }
 
-#[test]
-fn files_come_back_by_every_way() {
-    use std::os::unix::fs::{MetadataExt, symlink};
-    let world = World::protected();
+/// A folder with everything in it, and its component.
+fn tree(world: &World) {
+    use std::os::unix::fs::symlink;
     let write = |path: &str, text: &str| {
         let path = world.path(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -131,6 +130,13 @@ fn files_come_back_by_every_way() {
     let text = std::fs::read_to_string(&path).unwrap();
     let component = "    components:\n      conf:\n        files: { include: [conf], env_structure: [conf/.env] }\n        objectives: { rpo: 24h, rto: 30m }\n        backup: { to: [disk], encrypt: main }\n";
     std::fs::write(&path, text.replacen("    components:\n", component, 1)).unwrap();
+}
+
+#[test]
+fn files_come_back_by_every_way() {
+    use std::os::unix::fs::MetadataExt;
+    let world = World::protected();
+    tree(&world);
     let backup = world.run(&["backup", "shop/conf", "--json"]).ends(0);
     assert!(!backup.stdout.contains("SECRETVALUE"));
     world.run(&["verify", "shop/conf", "--level", "restore"]).ends(0);

@@ -19,7 +19,11 @@ pub(super) fn given(args: &Init) -> Result<Vec<(&'static str, InitialSource)>> {
             text(&absolute(Path::new(pattern))?)
         });
         let include: Vec<String> = include.collect::<Result<_>>()?;
-        let env_structure = args.env_structure.iter().map(|path| file(path)).collect::<Result<_>>()?;
+        let env_structure = args
+            .env_structure
+            .iter()
+            .map(|path| file(path.as_path()))
+            .collect::<Result<_>>()?;
         found.push(("config", InitialSource::Files { include, env_structure }));
     }
     if let Some(folder) = &args.pki {
@@ -35,7 +39,7 @@ fn text(path: &Path) -> Result<String> {
         .ok_or_else(|| Error::new(ErrorKind::Usage, "protect", path.display(), "its name is not UTF-8"))
 }
 
-fn file(path: &PathBuf) -> Result<String> {
+fn file(path: &Path) -> Result<String> {
     match path.metadata() {
         Ok(meta) if meta.is_file() => text(&absolute(path)?),
         Ok(_) => Err(Error::new(ErrorKind::Usage, "protect", path.display(), "it is not a file")),
