@@ -1,7 +1,7 @@
 //! What `init` protects besides databases: files and a PKI, as the flags name them. Writes nothing.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lifeboat_engine::files::check_pattern;
 use lifeboat_model::{Error, ErrorKind, Result};
