@@ -84,7 +84,7 @@ impl PageSource for MadeUp {
         for (index, extent) in (0_u64..).zip(buffer.chunks_mut(EXTENT_BYTES)) {
             let number = at / EXTENT_BYTES as u64 + index;
             extent[..8].copy_from_slice(&(number + 1).to_le_bytes());
-            if number % CHANGED_EVERY == 0 {
+            if number.is_multiple_of(CHANGED_EVERY) {
                 extent[8..16].copy_from_slice(&self.round.to_le_bytes());
             }
         }
