@@ -10,6 +10,7 @@
     clippy::print_stderr,
     clippy::string_slice,
     clippy::disallowed_methods,
+    clippy::large_futures,
     reason = "tests"
 )]
 

@@ -472,6 +472,7 @@ async fn inv_04_a_condemned_backup_is_no_parent() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story from its beginning to its end")]
 async fn what_is_held_stays_until_it_is_released() {
     let world = world().await;
     let made = backups(&world, 4).await;

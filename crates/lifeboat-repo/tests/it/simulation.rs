@@ -156,6 +156,7 @@ impl Simulation {
     }
 
     /// Everything that happens at the same time, until all have finished or died.
+    #[expect(clippy::too_many_lines, reason = "one round from its beginning to its end")]
     async fn round(&mut self, round: u64) {
         let turns = self.turns.clone();
         let mut actors = JoinSet::new();
@@ -233,8 +234,11 @@ impl Simulation {
         turns.land_all(&mut self.dice).await;
         self.turns = next;
         // A hold that was answered holds what counts when all has arrived: one that came while a sweep was on its way may have been too late.
-        if let Some((store, asked)) = hold
-            && let Some(id) = *asked.lock().unwrap_or_else(PoisonError::into_inner)
+        let held = hold.and_then(|(store, asked)| {
+            let id = *asked.lock().unwrap_or_else(PoisonError::into_inner);
+            id.map(|id| (store, id))
+        });
+        if let Some((store, id)) = held
             && self.listing(store).await.backups.iter().any(|backup| backup.id == id)
         {
             truth(&self.truth).held.insert((store, id));
