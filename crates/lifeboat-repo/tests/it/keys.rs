@@ -202,18 +202,12 @@ async fn a_removed_recipient_opens_nothing_written_afterwards() {
     }
 }
 
-/// Anybody can encrypt to a public key.
-#[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one story from its beginning to its end")]
-async fn a_forged_key_file_is_harmless() {
-    let world = two_backups().await;
-    let listing = world.listing().await;
-    let backup = listing.latest().unwrap();
-    let good = backup.key_files[0].name.key(&world.component).unwrap();
+/// What anybody can encrypt to the recipient: the key file `good` with another key, and things that are no key file.
+async fn forgeries(world: &World, good: &Key) -> Vec<Vec<u8>> {
     let content = {
-        let identity = file(&world, "identity.txt", &world.identity);
+        let identity = file(world, "identity.txt", &world.identity);
         let sealed = world.folder.path().join("sealed");
-        std::fs::write(&sealed, world.bytes_of(&good).await).unwrap();
+        std::fs::write(&sealed, world.bytes_of(good).await).unwrap();
         let output = Command::new("age")
             .arg("-d")
             .arg("-i")
@@ -235,7 +229,7 @@ async fn a_forged_key_file_is_harmless() {
         "not even json",
         &content.replace("\"version\":1", "\"version\":9"),
     ] {
-        let plain = file(&world, "forged.json", text);
+        let plain = file(world, "forged.json", text);
         let output = Command::new("age")
             .arg("-r")
             .arg(&world.recipient)
@@ -245,6 +239,17 @@ async fn a_forged_key_file_is_harmless() {
         assert!(output.status.success());
         planted.push(output.stdout);
     }
+    planted
+}
+
+/// Anybody can encrypt to a public key.
+#[tokio::test]
+async fn a_forged_key_file_is_harmless() {
+    let world = two_backups().await;
+    let listing = world.listing().await;
+    let backup = listing.latest().unwrap();
+    let good = backup.key_files[0].name.key(&world.component).unwrap();
+    let mut planted = forgeries(&world, &good).await;
     planted.push(b"age-encryption.org/v1\n-> nonsense\n\n--- AAAA\nx".to_vec());
     planted.push(Vec::new());
     let mut names = Vec::new();

@@ -471,8 +471,19 @@ async fn inv_04_a_condemned_backup_is_no_parent() {
     world.assert_holds(&next.backup, &source(2)).await;
 }
 
+async fn held(world: &World, request: &HoldRequest) -> lifeboat_repo::Hold {
+    let added = add_hold(
+        &world.env,
+        &world.repository,
+        &world.component,
+        &world.instance,
+        &world.trust,
+        request,
+    );
+    added.await.unwrap()
+}
+
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one story from its beginning to its end")]
 async fn what_is_held_stays_until_it_is_released() {
     let world = world().await;
     let made = backups(&world, 4).await;
@@ -483,16 +494,7 @@ async fn what_is_held_stays_until_it_is_released() {
         until_us: None,
         reason: "audit".into(),
     };
-    let hold = add_hold(
-        &world.env,
-        &world.repository,
-        &world.component,
-        &world.instance,
-        &world.trust,
-        &one,
-    )
-    .await
-    .unwrap();
+    let hold = held(&world, &one).await;
     let swept = prune_through(&world, 1).await.swept;
     assert_eq!(swept.backups, [made[1].id, made[2].id]);
     assert_eq!(all_hold(&world, &made).await, 2);
@@ -502,16 +504,7 @@ async fn what_is_held_stays_until_it_is_released() {
         until_us: Some(world.env.clock.wall_us() + 100 * 3_600_000_000),
         reason: "incident".into(),
     };
-    add_hold(
-        &world.env,
-        &world.repository,
-        &world.component,
-        &world.instance,
-        &world.trust,
-        &all,
-    )
-    .await
-    .unwrap();
+    held(&world, &all).await;
     release_hold(
         &world.repository,
         &world.component,
@@ -538,16 +531,7 @@ async fn what_is_held_stays_until_it_is_released() {
         backup: Some(made[3].id),
         ..one
     };
-    add_hold(
-        &world.env,
-        &world.repository,
-        &world.component,
-        &world.instance,
-        &world.trust,
-        &last,
-    )
-    .await
-    .unwrap();
+    held(&world, &last).await;
     world.clock.advance(GRACE + HOUR);
     assert!(prune_to(&world, 1).await.unwrap().swept.backups.is_empty());
     all_hold(&world, &made).await;

@@ -18,7 +18,7 @@ use lifeboat_store::memory::MemoryStore;
 use lifeboat_testkit::env::{SimClock, sim_env};
 use lifeboat_testkit::pages::table_pages;
 use lifeboat_testkit::turns::{Dice, Turns};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::prune::GRACE;
 use crate::world::{Files, World, pages, seed, soak};
@@ -156,7 +156,6 @@ impl Simulation {
     }
 
     /// Everything that happens at the same time, until all have finished or died.
-    #[expect(clippy::too_many_lines, reason = "one round from its beginning to its end")]
     async fn round(&mut self, round: u64) {
         let turns = self.turns.clone();
         let mut actors = JoinSet::new();
@@ -206,6 +205,29 @@ impl Simulation {
             handles.push(actors.spawn(work(actor)));
             hold = Some((store, asked));
         }
+        self.let_them(&turns, actors, &handles).await;
+        // A backup file may be so late that it arrives in a later round, after pruners have seen the store without it.
+        let next = Turns::new();
+        turns.carry_over(&next, |key| key.as_str().contains("/backups/"));
+        turns.land_all(&mut self.dice).await;
+        self.turns = next;
+        // A hold that was answered holds what counts when all has arrived: one that came while a sweep was on its way may have been too late.
+        let held = hold.and_then(|(store, asked)| {
+            let id = *asked.lock().unwrap_or_else(PoisonError::into_inner);
+            id.map(|id| (store, id))
+        });
+        if let Some((store, id)) = held
+            && self.listing(store).await.backups.iter().any(|backup| backup.id == id)
+        {
+            truth(&self.truth).held.insert((store, id));
+        }
+        let (operations, troubles) = turns.counted();
+        self.operations += operations;
+        self.troubles += troubles;
+    }
+
+    /// Steps one after another in an order that the dice decide, with deaths, until all have ended.
+    async fn let_them(&mut self, turns: &Turns, mut actors: JoinSet<Result<()>>, handles: &[AbortHandle]) {
         loop {
             if turns.step(&mut self.dice).await.is_none() {
                 break;
@@ -228,24 +250,6 @@ impl Simulation {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
-        // A backup file may be so late that it arrives in a later round, after pruners have seen the store without it.
-        let next = Turns::new();
-        turns.carry_over(&next, |key| key.as_str().contains("/backups/"));
-        turns.land_all(&mut self.dice).await;
-        self.turns = next;
-        // A hold that was answered holds what counts when all has arrived: one that came while a sweep was on its way may have been too late.
-        let held = hold.and_then(|(store, asked)| {
-            let id = *asked.lock().unwrap_or_else(PoisonError::into_inner);
-            id.map(|id| (store, id))
-        });
-        if let Some((store, id)) = held
-            && self.listing(store).await.backups.iter().any(|backup| backup.id == id)
-        {
-            truth(&self.truth).held.insert((store, id));
-        }
-        let (operations, troubles) = turns.counted();
-        self.operations += operations;
-        self.troubles += troubles;
     }
 
     fn store(&mut self) -> usize {
