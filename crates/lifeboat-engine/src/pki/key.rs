@@ -131,7 +131,7 @@ fn pkcs1(der: &[u8]) -> Option<Private> {
     Some(Private::Plain(public))
 }
 
-/// RFC 5915: SEQUENCE { 1, OCTET STRING key, [0] curve, [1] BIT STRING public }.
+/// RFC 5915: `SEQUENCE { 1, OCTET STRING key, [0] curve, [1] BIT STRING public }`.
 fn sec1(der: &[u8]) -> Option<Private> {
     let mut key = Der(Der(der).take(SEQUENCE)?);
     if trimmed(key.take(INTEGER)?) != [1] {
