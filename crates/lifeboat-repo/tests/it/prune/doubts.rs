@@ -93,7 +93,8 @@ async fn a_long_backup_extends_its_session() {
         async move {
             let mut writer = Writer::begin(&world.env, &world.repository, world.plan()).await.unwrap();
             for part in 0..4_u64 {
-                let bytes = lifeboat_testkit::pages::random_bytes(part + 7, 17 << 20);
+                // Bytes of its own: what an earlier backup holds is not stored again, and no pack would come.
+                let bytes = lifeboat_testkit::pages::random_bytes(u64::from(hours) * 100 + part, 17 << 20);
                 let files = Files::from([(format!("part{part}"), Content::Stream(bytes))]);
                 let before = world.stored("packs").await.len();
                 crate::world::put_all(&mut writer, &files).await.unwrap();
