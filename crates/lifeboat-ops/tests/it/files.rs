@@ -361,14 +361,19 @@ async fn inv_03_a_file_that_changes_while_it_is_read_is_an_error_with_its_path()
     files.write("busy", noise(8 << 20));
     let (stop, path) = (Arc::new(AtomicBool::new(false)), files.root.join("busy"));
     let stopped = Arc::clone(&stop);
+    let (begun, begins) = std::sync::mpsc::channel();
     let writer = std::thread::spawn(move || {
         let file = std::fs::File::options().write(true).open(path).unwrap();
         let mut number = 0_u64;
         while !stopped.load(Ordering::Relaxed) {
             file.write_all_at(&number.to_le_bytes(), (number % 1000) * 8).unwrap();
             number += 1;
+            if number == 1 {
+                begun.send(()).unwrap();
+            }
         }
     });
+    begins.recv().unwrap();
     let result = files.world.back_up().await;
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();
