@@ -1,13 +1,16 @@
 //! Turns: several actors work on stores, one store operation at a time, in an order that a seed decides.
 //!
-//! Every operation of every actor stops at a turnstile. The conductor picks an actor, waits until it stands there (or has finished), lets one
-//! operation through, and waits until that is done. What an actor computes between two operations runs on real threads and changes no
-//! order. Where one actor has several operations waiting at once (parallel uploads), which of them goes first is the runtime's choice; the
-//! order of actors, the faults and the clock are the seed's.
+//! Every operation of every actor stops at a turnstile. The conductor waits until nothing moves any more (every actor stands there or has
+//! finished, nothing computes), picks an actor, and lets one of its operations through: of several that wait (parallel uploads) the first by
+//! name. So everything that happens is the seed's choice, and a seed replays.
+//!
+//! That nothing moves is known from tokio's paused clock, which goes on by itself only when no task can run and no blocking thread works: the
+//! runtime has to be one of a single thread with `start_paused`.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -64,6 +67,7 @@ struct Inner {
 struct State {
     actors: Vec<Actor>,
     late: Vec<Late>,
+    tickets: u64,
     operations: u64,
     troubles: u64,
 }
@@ -72,13 +76,15 @@ struct State {
 struct Actor {
     name: String,
     dice: Dice,
-    waiting: usize,
-    granted: bool,
-    busy: bool,
+    waiting: Vec<Ticket>,
+    granted: Option<Ticket>,
     finished: bool,
     /// One operation in so many gets into trouble; 0 for none.
     trouble_one_in: u64,
 }
+
+/// An operation that waits: what it is, and its number among all that ever waited. The first by name goes first.
+type Ticket = (String, u64);
 
 struct Late {
     store: Arc<dyn BlobStore>,
@@ -113,9 +119,8 @@ impl Turns {
         state.actors.push(Actor {
             name: name.to_owned(),
             dice: Dice::new(seed),
-            waiting: 0,
-            granted: false,
-            busy: false,
+            waiting: Vec::new(),
+            granted: None,
             finished: false,
             trouble_one_in,
         });
@@ -128,44 +133,25 @@ impl Turns {
     /// Lets one operation of one actor through. Returns the actor's name, or nothing when all have finished.
     pub async fn step(&self, dice: &mut Dice) -> Option<String> {
         loop {
-            let (number, name) = {
-                let state = self.0.state();
-                let live: Vec<usize> = (0..state.actors.len())
-                    .filter(|number| !state.actors[*number].finished)
-                    .collect();
-                let index = usize::try_from(dice.roll(live.len() as u64)).unwrap_or_default();
-                let number = *live.get(index)?;
-                (number, state.actors[number].name.clone())
-            };
-            let ready = self.until(number, |actor| actor.waiting > 0 || actor.finished).await;
-            if ready {
-                self.0.state().actors[number].granted = true;
+            quiet().await;
+            let name = self.grant(dice)?;
+            if name.is_some() {
                 self.0.changed.notify_waiters();
-                self.until(number, |actor| !actor.granted && !actor.busy).await;
-                return Some(name);
+                quiet().await;
+                return name;
             }
         }
     }
 
-    /// Waits until `right` holds for an actor; false where it has finished.
-    async fn until(&self, number: usize, right: impl Fn(&Actor) -> bool) -> bool {
-        loop {
-            let changed = self.0.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            {
-                let mut state = self.0.state();
-                let actor = &mut state.actors[number];
-                if actor.finished {
-                    actor.granted = false;
-                    return false;
-                }
-                if right(actor) {
-                    return true;
-                }
-            }
-            changed.await;
-        }
+    /// Grants a turn to one of those that have not finished, if it waits for one; nothing when all have finished.
+    fn grant(&self, dice: &mut Dice) -> Option<Option<String>> {
+        let mut state = self.0.state();
+        let mut live: Vec<&mut Actor> = state.actors.iter_mut().filter(|actor| !actor.finished).collect();
+        let index = usize::try_from(dice.roll(live.len() as u64)).unwrap_or_default();
+        let actor = live.get_mut(index)?;
+        // One that does not wait for a turn waits for a time limit of its own, and the clock goes on.
+        actor.granted = actor.waiting.iter().min().cloned();
+        Some(actor.granted.is_some().then(|| actor.name.clone()))
     }
 
     /// One of the requests that are late arrives, if there is any; tells nobody how it went, as whoever sent it has left.
@@ -230,10 +216,13 @@ impl Drop for ActorTurns {
     fn drop(&mut self) {
         let mut state = self.inner.state();
         state.actors[self.number].finished = true;
-        state.actors[self.number].granted = false;
-        drop(state);
-        self.inner.changed.notify_waiters();
+        state.actors[self.number].granted = None;
     }
+}
+
+/// Waits until no task can run and no blocking thread works.
+async fn quiet() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 /// A store behind the turnstile.
@@ -245,29 +234,25 @@ struct TurnStore {
 }
 
 /// Stands in the queue; leaves it also when the future is dropped there.
-struct Waiting<'a>(&'a TurnStore);
+struct Waiting<'a>(&'a TurnStore, Ticket);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.inner.state().actors[self.0.number].waiting -= 1;
-    }
-}
-
-/// Has its turn; ends it also when the future is dropped.
-struct Turn<'a>(&'a TurnStore);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.inner.state().actors[self.0.number].busy = false;
-        self.0.inner.changed.notify_waiters();
+        let mut state = self.0.inner.state();
+        state.actors[self.0.number].waiting.retain(|ticket| *ticket != self.1);
     }
 }
 
 impl TurnStore {
-    async fn turn(&self) -> (Turn<'_>, Option<Trouble>) {
-        self.inner.state().actors[self.number].waiting += 1;
-        let waiting = Waiting(self);
-        self.inner.changed.notify_waiters();
+    /// Waits for its turn; says what happens in it.
+    async fn turn(&self, op: Op, key: &Key) -> Option<Trouble> {
+        let waiting = {
+            let mut state = self.inner.state();
+            state.tickets += 1;
+            let ticket = (format!("{key} {op:?} {}", self.store.name()), state.tickets);
+            state.actors[self.number].waiting.push(ticket.clone());
+            Waiting(self, ticket)
+        };
         loop {
             let changed = self.inner.changed.notified();
             tokio::pin!(changed);
@@ -275,20 +260,16 @@ impl TurnStore {
             {
                 let mut state = self.inner.state();
                 let actor = &mut state.actors[self.number];
-                if actor.granted {
-                    actor.granted = false;
-                    actor.busy = true;
+                if actor.granted.as_ref() == Some(&waiting.1) {
+                    actor.granted = None;
                     let in_trouble = actor.trouble_one_in > 0 && actor.dice.roll(actor.trouble_one_in) == 0;
                     let kinds = [Trouble::Refused, Trouble::ReplyLost, Trouble::Twice, Trouble::Late];
                     let kind = usize::try_from(actor.dice.roll(4))
                         .ok()
                         .and_then(|kind| kinds.get(kind).copied());
-                    let trouble = kind.filter(|_| in_trouble);
                     state.operations += 1;
                     state.troubles += u64::from(in_trouble);
-                    drop(state);
-                    drop(waiting);
-                    return (Turn(self), trouble);
+                    return kind.filter(|_| in_trouble);
                 }
             }
             changed.await;
@@ -299,7 +280,7 @@ impl TurnStore {
     where
         F: Future<Output = Result<T>> + Send,
     {
-        let (_turn, trouble) = self.turn().await;
+        let trouble = self.turn(op, key).await;
         let away = |detail: &str| Error::new(ErrorKind::Unreachable, "reach", key, detail);
         match trouble {
             None => perform().await,

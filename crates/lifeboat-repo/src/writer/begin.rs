@@ -9,7 +9,6 @@ use lifeboat_io::durable;
 use lifeboat_model::protocol::{self, ParentUse};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_store::Key;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::place::FreeRows;
@@ -54,7 +53,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
     let generation = open_generation(&folder, parent.as_ref())?;
     let ids = IdKeys::derive(&keys.id_key);
     let chunks = known_chunks(&generation, parent.as_ref(), &lost)?;
-    let (sender, receiver) = mpsc::channel(upload::WAITING_PACKS);
+    let (sender, receiver) = upload::queue();
     let shared = Arc::new(Shared::new(SharedParts {
         env: env.clone(),
         component: plan.component.clone(),

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use tokio::sync::mpsc;
 
+use super::upload::Queue;
 use crate::id::{ComponentName, SessionId};
 use crate::key::{IdKeys, Scope, Secret};
 use crate::pack::{FinishedPack, PACK_TARGET_BYTES, PackBuilder, PackClass, Pool};
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) changed_bytes: AtomicU64,
     /// Data packs that are not full yet, kept from file to file.
     open: Mutex<Vec<PackBuilder>>,
-    uploads: Mutex<Option<mpsc::Sender<FinishedPack>>>,
+    uploads: Mutex<Option<Queue>>,
     /// Buffers of packs that were stored.
     pub(crate) pool: Pool,
 }
@@ -61,7 +61,7 @@ pub(crate) struct SharedParts {
     pub(crate) ids: IdKeys,
     pub(crate) lost: HashSet<u32>,
     pub(crate) last_pack: u32,
-    pub(crate) uploads: mpsc::Sender<FinishedPack>,
+    pub(crate) uploads: Queue,
 }
 
 impl Shared {
@@ -123,8 +123,8 @@ impl Shared {
 
     /// Hands a pack to the uploader; waits while enough are under way.
     pub(crate) fn upload(&self, pack: FinishedPack) -> Result<()> {
-        let sender = lock(&self.uploads).clone();
-        let sent = sender.is_some_and(|sender| sender.blocking_send(pack).is_ok());
+        let queue = lock(&self.uploads).clone();
+        let sent = queue.is_some_and(|queue| queue.put(pack));
         if sent { Ok(()) } else { Err(cancelled()) }
     }
 

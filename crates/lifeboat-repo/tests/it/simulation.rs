@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lifeboat_model::{Env, Result};
-use lifeboat_repo::{BackupId, Identities, Instance, Listing, Repository, Trust, generate_identity};
+use lifeboat_repo::{BackupId, Encryption, Identities, Instance, Listing, Repository, Trust, generate_identity};
 use lifeboat_store::memory::MemoryStore;
 use lifeboat_testkit::env::{SimClock, sim_env};
 use lifeboat_testkit::pages::table_pages;
@@ -85,6 +85,7 @@ struct Machine {
 
 struct Simulation {
     seed: u64,
+    encrypted: bool,
     dice: Dice,
     world: World,
     clock: Arc<SimClock>,
@@ -101,7 +102,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64, encrypted: bool) -> Self {
         let (_, clock) = sim_env(seed);
         let store = MemoryStore::with_clock(Arc::<SimClock>::clone(&clock) as Arc<_>);
         let mut world = World::over(seed, store.clone()).await;
@@ -132,6 +133,7 @@ impl Simulation {
             .collect();
         Self {
             seed,
+            encrypted,
             dice: Dice::new(seed),
             world,
             clock,
@@ -147,12 +149,12 @@ impl Simulation {
         }
     }
 
-    fn recipients(&self, of: u64) -> Vec<String> {
-        self.people
-            .iter()
-            .take(1 + usize::try_from(of % 3).unwrap())
-            .map(|(_, public)| public.clone())
-            .collect()
+    fn encryption(&self, of: u64) -> Encryption {
+        let people = self.people.iter().take(1 + usize::try_from(of % 3).unwrap());
+        match self.encrypted {
+            true => Encryption::Age(people.map(|(_, public)| public.clone()).collect()),
+            false => Encryption::Clear,
+        }
     }
 
     /// Everything that happens at the same time, until all have finished or died.
@@ -179,7 +181,7 @@ impl Simulation {
             let actor = turns.actor("restorer", self.seed ^ (round << 8 | 16 | number), trouble);
             handles.push(actors.spawn(work(actor)));
         }
-        if self.dice.roll(2) == 0 {
+        if self.dice.roll(2) == 0 && self.encrypted {
             let work = self.change_keys();
             let actor = turns.actor("key", self.seed ^ (round << 8 | 32), trouble);
             handles.push(actors.spawn(work(actor)));
@@ -268,7 +270,7 @@ async fn simulate(seeds: u64, rounds: u64) {
     let mut sum = Counted::default();
     for seed in seed()..seed() + seeds {
         println!("simulation: seed {seed}");
-        let mut simulation = Simulation::new(seed).await;
+        let mut simulation = Simulation::new(seed, true).await;
         for round in 0..rounds {
             simulation.round(round).await;
             simulation.clock.advance(Duration::from_secs(simulation.dice.roll(70 * 3600)));
@@ -293,17 +295,18 @@ async fn simulate(seeds: u64, rounds: u64) {
     assert!(sum.swept > 0 && sum.copied > 0 && sum.holds > 0, "{sum:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn simulation_of_writers_pruners_copiers_restorers_holds_and_key_changes() {
     simulate(if soak() { 2000 } else { 12 }, 8).await;
 }
 
-/// The same seed gives the same world.
-#[tokio::test]
+/// The same seed gives the same world: nothing in it is left to chance. Unencrypted, as what age draws cannot be decided from outside and
+/// stands, through the hash of a key file, in the names by which backups of the same number are put in order.
+#[tokio::test(start_paused = true)]
 async fn a_seed_replays() {
     let mut seen = Vec::new();
     for _ in 0..2 {
-        let mut simulation = Simulation::new(seed() + 77).await;
+        let mut simulation = Simulation::new(seed() + 77, false).await;
         for round in 0..3 {
             simulation.round(round).await;
             simulation.clock.advance(GRACE);

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_repo::{
-    BackupId, BackupPlan, CopyPlan, Encryption, HoldRequest, PrunePlan, Rekey, Repository, Standing, Which, add_hold, copy,
-    prune, rekey,
+    BackupId, BackupPlan, CopyPlan, HoldRequest, PrunePlan, Rekey, Repository, Standing, Which, add_hold, copy, prune, rekey,
 };
 use lifeboat_testkit::pages::change_pages;
 use lifeboat_testkit::turns::ActorTurns;
@@ -21,7 +20,7 @@ impl Simulation {
         let rewound = self.dice.roll(12) == 0;
         let of = self.dice.roll(3);
         let fewer = self.dice.roll(4) == 0;
-        let recipients = self.recipients(if fewer { of } else { 2 });
+        let encryption = self.encryption(if fewer { of } else { 2 });
         let machine = &mut self.machines[index];
         if let Some(Content::Pages(bytes, _)) = machine.files.get_mut("db") {
             change_pages(
@@ -47,7 +46,7 @@ impl Simulation {
         }
         let plan = BackupPlan {
             instance: Arc::clone(&machine.instance),
-            encryption: Encryption::Age(recipients),
+            encryption,
             trust: self.trust.clone(),
             state_dir: machine.state.clone(),
             tags: vec![tag.clone()],
@@ -214,7 +213,7 @@ impl Simulation {
         );
         let how = if self.dice.roll(2) == 0 { Rekey::Add } else { Rekey::Replace };
         let of = self.dice.roll(3);
-        let (encryption, identities) = (Encryption::Age(self.recipients(of)), self.people[0].0.clone());
+        let (encryption, identities) = (self.encryption(of), self.people[0].0.clone());
         move |actor| {
             Box::pin(async move {
                 let repository = Repository::open(actor.store(Arc::new(store))).await?;
