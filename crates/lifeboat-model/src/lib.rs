@@ -8,9 +8,11 @@ pub mod env;
 pub mod error;
 pub mod estimate;
 pub mod lifecycle;
+pub mod lsn;
 pub mod protocol;
 pub mod retention;
 pub mod time;
 
 pub use env::{Clock, Entropy, Env, Progress};
 pub use error::{Error, ErrorKind, Result};
+pub use lsn::{Lsn, Position, Timeline};

@@ -3,6 +3,7 @@
 
 mod cold;
 mod estimate;
+mod lsn;
 mod protocol;
 mod retention;
 mod time;
