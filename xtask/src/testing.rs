@@ -4,7 +4,7 @@ use std::io::Read;
 
 use anyhow::{Context, Result};
 
-use crate::{setup, sh};
+use crate::{postgres, setup, sh};
 
 /// Environment variable with the seed from which tests choose their share of the fault matrices.
 const SEED: &str = "LIFEBOAT_TEST_SEED";
@@ -23,13 +23,16 @@ fn run(filter: &[String], whole: bool) -> Result<()> {
     setup::packages(setup::FOR_TESTS)?;
     let python = setup::python()?;
     let servers = setup::servers()?;
+    let postgres = postgres::servers(&python)?;
     let seed = seed()?;
     println!("seed: {SEED}={seed} (set it to repeat this run)");
     let cargo = |targets: &[&str]| -> Result<()> {
         let mut command = sh::cargo()?;
         command.args(["test", "--workspace", "--locked"]);
         command.env(SEED, &seed).env("LIFEBOAT_TEST_PYTHON", &python);
-        command.env("LIFEBOAT_TEST_SERVERS", &servers);
+        command
+            .env("LIFEBOAT_TEST_SERVERS", &servers)
+            .env("LIFEBOAT_TEST_POSTGRES", &postgres);
         if whole {
             command.arg("--release").env("LIFEBOAT_SOAK", "1");
         }

@@ -9,6 +9,7 @@ pub mod env;
 pub mod faulty;
 pub mod moto;
 pub mod pages;
+pub mod postgres;
 pub mod s3;
 pub mod servers;
 pub mod turns;

@@ -44,6 +44,10 @@ impl Drop for Queued {
 
 /// A queue of packs, empty.
 pub(crate) fn queue() -> (Queue, Queued) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the permits bound it: what waits is counted in MiB, not in packs"
+    )]
     let (sender, packs) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(usize::try_from(WAITING_MIB).unwrap_or(usize::MAX)));
     let queue = Queue {
