@@ -12,6 +12,7 @@ pub mod lsn;
 pub mod protocol;
 pub mod retention;
 pub mod time;
+pub mod wal;
 
 pub use env::{Clock, Entropy, Env, Progress};
 pub use error::{Error, ErrorKind, Result};

@@ -7,3 +7,4 @@ mod lsn;
 mod protocol;
 mod retention;
 mod time;
+mod wal;

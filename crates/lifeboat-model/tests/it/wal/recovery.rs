@@ -1,0 +1,274 @@
+//! What can be reached, compared with a reader that knows single half-MiB steps of the log and nothing else.
+
+use lifeboat_model::wal::{Base, Choice, Coverage, History, Keep, KeptBase, Mark, Range, Reachable, SegmentSize, Target, Why};
+use lifeboat_model::{Lsn, Position, Timeline};
+use proptest::prelude::*;
+
+use super::tli;
+
+/// Half a segment of 1 MiB: forks lie in the middle of segments, too.
+const STEP: u64 = 1 << 19;
+
+fn size() -> SegmentSize {
+    SegmentSize::new(1 << 20).unwrap()
+}
+
+fn at(step: u64) -> Lsn {
+    Lsn(step * STEP)
+}
+
+fn base(name: &str, timeline: u32, start: u64, end: u64) -> Base {
+    Base {
+        name: name.into(),
+        timeline: tli(timeline),
+        start: at(start),
+        end: at(end),
+        end_us: time(end),
+    }
+}
+
+/// The server's clock, if nothing but the log made it go: a step is a second.
+fn time(step: u64) -> i64 {
+    i64::try_from(step).unwrap() * 1_000_000
+}
+
+fn covering(ranges: &[(u32, u64, u64)]) -> Coverage {
+    let mut coverage = Coverage::new();
+    for (timeline, start, end) in ranges {
+        coverage.add(Range::new(tli(*timeline), at(*start), at(*end)));
+    }
+    coverage
+}
+
+fn marks(coverage: &Coverage) -> Vec<Mark> {
+    let steps = |range: Range| (range.start.0 / STEP + 1..=range.end.0 / STEP).map(move |step| (range.timeline, step));
+    let mark = |(timeline, step)| Mark {
+        position: Position::new(timeline, at(step)),
+        at_us: time(step),
+    };
+    coverage.ranges().flat_map(steps).map(mark).collect()
+}
+
+fn reachable(bases: Vec<Base>, coverage: Coverage, histories: &[(u32, &str)]) -> Reachable {
+    let histories = histories
+        .iter()
+        .map(|(timeline, text)| History::parse(tli(*timeline), text).unwrap());
+    let marks = marks(&coverage);
+    Reachable::new(size(), bases, coverage, histories.collect(), marks)
+}
+
+fn fork(timeline: u32, step: u64) -> String {
+    format!("{timeline}\t{}\tpromoted\n", at(step))
+}
+
+#[test]
+fn pg_01_a_base_without_its_own_log_is_never_offered() {
+    let all = reachable(
+        vec![base("whole", 1, 4, 6), base("open", 1, 10, 14)],
+        covering(&[(1, 4, 12), (1, 13, 20)]),
+        &[],
+    );
+    let gap = Range::new(tli(1), at(12), at(13));
+    assert_eq!(all.incomplete(), [(1, gap)]);
+    assert_eq!(
+        all.choose(&Target::Base("open".into())).unwrap_err().why,
+        Why::Incomplete(gap)
+    );
+    assert_eq!(all.choose(&Target::Base("none".into())).unwrap_err().why, Why::NoSuchBase);
+    // Behind the gap nothing is reached, and the refusal says what is.
+    let refusal = all.choose(&Target::Lsn(None, at(15))).unwrap_err();
+    assert_eq!(refusal.why, Why::Gap(gap));
+    assert_eq!(refusal.before.unwrap().position.lsn, at(12));
+    assert_eq!(refusal.after, None);
+    let refusal = all.choose(&Target::Latest).unwrap_err();
+    assert_eq!((refusal.why, refusal.before.unwrap().at_us), (Why::Gap(gap), Some(time(12))));
+    let refusal = all.choose(&Target::Time(None, time(5))).unwrap_err();
+    assert_eq!((refusal.why, refusal.after.unwrap().at_us), (Why::BeforeFirst, Some(time(6))));
+}
+
+/// PG-08: a gap is closed only by a newer base; one that lies exactly between two segments is a gap too.
+#[test]
+fn pg_08_a_gap_on_a_boundary_is_a_gap() {
+    let coverage = covering(&[(1, 0, 8), (1, 10, 20)]);
+    let all = reachable(vec![base("old", 1, 2, 3)], coverage.clone(), &[]);
+    let gap = Range::new(tli(1), at(8), at(10));
+    assert_eq!(all.choose(&Target::Latest).unwrap_err().why, Why::Gap(gap));
+    let all = reachable(vec![base("old", 1, 2, 3), base("new", 1, 11, 12)], coverage, &[]);
+    let choice = all.choose(&Target::Latest).unwrap();
+    assert_eq!((choice.base, choice.until), (1, at(20)));
+    let windows: Vec<_> = all
+        .windows()
+        .iter()
+        .map(|window| (window.from.position.lsn, window.to.position.lsn))
+        .collect();
+    assert_eq!(windows, [(at(3), at(8)), (at(12), at(20))]);
+    let refusal = all.choose(&Target::Time(None, time(9))).unwrap_err();
+    assert_eq!(refusal.why, Why::Gap(gap));
+    assert_eq!(refusal.before.unwrap().at_us, Some(time(8)));
+    assert_eq!(refusal.after.unwrap().at_us, Some(time(12)));
+}
+
+#[test]
+fn latest_follows_the_newest_timeline_and_never_ends_on_an_older_one() {
+    // Timeline 4 left 2 in the middle of a segment, which the new one wrote again from its beginning.
+    let second = fork(1, 5);
+    let fourth = format!("{}{}", fork(1, 5), fork(2, 9));
+    let log = [(1, 0, 5), (2, 4, 9), (4, 8, 14)];
+    let bases = vec![base("first", 1, 1, 2), base("dead end", 2, 6, 7)];
+    let all = reachable(bases.clone(), covering(&log), &[(2, &second), (4, &fourth)]);
+    let choice = all.choose(&Target::Latest).unwrap();
+    assert_eq!((choice.base, choice.timeline, choice.until), (1, tli(4), at(14)));
+    // The last segment of the old timeline was never whole there.
+    let log = [(1, 0, 4), (2, 4, 8), (4, 8, 14)];
+    let all = reachable(bases.clone(), covering(&log), &[(2, &second), (4, &fourth)]);
+    assert_eq!(all.choose(&Target::Latest).unwrap().until, at(14));
+    // Without the history file nobody knows where the newest timeline came from: refused, not ended on timeline 2.
+    let all = reachable(bases.clone(), covering(&log), &[(2, &second)]);
+    assert_eq!(all.choose(&Target::Latest).unwrap_err().why, Why::NoHistory(tli(4)));
+    assert_eq!(
+        all.choose(&Target::Lsn(Some(tli(7)), at(3))).unwrap_err().why,
+        Why::UnknownTimeline(tli(7))
+    );
+    assert_eq!(all.choose(&Target::Lsn(Some(tli(2)), at(8))).unwrap().timeline, tli(2));
+    // A base of a branch that the newest timeline did not come from is not on its way.
+    let all = reachable(
+        vec![base("branch", 3, 8, 9)],
+        covering(&[(1, 0, 6), (3, 6, 12), (4, 6, 12)]),
+        &[(3, &fork(1, 6)), (4, &fork(1, 6))],
+    );
+    assert_eq!(all.choose(&Target::Latest).unwrap_err().why, Why::NoBase);
+    // What can be had instead lies on the branch, and says so.
+    let before = all.choose(&Target::Latest).unwrap_err().before.unwrap();
+    assert_eq!(before.position, Position::new(tli(3), at(9)));
+    // A base behind the point where its timeline was left is not on the way either.
+    let all = reachable(
+        vec![base("too late", 1, 7, 8)],
+        covering(&[(1, 0, 9), (2, 6, 12)]),
+        &[(2, &fork(1, 6))],
+    );
+    assert_eq!(all.choose(&Target::Latest).unwrap_err().why, Why::NoBase);
+    assert_eq!(all.choose(&Target::Base("too late".into())).unwrap().timeline, tli(1));
+}
+
+#[test]
+fn a_time_needs_a_base_before_it_and_log_that_is_known_to_pass_it() {
+    let all = reachable(vec![base("a", 1, 2, 4), base("b", 1, 6, 8)], covering(&[(1, 2, 12)]), &[]);
+    let choose = |us| all.choose(&Target::Time(None, us));
+    assert_eq!(choose(time(4)).unwrap_err().why, Why::BeforeFirst);
+    assert_eq!(choose(time(4) + 1).unwrap().base, 0);
+    assert_eq!(choose(time(8)).unwrap().base, 0);
+    let choice = choose(time(8) + 1).unwrap();
+    assert_eq!((choice.base, choice.until), (1, at(9)));
+    assert_eq!(choose(time(12)).unwrap().until, at(12));
+    let refusal = choose(time(12) + 1).unwrap_err();
+    assert_eq!((refusal.why, refusal.before.unwrap().at_us), (Why::Behind, Some(time(12))));
+}
+
+/// Whether the step behind `step` is held along a way, said by its own words.
+fn held(coverage: &Coverage, way: &History, step: u64) -> bool {
+    let byte = |timeline| coverage.holds(Range::new(timeline, at(step), at(step + 1)));
+    way.stretches().any(|stretch| {
+        let of_the_way = stretch.end.is_none_or(|end| at(step) < end) && at(step) >= stretch.begin;
+        let same_segment = at(step) < stretch.begin && size().number_of(at(step)) == size().number_of(stretch.begin);
+        (of_the_way || same_segment) && byte(stretch.timeline)
+    })
+}
+
+fn reaches(base: &Base, coverage: &Coverage, way: &History, step: u64) -> bool {
+    let on_way = way.passes(Position::new(base.timeline, base.end));
+    on_way && base.end <= at(step) && (base.start.0 / STEP..step).all(|step| held(coverage, way, step))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    /// A position is offered exactly where some base has every step of log to it; and the newest such base is taken.
+    #[test]
+    fn pg_01_what_is_offered_is_what_every_byte_is_held_for(
+        log in prop::collection::vec((1_u32..=3, 0_u64..16, 1_u64..10), 1..7),
+        forks in (2_u64..10, 0_u64..6),
+        third_left_first: bool,
+        bases in prop::collection::vec((1_u32..=3, 0_u64..14, 0_u64..3), 1..4),
+        timeline in 1_u32..=3,
+        step in 0_u64..24,
+    ) {
+        let (one, two) = (forks.0, forks.0 + forks.1);
+        let second = fork(1, one);
+        let third = if third_left_first { fork(1, two) } else { format!("{second}{}", fork(2, two)) };
+        let coverage = covering(&log.iter().map(|(timeline, start, length)| (*timeline, *start, start + length)).collect::<Vec<_>>());
+        let bases: Vec<Base> = bases.iter().enumerate()
+            .map(|(index, (timeline, start, length))| base(&index.to_string(), *timeline, *start, start + length))
+            .collect();
+        let all = reachable(bases.clone(), coverage.clone(), &[(2, &second), (3, &third)]);
+        let ways = [History::first(), History::parse(tli(2), &second).unwrap(), History::parse(tli(3), &third).unwrap()];
+        let way = ways.iter().find(|way| way.timeline() == tli(timeline)).unwrap();
+        let fit = bases.iter().filter(|base| reaches(base, &coverage, way, step));
+        let newest = fit.map(|base| base.end).max();
+        match all.choose(&Target::Lsn(Some(tli(timeline)), at(step))) {
+            Ok(Choice { base, timeline: chosen, until }) => {
+                prop_assert_eq!((chosen, until), (tli(timeline), at(step)));
+                prop_assert_eq!(Some(bases[base].end), newest);
+                prop_assert!(reaches(&bases[base], &coverage, way, step));
+            }
+            Err(refusal) => {
+                prop_assert_eq!(newest, None, "{:?}", refusal);
+                prop_assert!(refusal.before.is_none_or(|moment| moment.position.lsn < at(step)));
+                prop_assert!(refusal.after.is_none_or(|moment| moment.position.lsn >= at(step)));
+                // What is offered instead can be had.
+                for moment in [refusal.before, refusal.after].into_iter().flatten() {
+                    let lsn = moment.position.lsn.0 / STEP;
+                    prop_assert!(ways.iter().any(|way| bases.iter().any(|base| reaches(base, &coverage, way, lsn))));
+                }
+            }
+        }
+        // Every moment of every window can be reached, and every base is in one or incomplete.
+        for window in all.windows() {
+            let way = ways.iter().find(|way| way.timeline() == window.timeline).unwrap();
+            for step in window.from.position.lsn.0 / STEP..=window.to.position.lsn.0 / STEP {
+                prop_assert!(bases.iter().any(|base| reaches(base, &coverage, way, step)), "{window:?} {step}");
+            }
+        }
+        for (place, _) in all.incomplete() {
+            prop_assert!(ways.iter().all(|way| !reaches(&bases[place], &coverage, way, bases[place].end.0 / STEP)));
+        }
+        // Latest comes to the end of what is held of the newest timeline, or is refused.
+        if let Ok(choice) = all.choose(&Target::Latest) {
+            prop_assert_eq!(choice.timeline, tli(3));
+            prop_assert!(coverage.end(tli(3)).is_none_or(|end| end <= choice.until));
+        }
+    }
+
+    /// PG-12: a byte that a kept base, or a moment of the window, needs never goes.
+    #[test]
+    fn pg_12_log_that_is_needed_stays(
+        bases in prop::collection::vec((1_u32..=2, 0_u64..20, 0_u64..4, prop::bool::weighted(0.8)), 0..5),
+        window in prop::option::of(0_u64..24),
+        (start, length) in (0_u64..24, 1_u64..6),
+    ) {
+        let kept: Vec<KeptBase> = bases.iter().map(|(timeline, start, length, good)| KeptBase {
+            timeline: tli(*timeline),
+            start: at(*start),
+            end: at(start + length),
+            end_us: time(start + length),
+            good: *good,
+        }).collect();
+        let keep = Keep::of(size(), &kept, window.map(time));
+        let may_go = keep.may_go(&Range::new(Timeline::FIRST, at(start), at(start + length)));
+        let end = start + length;
+        let own = |base: &KeptBase| size().align_down(base.start) < at(end) && at(start) < base.end;
+        let oldest = kept.iter().map(|base| base.start).min();
+        prop_assert!(!may_go || !kept.iter().any(own));
+        prop_assert!(!may_go || oldest.is_some());
+        // Whatever base a restore into the window takes: the newest good one before the moment has all its log.
+        let moments = window.map_or(0, |from| from)..30;
+        for moment in moments {
+            let taken = kept.iter().filter(|base| base.good && base.end_us <= time(moment)).max_by_key(|base| (base.end_us, base.start));
+            if let Some(taken) = taken {
+                prop_assert!(!may_go || at(end) <= size().align_down(taken.start), "{taken:?} at {moment}");
+            }
+        }
+        // And what nobody needs does go.
+        if let (Some(oldest), true) = (oldest, kept.iter().all(|base| !own(base))) {
+            prop_assert!(may_go || at(end) > size().align_down(oldest));
+        }
+    }
+}
