@@ -5,4 +5,5 @@
 pub mod artefact;
 pub mod files;
 pub mod pki;
+pub mod postgres;
 pub mod sqlite;
