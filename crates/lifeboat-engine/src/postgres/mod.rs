@@ -4,6 +4,8 @@
 //! - The source is never changed: nothing is written into its data directory, no setting, no table. Slots are named and told about.
 //! - What a server says is checked before it allocates, indexes or multiplies.
 
+pub mod binaries;
+pub mod conf;
 pub mod control;
 mod crc;
 pub mod increment;

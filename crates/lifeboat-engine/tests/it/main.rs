@@ -19,6 +19,7 @@ mod dump;
 mod exact;
 mod locks;
 mod other;
+mod pg_kernels;
 mod pki;
 mod probe;
 mod stall;
