@@ -4,7 +4,9 @@
 //! Knows nothing about backups.
 
 pub mod compute;
+pub mod direct;
 pub mod durable;
 pub mod flow;
+pub mod gather;
 pub mod process;
 pub mod sink;

@@ -6,8 +6,7 @@
 //! Where nobody reads the file back soon, large pieces go around the page cache altogether (`O_DIRECT`).
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,12 +14,11 @@ use std::thread::JoinHandle;
 
 use lifeboat_model::{Error, ErrorKind, Result};
 
+use crate::direct::{self, Aligned, BLOCK_BYTES};
 use crate::flow::PageSink;
 
 /// Bytes between two syncs.
 const FLUSH_BYTES: u64 = 16 << 20;
-/// What a write around the page cache must be aligned to, in memory, in the file and in length: the largest block of any disk met so far.
-const BLOCK_BYTES: usize = 4096;
 /// Smaller pieces go through the page cache, which joins them; the disk would be asked for each of them alone.
 const DIRECT_BYTES: usize = 64 << 10;
 
@@ -40,15 +38,13 @@ struct Direct {
     file: File,
     /// Some file systems take the flag and then refuse the writes.
     refused: AtomicBool,
-    /// Aligned room, taken and given back.
-    rooms: Mutex<Vec<Vec<u8>>>,
+    /// Room, taken and given back.
+    rooms: Mutex<Vec<Aligned>>,
 }
 
 impl Direct {
     fn open(file: &File) -> Option<Self> {
-        let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let file = File::options().write(true).custom_flags(flags).open(path).ok()?;
+        let file = direct::open(file)?;
         Some(Self {
             file,
             refused: AtomicBool::new(false),
@@ -63,18 +59,11 @@ impl Direct {
         if !fits || self.refused.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        // Safe code cannot ask the allocator for an alignment: room for one block more, and the aligned part of it.
-        let mut room = self
-            .rooms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-            .unwrap_or_default();
-        if room.len() < bytes.len() + BLOCK_BYTES {
-            room.resize(bytes.len() + BLOCK_BYTES, 0);
-        }
-        let start = room.as_ptr().align_offset(BLOCK_BYTES);
-        let Some(aligned) = room.get_mut(start..start + bytes.len()) else {
+        let spare = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut room = spare
+            .filter(|room| room.len() >= bytes.len())
+            .unwrap_or_else(|| Aligned::new(bytes.len()));
+        let Some(aligned) = room.bytes_mut().get_mut(..bytes.len()) else {
             return Ok(false);
         };
         aligned.copy_from_slice(bytes);
@@ -82,7 +71,7 @@ impl Direct {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
         match outcome {
             Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+            Err(error) if direct::refused(&error) => {
                 self.refused.store(true, Ordering::Relaxed);
                 Ok(false)
             }

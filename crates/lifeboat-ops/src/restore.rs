@@ -5,6 +5,7 @@
 //! back by the next one ([`quarantine`]).
 
 pub mod artefact;
+mod block_hashes;
 mod destination;
 mod files;
 pub mod promote;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::stream::{self, StreamExt};
 use lifeboat_model::protocol::{self, Marks};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_store::{Entry, Key};
@@ -192,10 +193,11 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
     let prune = entries.iter().filter(|entry| entry.key.is_under(&prune_folder));
     let (sweeps, unjudged) = read_sweeps(&place, prune).await?;
     listing.unjudged = unjudged;
-    let mut read = Vec::new();
-    for entry in entries.iter().filter(|entry| entry.key.is_under(&backups_folder)) {
-        read.push((entry.key.file_name(), read_backup(repository, component, trust, entry).await));
-    }
+    let read: Vec<(&str, Result<Backup>)> = stream::iter(entries.iter().filter(|entry| entry.key.is_under(&backups_folder)))
+        .map(|entry| async { (entry.key.file_name(), read_backup(repository, component, trust, entry).await) })
+        .buffered(repository.store().requests_at_once())
+        .collect()
+        .await;
     let keys_folder = folder.join("keys")?;
     let named: BTreeSet<SessionId> = read
         .iter()

@@ -10,6 +10,7 @@ mod space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lifeboat_io::compute;
 use lifeboat_io::flow::{EXTENT_BYTES, PageSink};
@@ -149,15 +150,9 @@ impl Inner {
             )
         })?;
         let name = self.backup.closure.pack_key(pack, self.component())?;
-        let key = self.pack_key(place.pack).await?;
         let range = u64::from(place.offset)..u64::from(place.offset) + u64::from(place.stored_bytes);
-        let mut sealed = self
-            .repository
-            .store()
-            .get_range(&name, range)
-            .await
-            .map_err(lost_file)?
-            .to_vec();
+        let (key, sealed) = join(self.pack_key(place.pack), self.repository.store().get_range(&name, range)).await;
+        let (key, mut sealed) = (key?, sealed.map_err(lost_file)?.to_vec());
         let raw = Opener::new()?
             .open(&key, &mut sealed, &place, class, raw_bytes, &id)?
             .to_vec();
@@ -198,12 +193,16 @@ impl Reader {
     /// Opens a backup. `WrongKey`: none of `identities` fits one of the sessions it reaches; `Corrupt`: something is damaged (INV-11).
     pub async fn open(env: &Env, repository: &Repository, backup: &Backup, identities: &Identities) -> Result<Self> {
         let scope = Scope::new(repository.id(), &backup.header.component);
-        let keys = keys::open(repository, backup, identities, &scope).await?;
+        let (keys, stored) = join(
+            keys::open(repository, backup, identities, &scope),
+            read_backup_file(repository, backup),
+        )
+        .await;
+        let (keys, stored) = (keys?, stored?);
         let own = keys
             .first()
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "open", backup.id.short(), "it names no session"))?;
         let ids = IdKeys::derive(&own.id_key);
-        let stored = read_backup_file(repository, backup).await?;
         let body = stored
             .get(..stored.len().saturating_sub(crate::signed::TRAILER_BYTES))
             .unwrap_or_default();
@@ -266,12 +265,22 @@ impl Reader {
         Ok(total)
     }
 
-    /// Restores files, each into its sink, as [`Reader::restore`] does, `at_once` of them side by side. While one is made durable or its map is read, others go on. On an
-    /// error the sinks hold parts of files and must not be published.
+    /// Restores files, each into its sink, as [`Reader::restore`] does: `at_once` of them are fetched side by side, and as many that have come
+    /// are finished, which may mean that all of them is read once more. So store and disk are busy at the same time. On an error the sinks
+    /// hold parts of files and must not be published.
     pub async fn restore_all(&self, files: Vec<(FileRecord, Arc<dyn PageSink>)>, at_once: usize) -> Result<Fetched> {
+        let at_once = at_once.max(1);
         stream::iter(files)
-            .map(|(file, sink)| async move { self.restore(&file, sink, false).await })
-            .buffer_unordered(at_once.max(1))
+            .map(|(file, sink)| async move {
+                let fetched = self.fetch(&file, &sink, false).await?;
+                Ok::<_, Error>((fetched, sink, file.size_bytes))
+            })
+            .buffer_unordered(at_once)
+            .map_ok(|(fetched, sink, size_bytes)| async move {
+                finish(sink, size_bytes).await?;
+                Ok(fetched)
+            })
+            .try_buffer_unordered(at_once)
             .try_fold(Fetched::default(), async |mut total, fetched| {
                 total.fetched_bytes += fetched.fetched_bytes;
                 total.written_bytes += fetched.written_bytes;
@@ -283,26 +292,31 @@ impl Reader {
     /// Writes the whole of `file` into `sink`, verifies all of it, and finishes the sink. With `reuse_existing`, extents that `sink`
     /// already holds rightly are not fetched. On an error the sink holds part of the file and must not be published.
     pub async fn restore(&self, file: &FileRecord, sink: Arc<dyn PageSink>, reuse_existing: bool) -> Result<Fetched> {
+        let fetched = self.fetch(file, &sink, reuse_existing).await?;
+        finish(sink, file.size_bytes).await?;
+        Ok(fetched)
+    }
+
+    /// All of [`Reader::restore`] but the end.
+    async fn fetch(&self, file: &FileRecord, sink: &Arc<dyn PageSink>, reuse_existing: bool) -> Result<Fetched> {
         let mut total = Fetched::default();
         let mut root = self.inner.ids.root(file.size_bytes, file.page_size);
         let mut walk = self.walk(file);
         while let Some(mut window) = walk.next().await? {
             root.add(&window.ids);
             if reuse_existing && file.page_size != 0 {
-                total.reused_bytes += self.drop_existing(&mut window, file, &sink).await?;
+                total.reused_bytes += self.drop_existing(&mut window, file, sink).await?;
             }
-            self.write_zeros(&window, &sink, reuse_existing, &mut total)?;
+            self.write_zeros(&window, sink, reuse_existing, &mut total)?;
             let page_size = file.page_size as usize;
             for jobs in [std::mem::take(&mut window.bases), std::mem::take(&mut window.groups)] {
-                let fetched = fetch::run(&self.inner, jobs, page_size, Some(&sink)).await?;
+                let fetched = fetch::run(&self.inner, jobs, page_size, Some(sink)).await?;
                 total.fetched_bytes += fetched.fetched_bytes;
                 total.written_bytes += fetched.written_bytes;
             }
-            self.check_assembled(&window, file, &sink).await?;
+            self.check_assembled(&window, file, sink).await?;
         }
         self.check_root_value(&root, file)?;
-        let size_bytes = file.size_bytes;
-        compute::run("make durable", move || sink.finish(size_bytes)).await?;
         Ok(total)
     }
 
@@ -452,6 +466,10 @@ impl Reader {
         })
         .await
     }
+}
+
+async fn finish(sink: Arc<dyn PageSink>, size_bytes: u64) -> Result<()> {
+    compute::run("make durable", move || sink.finish(size_bytes)).await
 }
 
 fn read_back(inner: &Inner, sink: &dyn PageSink, file: &FileRecord, mut offset: u64, lengths: &[u32]) -> Result<(Vec<u8>, u64)> {

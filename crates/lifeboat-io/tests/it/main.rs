@@ -3,3 +3,4 @@
 
 mod compute;
 mod flow;
+mod gather;

@@ -128,6 +128,7 @@ pub(super) async fn run(
     let how = How {
         keep_owner: owner,
         durable: true,
+        read_back: false,
     };
     let (staging, staged) = stage(env, reader, &near, &id, selection, how).await?;
     let StagedTree {
@@ -223,6 +224,7 @@ async fn stage(
 const PASSING: How = How {
     keep_owner: false,
     durable: false,
+    read_back: true,
 };
 
 /// Restores into a scratch folder and checks everything there; nothing of it stays.

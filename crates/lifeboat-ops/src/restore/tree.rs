@@ -1,5 +1,8 @@
-//! Restoring files: the tree is fetched, its folders and files are made in the staging folder, the segments fill them, every file is read
-//! back and compared with its hash, owners and modes and times are set, links come last, and one rename publishes it all (INV-12).
+//! Restoring files: the tree is fetched, its folders and files are made in the staging folder, the segments fill them, every file is compared
+//! with its hash, owners and modes and times are set, links come last, and one rename publishes it all (INV-12).
+//!
+//! Small files are read back. Large ones are hashed block by block as they are handed to the disk, in place, and `verify` reads them back
+//! too (docs/decisions/0011-large-files-are-hashed-on-their-way.md).
 //!
 //! Memory holds 24 bytes for each file and 8 for each folder, not the tree itself (INV-08).
 
@@ -15,19 +18,26 @@ use std::thread::JoinHandle;
 
 use lifeboat_engine::files::{self, Beneath, Chosen, Content, Dressing, Entry, Kind, Root, TreeReader, entry_at, leads_out};
 use lifeboat_io::compute;
+use lifeboat_io::direct::Aligned;
 use lifeboat_io::durable;
 use lifeboat_io::flow::PageSink;
+use lifeboat_io::gather::{Gather, ReadBack, Watch};
 use lifeboat_io::sink::FileSink;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Fetched, FileRecord, Reader, Role};
 
+use super::block_hashes::BlockHashes;
 use super::staging::Staging;
 use super::{Findings, create};
 
 /// Larger files are made durable as soon as they are whole; the many small ones together at the end.
 const SYNC_BYTES: u64 = 1 << 20;
+/// Larger files go around the page cache, and are read back from the disk itself.
+const AROUND_BYTES: u64 = 4 << 20;
+/// Blocks of 1 MiB that are gathered of all files together.
+const GATHERED: usize = 48;
 /// Segments on their way at once: while some are compared or wait for their maps, others come.
-const SEGMENTS_AT_ONCE: usize = 8;
+const SEGMENTS_AT_ONCE: usize = 4;
 /// Files that wait to be made durable; what does not fit waits for the end.
 const WAITING_FILES: usize = 64;
 
@@ -92,6 +102,8 @@ pub(super) struct How {
     pub(super) keep_owner: bool,
     /// It stays, and must outlive a power cut.
     pub(super) durable: bool,
+    /// Every file is read back from the disk, the large ones too.
+    pub(super) read_back: bool,
 }
 
 /// A restored and checked tree that has not got its name yet.
@@ -159,9 +171,27 @@ struct SegmentSink {
     beneath: Arc<Beneath>,
     list: Arc<File>,
     parts: Parts,
+    gather: Arc<Gather>,
+    hashes: Arc<BlockHashes>,
+    read_back: bool,
     /// Files that were compared, in all segments.
     checked: Arc<AtomicU64>,
     durable: Arc<Durable>,
+}
+
+impl SegmentSink {
+    fn open(&self, line_at: u64) -> Result<File> {
+        self.beneath.file(&entry_at(&self.list, line_at)?.path)
+    }
+
+    fn write_piece(&self, part: &Part, entry: &Entry, content: &Content, offset: u64, piece: &[u8]) -> Result<()> {
+        if content.stored() >= AROUND_BYTES {
+            return self.gather.put(part.line_at, offset, piece, &|line_at| self.open(line_at));
+        }
+        let file = self.beneath.file(&entry.path)?;
+        file.write_all_at(piece, offset)
+            .map_err(|error| Error::io("write", entry.shown(), error))
+    }
 }
 
 impl PageSink for SegmentSink {
@@ -170,7 +200,6 @@ impl PageSink for SegmentSink {
         for part in self.parts.touching(offset, end) {
             let entry = entry_at(&self.list, part.line_at)?;
             let Kind::File(content) = &entry.kind else { continue };
-            let file = self.beneath.file(&entry.path)?;
             let mut stored = part.begin;
             for (at, length) in content.ranges() {
                 let (from, to) = (stored.max(offset), (stored + length).min(end));
@@ -180,8 +209,7 @@ impl PageSink for SegmentSink {
                         .zip(usize::try_from(to - offset).ok())
                         .and_then(|(from, to)| bytes.get(from..to))
                         .unwrap_or_default();
-                    file.write_all_at(piece, at + (from - stored))
-                        .map_err(|error| Error::io("write", entry.shown(), error))?;
+                    self.write_piece(part, &entry, content, at + (from - stored), piece)?;
                 }
                 stored += length;
             }
@@ -199,12 +227,18 @@ impl PageSink for SegmentSink {
     }
 
     fn finish(&self, _size_bytes: u64) -> Result<()> {
-        let mut buffer = vec![0; 1 << 20];
+        let mut buffer = Aligned::new(1 << 20);
         for part in &self.parts.parts {
             let entry = entry_at(&self.list, part.line_at)?;
             let Kind::File(content) = &entry.kind else { continue };
+            self.gather.end(part.line_at, &|line_at| self.open(line_at))?;
             let file = self.beneath.file(&entry.path)?;
-            check_file(&file, &entry, content, &mut buffer)?;
+            // Holes were not handed to the disk, so such a file is read.
+            let handed = (content.ranges() == [(0, content.size)]).then(|| self.hashes.take(part.line_at, content.size));
+            match handed.flatten().filter(|_| !self.read_back) {
+                Some(hash) => compare(&hash, &entry, content)?,
+                None => check_file(&file, &entry, content, &mut buffer)?,
+            }
             if content.stored() >= SYNC_BYTES {
                 self.durable.soon(file);
             }
@@ -239,6 +273,8 @@ pub(super) async fn stage(env: &Env, reader: &Reader, staging: &Staging, selecti
     let lines = Arc::new(File::open(&list).map_err(|error| Error::io("open", list.display(), error))?);
     let checked = Arc::new(AtomicU64::new(0));
     let durable = Arc::new(Durable::begin());
+    let hashes = Arc::new(BlockHashes::default());
+    let gather = Arc::new(Gather::new(GATHERED, Arc::clone(&hashes) as Arc<dyn Watch>));
     let segments: Vec<(FileRecord, Arc<dyn PageSink>)> = reader
         .files()
         .iter()
@@ -248,6 +284,9 @@ pub(super) async fn stage(env: &Env, reader: &Reader, staging: &Staging, selecti
                 list: Arc::clone(&lines),
                 parts: plan.remove(&file.meta.path)?,
                 checked: Arc::clone(&checked),
+                gather: Arc::clone(&gather),
+                hashes: Arc::clone(&hashes),
+                read_back: how.read_back,
                 durable: Arc::clone(&durable),
             };
             Some((file.clone(), Arc::new(sink) as Arc<dyn PageSink>))
@@ -395,7 +434,7 @@ fn check_and_dress(
                 if content.at.is_some() {
                     in_segments += 1;
                 } else {
-                    check_file(&file, &entry, content, &mut [])?;
+                    check_file(&file, &entry, content, &mut Aligned::default())?;
                 }
                 files::dress(&file, &entry, owner, &mut dressing)?;
                 findings.files += 1;
@@ -457,21 +496,25 @@ fn dress_root(beneath: &Beneath, root: &Root, owner: bool, dressing: &mut Dressi
     files::dress(beneath.open_folder(&[])?, &entry, owner, dressing)
 }
 
-/// INV-10: what is published is what was captured, file by file, read back from the disk.
-fn check_file(file: &File, entry: &Entry, content: &Content, buffer: &mut [u8]) -> Result<()> {
+/// INV-10: what is published is what was captured, file by file; this one is read back.
+fn check_file(file: &File, entry: &Entry, content: &Content, buffer: &mut Aligned) -> Result<()> {
     let failed = |error| Error::io("read back", entry.shown(), error);
+    let mut read_back = ReadBack::new(file, content.stored() >= AROUND_BYTES);
     let mut hasher = blake3::Hasher::new();
     for (offset, length) in content.ranges() {
         let mut done = 0;
         while done < length {
-            let wanted = usize::try_from(length - done).unwrap_or(buffer.len()).min(buffer.len());
-            let piece = buffer.get_mut(..wanted).unwrap_or_default();
-            file.read_exact_at(piece, offset + done).map_err(failed)?;
-            hasher.update(piece);
-            done += wanted as u64;
+            let wanted = usize::try_from(length - done).unwrap_or(buffer.len());
+            let count = read_back.read_at(offset + done, wanted, buffer).map_err(failed)?;
+            hasher.update(buffer.bytes().get(..count).unwrap_or_default());
+            done += count as u64;
         }
     }
-    if hasher.finalize().as_bytes() == &content.hash {
+    compare(&hasher.finalize(), entry, content)
+}
+
+fn compare(hash: &blake3::Hash, entry: &Entry, content: &Content) -> Result<()> {
+    if hash.as_bytes() == &content.hash {
         Ok(())
     } else {
         Err(Error::new(

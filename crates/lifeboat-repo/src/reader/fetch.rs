@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use futures_util::future::join;
 use lifeboat_io::compute;
 use lifeboat_io::flow::PageSink;
 use lifeboat_model::{Error, ErrorKind, Result};
@@ -116,7 +117,6 @@ async fn read_batch(inner: Arc<Inner>, batch: Batch, page_size: usize, sink: Opt
     let _read = reading.reads.acquire().await.map_err(|closed| {
         Error::new(ErrorKind::Bug, "read", inner.store_name(), "no reads are allowed any more").with_source(closed)
     })?;
-    let key = inner.pack_key(batch.pack).await?;
     let unknown = || {
         Error::new(
             ErrorKind::Corrupt,
@@ -127,8 +127,13 @@ async fn read_batch(inner: Arc<Inner>, batch: Batch, page_size: usize, sink: Opt
     };
     let pack = inner.backup.closure.pack(batch.pack).ok_or_else(unknown)?;
     let name = inner.backup.closure.pack_key(pack, inner.component())?;
-    let bytes = inner.repository.store().get_range(&name, batch.range.clone()).await;
-    let bytes = bytes.map_err(lost_file)?;
+    // The pack's key is in its header: one more read, for the first that comes.
+    let (key, bytes) = join(
+        inner.pack_key(batch.pack),
+        inner.repository.store().get_range(&name, batch.range.clone()),
+    )
+    .await;
+    let (key, bytes) = (key?, bytes.map_err(lost_file)?);
     let fetched_bytes = bytes.len() as u64;
     let written_bytes = compute::run("open a pack", move || {
         let mut opener = inner.take_opener()?;

@@ -3,6 +3,7 @@
 //! A session has any number of key files, and anyone can encrypt one to a public key: what counts is content that fits the check in the signed
 //! closure (format 5).
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use lifeboat_model::{Error, ErrorKind, Result};
 
 use super::lost_file;
@@ -30,12 +31,16 @@ pub(super) async fn open(
         .iter()
         .filter_map(|entry| KeyFileName::parse(entry.key.file_name()))
         .collect();
+    let mut opening = stream::iter(&backup.closure.sessions)
+        .map(|session| {
+            let names = listed
+                .iter()
+                .filter(|name| name.session == session.session && name.clear == session.clear);
+            open_session(repository, backup, session, names, identities, scope)
+        })
+        .buffered(repository.store().requests_at_once());
     let mut keys: Vec<SessionKeys> = Vec::with_capacity(backup.closure.sessions.len());
-    for session in &backup.closure.sessions {
-        let names = listed
-            .iter()
-            .filter(|name| name.session == session.session && name.clear == session.clear);
-        let opened = open_session(repository, backup, session, names, identities, scope).await?;
+    while let Some(opened) = opening.try_next().await? {
         if keys.first().is_some_and(|own| own.id_key != opened.id_key) {
             return Err(Error::new(
                 ErrorKind::Corrupt,
