@@ -15,6 +15,9 @@ use crate::direct::{self, Aligned};
 /// Bytes of a block; each begins at a multiple of it.
 pub const BLOCK: usize = 1 << 20;
 
+/// Rooms kept for the next blocks.
+const SPARE: usize = 8;
+
 /// Finds a file by its number; files are opened when a block of them is written.
 pub type Open<'a> = &'a dyn Fn(u64) -> Result<File>;
 
@@ -157,7 +160,8 @@ impl Gather {
             self.watch.written(block.file, block.number * BLOCK as u64, bytes);
         }
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < self.most {
+        // What is gathered takes from here first, so that both together are not much more than asked for.
+        if spare.len() < SPARE {
             spare.push(block.bytes);
         }
         Ok(())

@@ -91,6 +91,8 @@ struct Inner {
     openers: Mutex<Vec<Opener>>,
     /// Reads on their way: each holds a piece of a pack in memory until it is opened (INV-08).
     reads: Semaphore,
+    /// How many batches are opened at once.
+    opens: Semaphore,
     /// Pieces of the maps that were read last, for all files together.
     extents: Mutex<VecDeque<(Id, Arc<Vec<u8>>)>>,
 }
@@ -226,6 +228,7 @@ impl Reader {
             pack_keys,
             openers: Mutex::default(),
             reads: Semaphore::new(reads_at_once(env, repository)),
+            opens: Semaphore::new(env.threads.max(1) + 1),
             extents: Mutex::default(),
         };
         let inner = with_file_table(inner).await?;

@@ -35,7 +35,7 @@ const SYNC_BYTES: u64 = 1 << 20;
 /// Larger files go around the page cache, and are read back from the disk itself.
 const AROUND_BYTES: u64 = 4 << 20;
 /// Blocks of 1 MiB that are gathered of all files together.
-const GATHERED: usize = 48;
+const GATHERED: usize = 40;
 /// Segments on their way at once: while some are compared or wait for their maps, others come.
 const SEGMENTS_AT_ONCE: usize = 4;
 /// Files that wait to be made durable; what does not fit waits for the end.

@@ -113,10 +113,12 @@ pub(super) async fn run(
 
 async fn read_batch(inner: Arc<Inner>, batch: Batch, page_size: usize, sink: Option<Arc<dyn PageSink>>) -> Result<Fetched> {
     let reading = Arc::clone(&inner);
+    let closed = |closed| {
+        let detail = "no reads are allowed any more";
+        Error::new(ErrorKind::Bug, "read", reading.store_name(), detail).with_source(closed)
+    };
     // Held until the bytes are opened.
-    let _read = reading.reads.acquire().await.map_err(|closed| {
-        Error::new(ErrorKind::Bug, "read", inner.store_name(), "no reads are allowed any more").with_source(closed)
-    })?;
+    let _read = reading.reads.acquire().await.map_err(closed)?;
     let unknown = || {
         Error::new(
             ErrorKind::Corrupt,
@@ -135,6 +137,8 @@ async fn read_batch(inner: Arc<Inner>, batch: Batch, page_size: usize, sink: Opt
     .await;
     let (key, bytes) = (key?, bytes.map_err(lost_file)?);
     let fetched_bytes = bytes.len() as u64;
+    // Far more reads than processors may be on their way: what has come is opened by few threads, each with memory of its own.
+    let _open = reading.opens.acquire().await.map_err(closed)?;
     let written_bytes = compute::run("open a pack", move || {
         let mut opener = inner.take_opener()?;
         let mut bytes = BytesMut::from(bytes);

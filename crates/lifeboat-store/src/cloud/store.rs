@@ -23,7 +23,7 @@ use crate::{BlobStore, Capabilities, Entry, Key, Put};
 /// No file of any of the services is as long as this; a range beyond it is answered without sending numbers that they may not read.
 const LONGEST: u64 = 1 << 50;
 /// A request takes some tens of milliseconds however small it is: so many keep a fast line busy with a few megabytes each.
-const REQUESTS_AT_ONCE: usize = 16;
+const REQUESTS_AT_ONCE: usize = 24;
 
 /// A store in a cloud. Cheap to clone; clones share connections and what they know.
 #[derive(Debug, Clone)]
