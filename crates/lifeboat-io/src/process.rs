@@ -25,6 +25,7 @@ pub struct Process {
     args: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
     folder: Option<PathBuf>,
+    user: Option<(u32, u32)>,
     time_limit: Duration,
     output_limit_bytes: u64,
 }
@@ -48,6 +49,7 @@ impl Process {
             args: Vec::new(),
             variables: Vec::new(),
             folder: None,
+            user: None,
             time_limit,
             output_limit_bytes: OUTPUT_LIMIT_BYTES,
         }
@@ -68,6 +70,12 @@ impl Process {
     /// Starts it in `folder`.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
+        self
+    }
+
+    /// Runs it as this user and group, and in no other group; only root may ask for others than its own.
+    pub fn user(mut self, user: Option<(u32, u32)>) -> Self {
+        self.user = user;
         self
     }
 
@@ -118,6 +126,18 @@ impl Process {
         Ok(Output { status, stdout, stderr })
     }
 
+    /// Starts it and leaves it running, without a time limit; what it says goes to `log`.
+    pub fn start(&self, log: std::fs::File) -> Result<Running> {
+        let error_log = log.try_clone().map_err(|error| Error::io("start", self, error))?;
+        let mut command = self.command();
+        command.stdout(log).stderr(error_log);
+        let child = command.spawn().map_err(|error| Error::io("start", self, error))?;
+        Ok(Running {
+            group: Group::of(child),
+            name: self.to_string(),
+        })
+    }
+
     fn command(&self) -> Command {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that starts a process")]
         let mut command = std::process::Command::new(&self.program);
@@ -129,6 +149,10 @@ impl Process {
             .stderr(Stdio::piped());
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
+        }
+        if let Some((user, group)) = self.user {
+            use std::os::unix::process::CommandExt;
+            command.uid(user).gid(group);
         }
         let mut command = Command::from(command);
         command.process_group(0).kill_on_drop(true);
@@ -169,8 +193,12 @@ impl Group {
             .command()
             .spawn()
             .map_err(|error| Error::io("start", process, error))?;
+        Ok(Self::of(child))
+    }
+
+    fn of(child: Child) -> Self {
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Ok(Self { child, leader })
+        Self { child, leader }
     }
 
     /// The child was waited for: its number may belong to somebody else from now on.
@@ -185,6 +213,40 @@ impl Drop for Group {
             && rustix::process::kill_process_group(leader, Signal::KILL).is_err()
         {
             // Only possible when the whole group is gone already.
+        }
+    }
+}
+
+/// A child that runs beside us. Dropped before it ended, it is killed with its process group.
+#[derive(Debug)]
+pub struct Running {
+    group: Group,
+    name: String,
+}
+
+impl Running {
+    /// Its number, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.group.child.id()
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let ended = self.group.child.try_wait();
+        let ended = ended.map_err(|error| Error::io("wait for", &self.name, error))?;
+        if ended.is_some() {
+            self.group.ended();
+        }
+        Ok(ended)
+    }
+
+    /// Sends it a signal; nothing happens where it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let Some(leader) = self.group.leader else { return Ok(()) };
+        match rustix::process::kill_process(leader, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(Error::io("send a signal to", &self.name, error.into())),
         }
     }
 }

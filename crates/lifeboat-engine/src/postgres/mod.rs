@@ -5,6 +5,7 @@
 //! - What a server says is checked before it allocates, indexes or multiplies.
 
 pub mod binaries;
+pub mod capture;
 pub mod conf;
 pub mod control;
 mod crc;
@@ -13,4 +14,5 @@ pub mod label;
 pub mod layout;
 pub mod manifest;
 pub mod page;
+pub mod sandbox;
 pub mod tar;

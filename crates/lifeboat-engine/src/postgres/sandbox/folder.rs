@@ -1,0 +1,376 @@
+//! The folder of a sandbox, and what is left of one when its process was killed.
+//!
+//! `ROOT/lbsb-TOKEN` belongs to us and can be written by nobody else; in it `marker` (the data directory, and whether it goes with the
+//! sandbox), locked while somebody uses it; `log`; and `run`, which belongs to the server: its socket and an empty configuration. A data
+//! directory that goes with the sandbox holds the token, too. If we die: before the marker is whole, the folder is swept and nothing else;
+//! later, [`sweep`] kills the server, and removes the folder last.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lifeboat_io::durable;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, test_kill_process};
+
+use super::{Plan, Recovery};
+
+const PREFIX: &str = "lbsb-";
+const MARKER: &str = "marker";
+/// In a data directory that goes with its sandbox.
+const TOKEN_FILE: &str = "lifeboat-sandbox";
+/// The port in the name of the socket; nothing listens on a network.
+pub(super) const OPEN_PORT: u16 = 5432;
+/// Bytes of a socket's path at most.
+const SOCKET_PATH_BYTES: usize = 107;
+/// Bytes of the log that are looked at, from its end.
+const LOG_BYTES: u64 = 256 << 10;
+
+/// A sandbox's folder, locked for as long as this is there.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    run: PathBuf,
+    data_dir: PathBuf,
+    dispose: bool,
+    _locked: File,
+}
+
+impl Folder {
+    pub(super) fn create(env: &Env, root: &Path, data_dir: &Path, dispose: bool, user: Option<(u32, u32)>) -> Result<Self> {
+        let data_dir = data_dir
+            .canonicalize()
+            .map_err(|error| Error::io("look at", data_dir.display(), error))?;
+        let mut random = [0; 8];
+        env.entropy.fill(&mut random)?;
+        let token = hex::encode(random);
+        let path = root.join(format!("{PREFIX}{token}"));
+        let run = path.join("run");
+        let socket = run.join(format!(".s.PGSQL.{OPEN_PORT}"));
+        if socket.as_os_str().len() > SOCKET_PATH_BYTES {
+            let detail = format!("the name of a socket in it would be longer than {SOCKET_PATH_BYTES} bytes");
+            return Err(
+                Error::new(ErrorKind::ConfigInvalid, "make a sandbox in", root.display(), detail)
+                    .with_hint("choose a folder with a shorter path for sandboxes, for example /tmp"),
+            );
+        }
+        let failed = |error| Error::io("make", path.display(), error);
+        std::fs::DirBuilder::new().mode(0o711).create(&path).map_err(failed)?;
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o711)).map_err(failed)?;
+        let locked = lock_marker(&path)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&run).map_err(failed)?;
+        let folder = Self {
+            path,
+            run,
+            data_dir,
+            dispose,
+            _locked: locked,
+        };
+        folder.mark(&token)?;
+        for (_, file) in folder.configuration() {
+            let hba = file.ends_with("pg_hba.conf");
+            let text: &[u8] = if hba { b"local all all trust\n" } else { b"" };
+            durable::replace_file(&file, text, 0o600)?;
+            give(&file, user)?;
+        }
+        give(&folder.run, user)?;
+        Ok(folder)
+    }
+
+    /// Writes the marker, and the token into the data directory where that goes with the sandbox.
+    fn mark(&self, token: &str) -> Result<()> {
+        use std::io::Write;
+        let marker = self.path.join(MARKER);
+        let mut text = if self.dispose {
+            b"dispose ".to_vec()
+        } else {
+            b"leave ".to_vec()
+        };
+        text.extend_from_slice(self.data_dir.as_os_str().as_bytes());
+        let written = (&self._locked).write_all(&text).and_then(|()| self._locked.sync_all());
+        written.map_err(|error| Error::io("write", marker.display(), error))?;
+        if self.dispose {
+            durable::replace_file(&self.data_dir.join(TOKEN_FILE), token.as_bytes(), 0o600)?;
+        }
+        Ok(())
+    }
+
+    /// Brings a data directory that is ours into the state that the plan asks for, and refuses another that is not in it.
+    pub(super) fn prepare(&self, plan: &Plan, user: Option<(u32, u32)>) -> Result<()> {
+        let signal = self.data_dir.join("recovery.signal");
+        let standby = self.data_dir.join("standby.signal");
+        let wanted = plan.recovery != Recovery::None;
+        if plan.dispose {
+            let auto = self.data_dir.join("postgresql.auto.conf");
+            durable::replace_file(&auto, b"", 0o600)?;
+            give(&auto, user)?;
+            durable::remove_file(&standby)?;
+            durable::remove_file(&self.data_dir.join("postmaster.pid"))?;
+            if wanted {
+                durable::replace_file(&signal, b"", 0o600)?;
+                give(&signal, user)?;
+            } else {
+                durable::remove_file(&signal)?;
+            }
+            return Ok(());
+        }
+        let there = |path: &Path| {
+            path.try_exists()
+                .map_err(|error| Error::io("look for", path.display(), error))
+        };
+        if there(&standby)? || there(&signal)? != wanted {
+            let detail = "what it has as recovery.signal or standby.signal is not what is to be done with it";
+            return Err(Error::new(ErrorKind::Refused, "start", self.data_dir.display(), detail)
+                .with_hint("restore it again, or start a copy of it"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// Settings that name files, and those files.
+    pub(super) fn configuration(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            ("config_file", "postgresql.conf"),
+            ("hba_file", "pg_hba.conf"),
+            ("ident_file", "pg_ident.conf"),
+        ]
+        .map(|(setting, name)| (setting, self.run.join(name)))
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    pub(super) fn log_file(&self) -> Result<File> {
+        let path = self.log_path();
+        let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+        opened.map_err(|error| Error::io("write", path.display(), error))
+    }
+
+    pub(super) fn log_bytes(&self) -> Result<u64> {
+        let path = self.log_path();
+        let meta = path.metadata().map_err(|error| Error::io("look at", path.display(), error))?;
+        Ok(meta.len())
+    }
+
+    pub(super) fn log_text(&self) -> Result<String> {
+        let path = self.log_path();
+        let failed = |error| Error::io("read", path.display(), error);
+        let mut file = File::open(&path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES))).map_err(failed)?;
+        let mut bytes = Vec::new();
+        file.take(LOG_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Whether the server `own` takes connections: the eighth line of its `postmaster.pid`, as `pg_ctl` reads it.
+    pub(super) fn is_open(&self, own: Option<u32>) -> Result<bool> {
+        let lines = pid_file(&self.data_dir)?;
+        let says = |at: usize| lines.get(at).map(|line| line.trim());
+        let ours = own.is_some_and(|own| says(0) == Some(own.to_string().as_str()));
+        Ok(ours && matches!(says(7), Some("ready" | "standby")))
+    }
+
+    /// Removes it, and the data directory where that goes with it.
+    pub(super) fn remove(self) -> Result<()> {
+        if self.dispose {
+            durable::remove_folder(&self.data_dir)?;
+        }
+        // The marker holds the lock: it goes last, with the folder.
+        durable::remove_folder(&self.path)
+    }
+}
+
+fn lock_marker(path: &Path) -> Result<File> {
+    let marker = path.join(MARKER);
+    let mut options = OpenOptions::new();
+    let opened = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&marker);
+    let file = opened.map_err(|error| Error::io("write", marker.display(), error))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|error| Error::io("lock", marker.display(), error.into()).with_kind(ErrorKind::Locked))?;
+    Ok(file)
+}
+
+fn give(path: &Path, user: Option<(u32, u32)>) -> Result<()> {
+    let Some((user, group)) = user else { return Ok(()) };
+    std::os::unix::fs::chown(path, Some(user), Some(group))
+        .map_err(|error| Error::io("change the owner of", path.display(), error))
+}
+
+/// How many slots and origins a server on `data_dir` may have to find room for.
+pub(super) fn slots(data_dir: &Path) -> Result<u32> {
+    let folder = data_dir.join("pg_replslot");
+    let slots = match folder.read_dir() {
+        Ok(entries) => entries.count(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(Error::io("read", folder.display(), error)),
+    };
+    // 16 bytes for each origin, behind a number.
+    let origins = data_dir.join("pg_logical/replorigin_checkpoint");
+    let origins = match origins.metadata() {
+        Ok(meta) => meta.len() / 16,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(Error::io("look at", origins.display(), error)),
+    };
+    Ok(u32::try_from(slots as u64 + origins)
+        .unwrap_or(u32::MAX)
+        .saturating_add(8)
+        .min(100_000))
+}
+
+fn pid_file(data_dir: &Path) -> Result<Vec<String>> {
+    let path = data_dir.join("postmaster.pid");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::io("read", path.display(), error)),
+    }
+}
+
+/// The process of the server that runs on `data_dir`. Where it cannot be known whether the process of that number is one, it counts as one.
+pub(super) fn running(data_dir: &Path) -> Result<Option<u32>> {
+    let Some(pid) = pid_file(data_dir)?.first().and_then(|line| line.trim().parse::<i32>().ok()) else {
+        return Ok(None);
+    };
+    let Some(process) = Pid::from_raw(pid) else { return Ok(None) };
+    if test_kill_process(process) == Err(rustix::io::Errno::SRCH) {
+        return Ok(None);
+    }
+    let data_dir = data_dir
+        .canonicalize()
+        .map_err(|error| Error::io("look at", data_dir.display(), error))?;
+    match std::fs::read_link(format!("/proc/{pid}/cwd")) {
+        Ok(cwd) if cwd != data_dir => Ok(None),
+        _ => Ok(u32::try_from(pid).ok()),
+    }
+}
+
+/// Removes the sandboxes in `root` whose process is gone, with their servers and what goes with them; says how many.
+///
+/// Only folders that belong to us, that nobody else can write, and that hold a marker which nobody has locked.
+pub fn sweep(root: &Path) -> Result<u32> {
+    let entries = match root.read_dir() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(Error::io("read", root.display(), error)),
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io("read", root.display(), error))?;
+        let name = entry.file_name();
+        let Some(token) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else {
+            continue;
+        };
+        if token.len() == 16 && is_ours(&entry.path())? && sweep_one(&entry.path(), token)? {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn is_ours(path: &Path) -> Result<bool> {
+    match path.symlink_metadata() {
+        Ok(meta) => Ok(meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o022 == 0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("look at", path.display(), error)),
+    }
+}
+
+fn sweep_one(path: &Path, token: &str) -> Result<bool> {
+    let marker = path.join(MARKER);
+    let mut locked = match lock_marker(path) {
+        Ok(file) => file,
+        // In use, or just being removed by somebody else.
+        Err(error) if matches!(error.kind(), ErrorKind::Locked | ErrorKind::NotFound) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    locked
+        .read_to_end(&mut text)
+        .map_err(|error| Error::io("read", marker.display(), error))?;
+    let (dispose, data_dir) = match (text.strip_prefix(b"dispose "), text.strip_prefix(b"leave ")) {
+        (Some(data_dir), _) => (true, data_dir),
+        (_, Some(data_dir)) => (false, data_dir),
+        // It died before it had started anything.
+        _ => (false, &b""[..]),
+    };
+    let data_dir = PathBuf::from(std::ffi::OsString::from_vec(data_dir.to_vec()));
+    if data_dir.is_absolute() && data_dir.is_dir() {
+        end_server(&data_dir, &path.join("run"))?;
+        let bears_token = std::fs::read(data_dir.join(TOKEN_FILE)).is_ok_and(|found| found == token.as_bytes());
+        if dispose && bears_token {
+            durable::remove_folder(&data_dir)?;
+        }
+    }
+    durable::remove_folder(path)?;
+    Ok(true)
+}
+
+/// Kills the server on `data_dir` if it is the sandbox's: its socket stands in `run`.
+fn end_server(data_dir: &Path, run: &Path) -> Result<()> {
+    let lines = pid_file(data_dir)?;
+    if lines.get(4).map(String::as_str) != run.to_str() {
+        return Ok(());
+    }
+    let Some(pid) = running(data_dir)?
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(Pid::from_raw)
+    else {
+        return Ok(());
+    };
+    let gone = |error: rustix::io::Errno| error == rustix::io::Errno::SRCH;
+    let failed = |error: rustix::io::Errno| Error::io("stop", format!("the server in {}", data_dir.display()), error.into());
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(error) if gone(error) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    // The number may have gone to another process before it was held fast.
+    if running(data_dir)?.is_none() {
+        return Ok(());
+    }
+    for (signal, patience) in [
+        (Signal::QUIT, Duration::from_secs(20)),
+        (Signal::KILL, Duration::from_secs(20)),
+    ] {
+        match pidfd_send_signal(&process, signal) {
+            Ok(()) => {}
+            Err(error) if gone(error) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        }
+        if has_ended(&process, patience).map_err(failed)? {
+            return Ok(());
+        }
+    }
+    let detail = "it does not end, not even when killed";
+    Err(Error::new(
+        ErrorKind::Failed,
+        "stop",
+        format!("the server in {}", data_dir.display()),
+        detail,
+    ))
+}
+
+fn has_ended(process: &rustix::fd::OwnedFd, patience: Duration) -> rustix::io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut waiting = [PollFd::new(process, PollFlags::IN)];
+    let patience = Timespec {
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: 0,
+    };
+    Ok(poll(&mut waiting, Some(&patience))? > 0)
+}

@@ -1,0 +1,309 @@
+//! Clusters that are read while they are written to, and what starts from what was read.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use lifeboat_engine::postgres::binaries::Binaries;
+use lifeboat_engine::postgres::capture::{Captured, Content, FileInfo, Local, Options as CaptureOptions};
+use lifeboat_engine::postgres::manifest;
+use lifeboat_engine::postgres::sandbox::{self, Plan, Recovery, Sandbox};
+use lifeboat_model::ErrorKind;
+use lifeboat_testkit::postgres::{Cluster, Options, Stop, bindir, majors};
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+
+struct Session {
+    client: tokio_postgres::Client,
+    _driver: JoinSet<()>,
+}
+
+async fn connect(cluster: &Cluster) -> Session {
+    let (client, connection) = tokio_postgres::connect(&cluster.dsn("postgres", "postgres"), tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    let mut driver = JoinSet::new();
+    driver.spawn(async move { drop(connection.await) });
+    Session { client, _driver: driver }
+}
+
+fn options() -> CaptureOptions {
+    CaptureOptions {
+        data_dir: None,
+        label: "a test".into(),
+        fast: true,
+    }
+}
+
+/// Where restored clusters of this test lie, and who owns them.
+struct Place {
+    folder: PathBuf,
+    spaces: PathBuf,
+    user: (u32, u32),
+}
+
+impl Place {
+    fn new(cluster: &Cluster) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let meta = cluster.data_dir().metadata().unwrap();
+        Self {
+            folder: cluster.make_folder("restored"),
+            spaces: cluster.make_folder("restored-spaces"),
+            user: (meta.uid(), meta.gid()),
+        }
+    }
+
+    fn own(&self, path: &Path, mode: u32) {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        std::os::unix::fs::lchown(path, Some(self.user.0), Some(self.user.1)).unwrap();
+    }
+
+    fn write(&self, file: &FileInfo, content: Content) {
+        let place = self.folder.join(&file.path);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        let to = std::fs::File::create(&place).unwrap();
+        match content {
+            Content::Stream(mut stream) => {
+                std::io::copy(&mut stream, &mut &to).unwrap();
+            }
+            Content::Pages(pages) => {
+                to.set_len(pages.size_bytes()).unwrap();
+                std::thread::scope(|scope| {
+                    for _ in 0..2 {
+                        scope.spawn(|| {
+                            let mut buffer = Vec::new();
+                            while let Some(offset) = pages.next_segment(&mut buffer).unwrap() {
+                                to.write_all_at(&buffer, offset).unwrap();
+                            }
+                        });
+                    }
+                });
+            }
+        }
+        self.own(&place, file.mode);
+    }
+
+    fn bytes(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.folder.join(name), bytes).unwrap();
+        self.own(&self.folder.join(name), 0o600);
+    }
+
+    /// Everything around the files: folders, links, labels, and the log from the source's `pg_wal`.
+    fn complete(&self, captured: &Captured, source: &Path) {
+        for (path, (mode, _, _)) in &captured.facts.folders {
+            std::fs::create_dir_all(self.folder.join(path)).unwrap();
+            self.own(&self.folder.join(path), *mode);
+        }
+        for oid in captured.facts.tablespaces.keys() {
+            let (inside, outside) = (
+                self.folder.join(format!("pg_tblspc/{oid}")),
+                self.spaces.join(oid.to_string()),
+            );
+            let moved = Command::new("mv").arg(&inside).arg(&outside).status().unwrap();
+            assert!(moved.success());
+            std::os::unix::fs::symlink(&outside, &inside).unwrap();
+        }
+        for folder in walkdir::WalkDir::new(&self.folder)
+            .into_iter()
+            .chain(walkdir::WalkDir::new(&self.spaces))
+        {
+            let folder = folder.unwrap();
+            chown(folder.path(), Some(self.user.0), Some(self.user.1)).unwrap();
+        }
+        self.bytes("backup_label", &captured.label);
+        if !captured.tablespace_map.is_empty() {
+            // The server makes the links itself, of what it is told.
+            let map: String = captured
+                .facts
+                .tablespaces
+                .keys()
+                .map(|oid| format!("{oid} {}\n", self.spaces.join(oid.to_string()).display()))
+                .collect();
+            self.bytes("tablespace_map", map.as_bytes());
+        }
+        let copied = Command::new("/bin/sh")
+            .args(["-c", "cp -a \"$0\"/0* \"$1\"/"])
+            .arg(source.join("pg_wal"))
+            .arg(self.folder.join("pg_wal"))
+            .status()
+            .unwrap();
+        assert!(copied.success());
+    }
+
+    async fn start(&self, major: u32) -> Sandbox {
+        let plan = Plan {
+            data_dir: self.folder.clone(),
+            dispose: true,
+            binaries: Binaries::find(major, &[bindir(major)]).await.unwrap(),
+            root: PathBuf::from("/tmp"),
+            recovery: Recovery::None,
+            durable: false,
+            superuser: "postgres".into(),
+            preload: Some(Vec::new()),
+            settings: BTreeMap::new(),
+            patience: Duration::from_secs(60),
+        };
+        sandbox::start(&lifeboat_testkit::env::real_env(), plan).await.unwrap()
+    }
+}
+
+impl Drop for Place {
+    /// Folders that we made as ourselves are not for the user of the servers to remove.
+    fn drop(&mut self) {
+        for folder in [&self.folder, &self.spaces] {
+            if folder.exists() {
+                std::fs::remove_dir_all(folder).unwrap();
+            }
+        }
+    }
+}
+
+async fn capture(cluster: &Cluster, place: &Place) -> Captured {
+    let session = connect(cluster).await;
+    let mut local = Local::begin(&session.client, &options()).await.unwrap();
+    let mut last = String::new();
+    while let Some(item) = local.next_item().unwrap() {
+        last.clone_from(&item.file.path);
+        if item.file.path.starts_with("outside/") {
+            let Content::Stream(mut stream) = item.content else { panic!() };
+            stream.read_to_end(&mut Vec::new()).unwrap();
+            continue;
+        }
+        place.write(&item.file, item.content);
+    }
+    assert_eq!(last, "global/pg_control");
+    local.finish(&session.client).await.unwrap()
+}
+
+async fn number(session: &sandbox::Session, sql: &str) -> i64 {
+    session.client().query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_cluster_comes_back_consistent() {
+    for major in majors() {
+        // Everything that is written between start and stop stays in pg_wal, from where the test takes it.
+        let cluster = Cluster::start(major, &Options::new().set("wal_keep_size", "2GB"));
+        let space = cluster.make_folder("space");
+        cluster.query(&format!("create tablespace apart location '{}'", space.display()));
+        cluster.query("create table far (a int) tablespace apart");
+        cluster.query("insert into far select generate_series(1, 10000)");
+        cluster.query("create unlogged table quick as select 1 as a");
+        cluster.pgbench_init(4);
+        let bench = cluster.spawn("pgbench", &["-c", "2", "-T", "60", "postgres"]);
+        cluster.wait_until("select count(*) > 50 from pgbench_history");
+        let place = Place::new(&cluster);
+        let captured = capture(&cluster, &place).await;
+        cluster.query("drop table far");
+        let bench_pid = rustix::process::Pid::from_raw(i32::try_from(bench.id()).unwrap()).unwrap();
+        rustix::process::kill_process(bench_pid, Signal::INT).unwrap();
+        drop(bench.wait_with_output());
+        assert_eq!(captured.facts.bad_page_count, 0, "{:?}", captured.facts.bad_pages);
+        assert_eq!(captured.facts.tablespaces.len(), 1);
+        assert!(captured.warnings.is_empty(), "{:?}", captured.warnings);
+        let listed = manifest::read(captured.manifest.as_slice(), |_file| Ok(())).unwrap();
+        assert!(listed.files > 500 && listed.wal.len() == 1);
+        place.complete(&captured, &cluster.data_dir());
+        // What the source has now is what the log leads to.
+        let rows = cluster.query("select count(*) from pgbench_history");
+        let sandbox = place.start(major).await;
+        let session = sandbox.connect("postgres").await.unwrap();
+        let deltas = number(&session, "select coalesce(sum(delta), 0)::bigint from pgbench_history").await;
+        for table in ["accounts", "tellers", "branches"] {
+            let column = format!("{}balance", table.chars().next().unwrap());
+            let sum = number(&session, &format!("select sum({column})::bigint from pgbench_{table}")).await;
+            assert_eq!(sum, deltas, "{major}: {table}");
+        }
+        assert_eq!(
+            number(&session, "select count(*) from pgbench_history").await.to_string(),
+            rows,
+            "{major}"
+        );
+        assert_eq!(
+            number(&session, "select count(*) from quick").await,
+            0,
+            "unlogged tables begin anew"
+        );
+        // The primary keys agree with the tables.
+        session.client().batch_execute("set enable_seqscan = off").await.unwrap();
+        assert_eq!(
+            number(&session, "select count(aid) from pgbench_accounts where aid > 0").await,
+            400_000
+        );
+        drop(session);
+        sandbox.stop(&lifeboat_testkit::env::real_env(), Signal::INT).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_pages_are_named_and_do_not_end_the_backup() {
+    for major in majors() {
+        let mut cluster = Cluster::start(major, &Options::new());
+        cluster.pgbench_init(1);
+        let path = cluster.query("select pg_relation_filepath('pgbench_accounts')");
+        cluster.stop(Stop::Fast);
+        let file = std::fs::File::options()
+            .write(true)
+            .open(cluster.data_dir().join(&path))
+            .unwrap();
+        file.write_all_at(b"damage", 77 * 8192 + 5000).unwrap();
+        cluster.begin();
+        let place = Place::new(&cluster);
+        let captured = capture(&cluster, &place).await;
+        assert_eq!(captured.facts.bad_page_count, 1);
+        assert_eq!(
+            (captured.facts.bad_pages[0].0.as_str(), captured.facts.bad_pages[0].1),
+            (path.as_str(), 77)
+        );
+        assert!(captured.warnings[0].contains("block 77"), "{:?}", captured.warnings);
+        let json = serde_json::to_string(&captured.facts).unwrap();
+        assert_eq!(
+            serde_json::from_str::<lifeboat_engine::postgres::capture::Facts>(&json).unwrap(),
+            captured.facts
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_another_server_is_refused() {
+    let major = majors()[0];
+    let (one, other) = (Cluster::start(major, &Options::new()), Cluster::start(major, &Options::new()));
+    let session = connect(&one).await;
+    // Both are copies of the same: only the process tells them apart.
+    let elsewhere = CaptureOptions {
+        data_dir: Some(other.data_dir()),
+        ..options()
+    };
+    let error = Local::begin(&session.client, &elsewhere).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    assert!(error.detail().contains("another server"), "{error}");
+    let nowhere = CaptureOptions {
+        data_dir: Some(PathBuf::from("/nowhere")),
+        ..options()
+    };
+    assert_eq!(
+        Local::begin(&session.client, &nowhere).await.unwrap_err().kind(),
+        ErrorKind::Unreachable
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_dies_ends_in_no_backup() {
+    let mut cluster = Cluster::start(majors()[0], &Options::new());
+    let session = connect(&cluster).await;
+    let mut local = Local::begin(&session.client, &options()).await.unwrap();
+    cluster.kill_9();
+    while let Some(item) = local.next_item().unwrap() {
+        match item.content {
+            Content::Stream(mut stream) => {
+                stream.read_to_end(&mut Vec::new()).unwrap();
+            }
+            Content::Pages(pages) => while pages.next_segment(&mut Vec::new()).unwrap().is_some() {},
+        }
+    }
+    let error = local.finish(&session.client).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+}
