@@ -193,8 +193,13 @@ pub(crate) async fn list_backups(repository: &Repository, component: &ComponentN
     let prune = entries.iter().filter(|entry| entry.key.is_under(&prune_folder));
     let (sweeps, unjudged) = read_sweeps(&place, prune).await?;
     listing.unjudged = unjudged;
-    let read: Vec<(&str, Result<Backup>)> = stream::iter(entries.iter().filter(|entry| entry.key.is_under(&backups_folder)))
-        .map(|entry| async { (entry.key.file_name(), read_backup(repository, component, trust, entry).await) })
+    // Made before they are awaited: a closure inside the stream would not be `Send` for every caller.
+    let reads: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.key.is_under(&backups_folder))
+        .map(|entry| async move { (entry.key.file_name(), read_backup(repository, component, trust, entry).await) })
+        .collect();
+    let read: Vec<(&str, Result<Backup>)> = stream::iter(reads)
         .buffered(repository.store().requests_at_once())
         .collect()
         .await;

@@ -31,14 +31,16 @@ pub(super) async fn open(
         .iter()
         .filter_map(|entry| KeyFileName::parse(entry.key.file_name()))
         .collect();
-    let mut opening = stream::iter(&backup.closure.sessions)
+    // Made before they are awaited: a closure inside the stream would not be `Send` for every caller.
+    let openings: Vec<_> = (backup.closure.sessions.iter())
         .map(|session| {
             let names = listed
                 .iter()
                 .filter(|name| name.session == session.session && name.clear == session.clear);
             open_session(repository, backup, session, names, identities, scope)
         })
-        .buffered(repository.store().requests_at_once());
+        .collect();
+    let mut opening = stream::iter(openings).buffered(repository.store().requests_at_once());
     let mut keys: Vec<SessionKeys> = Vec::with_capacity(backup.closure.sessions.len());
     while let Some(opened) = opening.try_next().await? {
         if keys.first().is_some_and(|own| own.id_key != opened.id_key) {
