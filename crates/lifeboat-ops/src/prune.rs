@@ -63,6 +63,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         Ok::<BTreeSet<BackupId>, lifeboat_model::Error>(going)
     };
     let plan = PrunePlan {
+        log_window: None,
         component: protected.component.clone(),
         instance,
         trust: protected.trust.clone(),

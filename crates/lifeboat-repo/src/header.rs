@@ -1,6 +1,7 @@
 //! The backup file: cleartext header, closure, sealed manifest, signature (format 8).
 
-use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_model::wal::Range;
+use lifeboat_model::{Error, ErrorKind, Result, Timeline};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Fields, size};
@@ -59,6 +60,44 @@ pub struct Header {
     pub recipients: Vec<Fingerprint>,
     /// Retention does not give it up before it is this old, in seconds after its moment.
     pub keep_for_s: Option<u64>,
+    /// The log that it needs, where it needs any.
+    pub log: Option<LogNeed>,
+}
+
+/// The log without which a backup is nothing (format 11.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogNeed {
+    /// Of which lineage of log.
+    pub lineage: Lineage,
+    /// From where replaying begins to where the backup is consistent.
+    pub range: Range,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LogJson {
+    lineage: String,
+    timeline: u32,
+    start: String,
+    end: String,
+}
+
+impl LogNeed {
+    fn to_json(self) -> LogJson {
+        LogJson {
+            lineage: self.lineage.to_string(),
+            timeline: self.range.timeline.number(),
+            start: self.range.start.to_string(),
+            end: self.range.end.to_string(),
+        }
+    }
+
+    fn from_json(json: &LogJson) -> Result<Self> {
+        let position = |text: &str| text.parse().map_err(|error: Error| error.with_kind(ErrorKind::Corrupt));
+        Ok(Self {
+            lineage: json.lineage.parse()?,
+            range: Range::new(Timeline::new(json.timeline)?, position(&json.start)?, position(&json.end)?),
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +125,8 @@ struct HeaderJson {
     reason: Option<String>,
     recipients: Vec<String>,
     keep_for_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<LogJson>,
 }
 
 impl Header {
@@ -114,6 +155,7 @@ impl Header {
             reason: self.reason.clone(),
             recipients: self.recipients.iter().map(ToString::to_string).collect(),
             keep_for_s: self.keep_for_s,
+            log: self.log.map(LogNeed::to_json),
         };
         serde_json::to_vec(&json).map_err(|error| Error::new(ErrorKind::Bug, "encode", "a header", error.to_string()))
     }
@@ -154,6 +196,7 @@ impl Header {
             reason: json.reason,
             recipients: json.recipients.iter().map(|text| text.parse()).collect::<Result<_>>()?,
             keep_for_s: json.keep_for_s,
+            log: json.log.as_ref().map(LogNeed::from_json).transpose()?,
         })
     }
 }

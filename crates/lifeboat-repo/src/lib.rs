@@ -10,6 +10,7 @@ mod header;
 mod id;
 mod key;
 mod listing;
+mod log;
 mod manifest;
 mod map;
 mod pack;
@@ -33,7 +34,7 @@ mod tests;
 
 pub use closure::{Closure, Pack, SessionKey, is_data_pack};
 pub use copy::{Copied, CopyPlan, Which, copy};
-pub use header::Header;
+pub use header::{Header, LogNeed};
 pub use id::{BackupId, ComponentName, Lineage, RepositoryId, SessionId};
 pub use key::age::Encryption;
 pub use key::file::{KeyFile, KeyFileName};
@@ -42,6 +43,10 @@ pub use key::instance::{Instance, PublicKey, Rights, Trust};
 pub use key::passphrase::identity_from_passphrase;
 pub use key::recipient::{Fingerprint, Recipient, Roster};
 pub use listing::{Backup, IMPORTED, Listing, Rejected};
+pub use log::{
+    Appended, BLOCK_BYTES, GapRecord, Judged, LineageRecord, LogCopied, LogFileKind, LogHeader, LogListing, LogName, LogPlan,
+    LogReader, LogWriter, NewLog, block_end, block_start, copy_log, list_log,
+};
 pub use manifest::{FileMeta, FileRecord, Role};
 pub use prune::hold::{Hold, HoldRequest, add_hold, list_holds, release_hold};
 pub use prune::{Amount, PrunePlan, Pruned, Retire, Standing, prune};

@@ -285,7 +285,7 @@ pub(crate) fn fits_name(key: &Key, bytes: &[u8]) -> bool {
         .unwrap_or(name);
     let named = stem.rsplit('-').next().unwrap_or_default();
     let folder = key.as_str().split('/').nth(2).unwrap_or_default();
-    !matches!(folder, "keys" | "packs" | "maps" | "backups") || named == blake3::hash(bytes).to_string()
+    !matches!(folder, "keys" | "packs" | "maps" | "backups" | "log") || named == blake3::hash(bytes).to_string()
 }
 
 #[async_trait]

@@ -16,6 +16,9 @@ pub(crate) enum Kind {
     Sweep,
     Hold,
     Bad,
+    Log,
+    Lineage,
+    Gap,
 }
 
 impl Kind {
@@ -27,6 +30,9 @@ impl Kind {
             Self::Sweep => "sweep",
             Self::Hold => "hold",
             Self::Bad => "bad",
+            Self::Log => "log",
+            Self::Lineage => "lineage",
+            Self::Gap => "gap",
         }
     }
 
@@ -37,6 +43,7 @@ impl Kind {
             // A pruner announces itself, too; finding damage harms nobody: what is marked is stored once more.
             Self::Session => (rights.backup || rights.prune, "announce anything"),
             Self::Census | Self::Sweep => (rights.prune, "delete"),
+            Self::Log | Self::Lineage | Self::Gap => (rights.backup, "write log"),
             Self::Hold => (rights.hold, "hold backups"),
             Self::Bad => (true, "mark damage"),
         };

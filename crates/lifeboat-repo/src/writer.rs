@@ -28,6 +28,7 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use tokio::task::JoinSet;
 
 use crate::closure::{Pack, SessionKey};
+use crate::header::LogNeed;
 use crate::id::{BackupId, ComponentName, Lineage, SessionId};
 use crate::key::age::Encryption;
 use crate::key::file::{KeyFile, KeyFiles};
@@ -122,6 +123,8 @@ pub struct Writer {
     unfinished: Option<String>,
     /// What the tree holds, where there is one.
     tree: Option<TreeCount>,
+    /// The log that it needs, where it needs any.
+    log: Option<LogNeed>,
     next_hash: u64,
 }
 
@@ -158,6 +161,11 @@ impl Writer {
     /// Takes the component's lock, announces the session and prepares its keys. Kind `Locked` while another writer runs here.
     pub async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) -> Result<Self> {
         begin::begin(env, repository, plan).await
+    }
+
+    /// Says which log the backup needs, before it is committed. Whether that log is held in each store is for the caller to find out first (PG-01).
+    pub fn needs_log(&mut self, log: LogNeed) {
+        self.log = Some(log);
     }
 
     /// The backup that unchanged data is compared with; `None` for a full one.

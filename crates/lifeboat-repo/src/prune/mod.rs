@@ -6,6 +6,7 @@
 //! A listing that fails, a file that cannot be judged, or a backup that has gone since the census ends the run with nothing deleted.
 
 pub(crate) mod hold;
+mod log;
 pub(crate) mod marks;
 pub(crate) mod records;
 mod sweep;
@@ -58,6 +59,8 @@ pub struct PrunePlan<'a> {
     pub state_dir: PathBuf,
     /// How long what is condemned stays: never shorter than a session may last.
     pub grace: Duration,
+    /// How long back every moment of a log has to be reachable; none asks for all that the oldest backup reaches.
+    pub log_window: Option<Duration>,
     /// Only say what would be condemned.
     pub dry_run: bool,
     /// Which backups may go.
@@ -234,7 +237,8 @@ impl Run<'_> {
                 files: listed.marks.files.clone(),
             },
         };
-        let marks = match protocol::may_sweep(&census, grace, &seen.view) {
+        let shown = log::with_log(&seen, &census.condemned.backups, self.plan.log_window);
+        let marks = match shown.and_then(|view| protocol::may_sweep(&census, grace, &view)) {
             Ok(marks) => marks,
             Err(Stop::TooEarly) => {
                 pruned.condemned = seen.amount(&listed.marks);
@@ -305,7 +309,9 @@ impl Run<'_> {
         for backup in &seen.listing.leaving {
             retire.insert(folder.join(&format!("backups/{}", backup.id))?);
         }
-        let marks = protocol::condemn(&seen.view, &retire).map_err(|stop| stopped(&self.plan.component, &stop))?;
+        let shown = log::with_log(seen, &retire, self.plan.log_window);
+        let condemned = shown.and_then(|view| protocol::condemn(&view, &retire));
+        let marks = condemned.map_err(|stop| stopped(&self.plan.component, &stop))?;
         Ok((marks, seen.view.backups.iter().map(|backup| backup.name.clone()).collect()))
     }
 

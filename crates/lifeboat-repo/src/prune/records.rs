@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{BackupId, ComponentName, RepositoryId, SessionId};
 use crate::key::instance::{Instance, PublicKey, Trust};
+use crate::log::{LogFileKind, LogPlace};
 use crate::repository::Repository;
 use crate::signed::{self, Kind};
 use crate::time::{format_utc, parse_utc};
@@ -176,7 +177,7 @@ impl Place<'_> {
     }
 
     /// Name hash, signature and place of a signed JSON file.
-    async fn read<T: DeserializeOwned>(
+    pub(crate) async fn read<T: DeserializeOwned>(
         &self,
         kind: Kind,
         key: &Key,
@@ -383,10 +384,11 @@ fn backup_key(folder: &Key, name: &str) -> Result<Key> {
     folder.join(&format!("backups/{id}"))
 }
 
-/// A key, pack or map. Nothing else can be marked: a list that names an announcement or a hold is damaged or forged.
+/// A key, pack, map, piece or frame. Nothing else can be marked: a list that names an announcement or a hold is damaged or forged.
 fn data_key(folder: &Key, name: &str) -> Result<Key> {
-    if owner_of(name).is_none() {
-        let detail = "it marks what is neither key, pack nor map";
+    let is_log = || matches!(LogPlace::parse(name), Some(LogPlace::File(_, log)) if log.kind != LogFileKind::History);
+    if owner_of(name).is_none() && !is_log() {
+        let detail = "it marks what is neither key, pack, map nor log";
         return Err(Error::new(ErrorKind::Corrupt, "accept a list of", name, detail));
     }
     folder.join(name)

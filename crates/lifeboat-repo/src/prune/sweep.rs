@@ -80,10 +80,11 @@ async fn confirm(place: &Place<'_>, prefix: &Key, gone: impl Iterator<Item = &Ke
     .with_hint("run `lifeboat prune` again: it goes on where it stopped"))
 }
 
-/// Removes what nobody needs any more: announcements long after their deadline, and marks of damage whose file has gone.
+/// Removes what nobody needs any more: announcements long after their deadline, frames that were replaced, and marks of damage
+/// whose file has gone.
 pub(super) async fn tidy(place: &Place<'_>, seen: &Seen) -> Result<u64> {
     let folder = place.folder()?;
-    let mut removed = 0;
+    let mut removed = super::log::drop_replaced(place, &seen.log).await?;
     for (key, session) in &seen.sessions {
         // As long again as it was open: a machine that slept so long finds its session over in any case.
         let over = session.announced_at.saturating_add(session.deadline.saturating_mul(2));

@@ -10,14 +10,18 @@ use lifeboat_store::{Entry, Key};
 
 use super::Amount;
 use super::hold::Hold;
+use super::log::{self, Log};
 use super::records::{Listed, Place, below, owner_of, session_of, since_1970};
 use crate::id::SessionId;
 use crate::listing::{Backup, Listing};
+use crate::log::LogPlace;
 
 /// Everything that was listed, in the order that matters.
 #[derive(Debug)]
 pub(super) struct Seen {
+    /// Without log.
     pub(super) view: View<Key>,
+    pub(super) log: Log,
     pub(super) listing: Listing,
     pub(super) holds: Vec<Hold>,
     /// Announcements with the entry they came from.
@@ -54,6 +58,7 @@ pub(super) async fn look(place: &Place<'_>, asked_at_us: i64) -> Result<Seen> {
     for below in ["packs", "maps", "keys"] {
         files.extend(store.list(&folder.join(below)?).await?);
     }
+    let log = store.list(&folder.join("log")?).await?;
     let mut sessions = Vec::new();
     for entry in store.list(&folder.join("sessions")?).await? {
         if let Some(session) = present(place.session(&entry).await)? {
@@ -65,6 +70,7 @@ pub(super) async fn look(place: &Place<'_>, asked_at_us: i64) -> Result<Seen> {
         .into_iter()
         .filter(|hold| hold.until_us.is_none_or(|until| asked_at_us < until))
         .collect();
+    let log = log::look(place, log).await?;
     let listing = place.repository.backups(place.component, place.trust).await?;
     refuse_unknown(&folder, &listing)?;
     let standing = standing(&listing)?;
@@ -87,6 +93,7 @@ pub(super) async fn look(place: &Place<'_>, asked_at_us: i64) -> Result<Seen> {
             held,
             backups,
         },
+        log,
         listing,
         holds,
         sessions,
@@ -118,6 +125,27 @@ fn present<T>(read: Result<T>) -> Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unjudged(error)),
+    }
+}
+
+/// What cannot be judged ends the run.
+pub(super) fn judged<T>(read: Result<T>) -> Result<T> {
+    read.map_err(unjudged)
+}
+
+/// A file that has gone, or does not fit, says nothing.
+pub(super) fn present_or_unfit<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Incompatible
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -215,6 +243,7 @@ fn refuse_unknown(folder: &Key, listing: &Listing) -> Result<()> {
             // Read and judged one by one.
             Some(("backups" | "prune" | "holds", _)) => true,
             Some(("bad", mark)) => !mark.contains('/'),
+            Some(("log", _)) => LogPlace::parse(name).is_some(),
             Some(("ledger" | "lease", _)) => true,
             _ => false,
         };

@@ -20,6 +20,7 @@ use crate::closure::SessionKey;
 use crate::id::{BackupId, ComponentName, Lineage, SessionId};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::{KeyFile, put_key_file};
+use crate::key::recipient::Fingerprint;
 use crate::key::{IdKeys, Scope, draw_secret};
 use crate::listing::{Listing, protocol_backup};
 use crate::map::Row;
@@ -44,11 +45,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
     let session = open.id;
     let (keys, key, scope) = fresh_keys(env, repository, &plan, session, parent.as_ref())?;
     let key_file = put_key(repository, &plan, &keys).await?;
-    let readers = parent
-        .iter()
-        .flat_map(|state| &state.readers)
-        .chain(key_file.roster.recipients.iter().flatten());
-    let readers = readers.copied().collect();
+    let readers = all_readers(parent.as_ref(), &key_file);
 
     let generation = open_generation(&folder, parent.as_ref())?;
     let ids = IdKeys::derive(&keys.id_key);
@@ -98,8 +95,15 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         free_rows,
         unfinished: None,
         tree: None,
+        log: None,
         next_hash: 0,
     })
+}
+
+/// To whom the keys of this lineage were ever encrypted, as far as this machine knows.
+fn all_readers(parent: Option<&State>, key_file: &KeyFile) -> BTreeSet<Fingerprint> {
+    let before = parent.iter().flat_map(|state| &state.readers);
+    before.chain(key_file.roster.recipients.iter().flatten()).copied().collect()
 }
 
 /// The keys of this session: a data key of its own, and the id key of the lineage that it goes on with or begins.

@@ -17,6 +17,7 @@
 mod bad_input;
 mod crash;
 mod keys;
+mod log;
 mod memory;
 mod poisoned_parent;
 mod prune;

@@ -46,6 +46,7 @@ fn keep(count: usize) -> impl Fn(&Standing<'_>) -> Result<BTreeSet<BackupId>> + 
 pub(crate) async fn prune_with(world: &World, repository: &Repository, count: usize) -> Result<Pruned> {
     let retire = keep(count);
     let plan = PrunePlan {
+        log_window: None,
         component: world.component.clone(),
         instance: Arc::clone(&world.instance),
         trust: world.trust.clone(),
@@ -165,6 +166,7 @@ async fn a_dry_run_writes_nothing() {
     let before = stored(&world).await;
     let retire = keep(1);
     let plan = PrunePlan {
+        log_window: None,
         component: world.component.clone(),
         instance: Arc::clone(&world.instance),
         trust: world.trust.clone(),
@@ -422,6 +424,7 @@ async fn overlay_torture_with_every_second_backup_pruned() {
         let going: BTreeSet<BackupId> = history.iter().rev().skip(1).step_by(2).map(|(backup, _)| backup.id).collect();
         let retire = |_: &Standing<'_>| Ok(going.clone());
         let plan = PrunePlan {
+            log_window: None,
             component: world.component.clone(),
             instance: Arc::clone(&world.instance),
             trust: world.trust.clone(),

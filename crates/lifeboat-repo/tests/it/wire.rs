@@ -152,6 +152,7 @@ impl Scene {
             Ok(ids.map(|backup| backup.id).collect())
         };
         let plan = PrunePlan {
+            log_window: None,
             component: self.world.component.clone(),
             instance: Arc::clone(&self.world.instance),
             trust: self.world.trust.clone(),

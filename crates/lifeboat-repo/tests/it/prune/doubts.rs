@@ -36,6 +36,7 @@ async fn who_may_only_back_up_deletes_nothing() {
     assert_eq!(world.listing().await.backups.len(), 3);
     let retire = keep(1);
     let plan = PrunePlan {
+        log_window: None,
         component: world.component.clone(),
         instance: Arc::clone(&world.instance),
         trust: pruner.trust.clone(),
@@ -58,7 +59,7 @@ async fn inv_14_a_doubt_ends_the_run() {
         ("holds/1-2", b"no hold"),
         ("future/thing", b"unknown"),
         ("packs/odd", b"unknown"),
-        ("log/00/00", b"a log"),
+        ("log/00/00", b"no name of any log"),
     ];
     for ripe in [false, true] {
         for (name, bytes) in doubts {

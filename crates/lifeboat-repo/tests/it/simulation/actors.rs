@@ -105,6 +105,7 @@ impl Simulation {
                     Ok(old)
                 };
                 let plan = PrunePlan {
+                    log_window: None,
                     component,
                     instance,
                     trust,
