@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
+use lifeboat_model::{Error, Result};
+
 /// What memory, offsets and lengths must be multiples of: the largest block of any disk met so far.
 pub const BLOCK_BYTES: usize = 4096;
 
@@ -61,6 +63,20 @@ pub fn open(file: &File) -> Option<File> {
     let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     File::options().read(true).write(true).custom_flags(flags).open(path).ok()
+}
+
+/// Takes the room of a file of `size_bytes` from the disk, where its file system can do that ahead of the data. Writes around the page cache
+/// into room that is not there yet, or beyond the end, make the kernel take turns; and a disk that is too small is found now.
+pub fn make_room(file: &File, size_bytes: u64, name: &str) -> Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    if size_bytes == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(Error::io("make room for", name, error.into())),
+    }
 }
 
 /// Some file systems take the flag and then refuse to read or write: whoever asked goes through the cache.

@@ -103,15 +103,7 @@ impl FileSink {
     /// system lets them. A restore then neither pushes out of memory what the machine's other programs read, nor waits for memory to copy
     /// into. Its room is taken at once: a disk that is too small is found now.
     pub fn around_cache(mut self, size_bytes: u64) -> Result<Self> {
-        use rustix::fs::{FallocateFlags, fallocate};
-        use rustix::io::Errno;
-        if size_bytes > 0 {
-            // Writes into room that is not there yet, or beyond the end, make the kernel take turns.
-            match fallocate(&self.file, FallocateFlags::empty(), 0, size_bytes) {
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(error) => return Err(Error::io("make room for", &self.name, error.into())),
-            }
-        }
+        direct::make_room(&self.file, size_bytes, &self.name)?;
         self.direct = Direct::open(&self.file);
         Ok(self)
     }

@@ -176,6 +176,7 @@ impl Bench<'_> {
     fn restic_restore(&self, server: &Server) -> Result<f64> {
         let to = self.folder.join("restored");
         empty(&to)?;
+        data::sync(&self.options.folder)?;
         let run = self.timed(self.restic(server).args(["restore", "latest", "--target"]).arg(&to))?;
         data::compare(&self.source.folder, &to)?;
         std::fs::remove_dir_all(&to)?;

@@ -63,7 +63,7 @@ pub(super) async fn plan(
         ),
         format!("fetch: {} of stored data, every byte verified", human_bytes(read.fetch_bytes)),
         format!(
-            "check: {} read back and compared with what was captured",
+            "check: {} compared with what was captured",
             counted(backup.header.files, "file")
         ),
     ];

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 
 use lifeboat_engine::files::{self, Beneath, Chosen, Content, Dressing, Entry, Kind, Root, TreeReader, entry_at, leads_out};
 use lifeboat_io::compute;
-use lifeboat_io::direct::Aligned;
+use lifeboat_io::direct::{self, Aligned};
 use lifeboat_io::durable;
 use lifeboat_io::flow::PageSink;
 use lifeboat_io::gather::{Gather, ReadBack, Watch};
@@ -165,7 +165,7 @@ impl Parts {
     }
 }
 
-/// Distributes the bytes of a segment to its files; at its end, each of them is read back and compared, while other segments still come.
+/// Distributes the bytes of a segment to its files; at its end, each of them is compared, while other segments still come.
 #[derive(Debug)]
 struct SegmentSink {
     beneath: Arc<Beneath>,
@@ -344,6 +344,9 @@ fn lay_out(list: &Path, folder: &Path, selection: &Selection, sizes: &BTreeMap<S
             }
             Kind::File(content) if wanted => {
                 beneath.make_file(&entry.path, content.size)?;
+                if content.stored() >= AROUND_BYTES && content.stored() == content.size {
+                    direct::make_room(&beneath.file(&entry.path)?, content.size, &entry.shown())?;
+                }
                 place(&entry, content, tree.line_at(), sizes, &mut plan)?;
             }
             Kind::Symlink { target } if wanted && !selection.outside_links && leads_out(&entry.path, target) => {
