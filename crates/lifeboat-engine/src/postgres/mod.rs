@@ -1,5 +1,9 @@
 //! PostgreSQL clusters ([docs/postgres.md](../../../../docs/postgres.md)).
 //!
+//! [`conninfo`] says where a server is and who we are there, [`wire`] speaks its protocol, [`replication`] the commands of its replication
+//! mode, and [`sql`] hands everything else to `tokio-postgres` over the same kind of connection. The other modules read what a cluster
+//! consists of, copy it, and start what was restored.
+//!
 //! Rules that hold everywhere in this folder:
 //! - The source is never changed: nothing is written into its data directory, no setting, no table. Slots are named and told about.
 //! - What a server says is checked before it allocates, indexes or multiplies.
@@ -7,6 +11,7 @@
 pub mod binaries;
 pub mod capture;
 pub mod conf;
+pub mod conninfo;
 pub mod control;
 mod crc;
 pub mod increment;
@@ -14,5 +19,11 @@ pub mod label;
 pub mod layout;
 pub mod manifest;
 pub mod page;
+pub mod replication;
 pub mod sandbox;
+pub mod sql;
 pub mod tar;
+pub mod wire;
+
+pub use conninfo::{ConnInfo, Surroundings};
+pub use wire::error::{ServerError, server_error, sqlstate};

@@ -23,6 +23,7 @@ mod pg_capture;
 mod pg_kernels;
 mod pg_sandbox;
 mod pki;
+mod postgres;
 mod probe;
 mod stall;
 mod taken;

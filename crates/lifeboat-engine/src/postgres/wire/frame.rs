@@ -1,0 +1,283 @@
+//! Messages: one byte that says what it is, four for the length, then the body. Reading is safe to cancel: what has come stays in the buffer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use lifeboat_model::{Error, ErrorKind, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use super::error::{Notice, ServerError, broken, lost};
+use super::{BoxIo, SILENCE};
+
+/// No message that we ask for is larger: log comes in 128 KiB, files in 32 KiB, history files are tiny.
+const LARGEST: usize = 16 << 20;
+/// How much is read at once.
+const CHUNK: usize = 256 << 10;
+/// How many notices wait to be taken.
+const NOTICES: usize = 100;
+
+/// A message of the server.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// What it is.
+    pub tag: u8,
+    /// What it says.
+    pub body: Bytes,
+}
+
+/// The receiving half of a connection.
+#[derive(Debug)]
+pub struct Reader {
+    io: ReadHalf<BoxIo>,
+    buffer: BytesMut,
+    pub(in crate::postgres) silence: Duration,
+    pub(super) subject: String,
+    pub(super) parameters: BTreeMap<String, String>,
+    pub(super) notices: VecDeque<Notice>,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct Writer {
+    io: WriteHalf<BoxIo>,
+    /// What is not yet sent.
+    pub(in crate::postgres) buffer: BytesMut,
+    subject: String,
+}
+
+/// Both halves of a stream.
+pub(super) fn halves(io: BoxIo, subject: &str) -> (Reader, Writer) {
+    let (read, write) = tokio::io::split(io);
+    let reader = Reader {
+        io: read,
+        buffer: BytesMut::new(),
+        silence: SILENCE,
+        subject: subject.to_owned(),
+        parameters: BTreeMap::new(),
+        notices: VecDeque::new(),
+    };
+    let writer = Writer {
+        io: write,
+        buffer: BytesMut::new(),
+        subject: subject.to_owned(),
+    };
+    (reader, writer)
+}
+
+impl Reader {
+    /// Who is spoken to, for messages.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The next message but notices, notifications and reported settings, which may come at any time, inside COPY too.
+    ///
+    /// # Errors
+    /// `Unreachable` where the connection is gone, `TimedOut` where the server is silent for too long, `Failed` where it is not the protocol.
+    pub async fn frame(&mut self) -> Result<Frame> {
+        loop {
+            let frame = self.any().await?;
+            match frame.tag {
+                b'N' => {
+                    let notice = ServerError::parse(frame.body).map_err(|error| self.in_place(error))?;
+                    if self.notices.len() == NOTICES {
+                        self.notices.pop_front();
+                    }
+                    self.notices.push_back(notice);
+                }
+                b'S' => {
+                    let mut body = Body::new(frame.body);
+                    let pair = body.text().and_then(|name| Ok((name, body.text()?)));
+                    let (name, value) = pair.map_err(|error| self.in_place(error))?;
+                    if self.parameters.len() < 1000 || self.parameters.contains_key(&name) {
+                        self.parameters.insert(name, value);
+                    }
+                }
+                b'A' => {}
+                _ => return Ok(frame),
+            }
+        }
+    }
+
+    async fn any(&mut self) -> Result<Frame> {
+        loop {
+            if let Some(frame) = self.complete()? {
+                return Ok(frame);
+            }
+            self.buffer.reserve(CHUNK);
+            let read = tokio::time::timeout(self.silence, self.io.read_buf(&mut self.buffer)).await;
+            match read {
+                Ok(Ok(0)) => return Err(lost(&self.subject, "the server closed the connection")),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(lost(&self.subject, &error).with_source(error)),
+                Err(elapsed) => return Err(silent(&self.subject, self.silence).with_source(elapsed)),
+            }
+        }
+    }
+
+    /// Takes a message out of the buffer, if a whole one is there.
+    fn complete(&mut self) -> Result<Option<Frame>> {
+        let Some((header, _)) = self.buffer.split_first_chunk::<5>() else {
+            return Ok(None);
+        };
+        let [tag, length @ ..] = *header;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if !(4..=LARGEST).contains(&length) || !tag.is_ascii_alphanumeric() {
+            return Err(broken(
+                &self.subject,
+                format_args!("a message of the kind {tag:#04x} and {length} bytes came"),
+            ));
+        }
+        if self.buffer.len() <= length {
+            return Ok(None);
+        }
+        let mut whole = self.buffer.split_to(length + 1).freeze();
+        whole.advance(5);
+        Ok(Some(Frame { tag, body: whole }))
+    }
+
+    /// An error of reading a body, with who sent it.
+    pub(in crate::postgres) fn in_place(&self, error: Error) -> Error {
+        broken(&self.subject, error.detail())
+    }
+
+    /// The error for a message that has no place here; an error of the server says what it says.
+    pub(in crate::postgres) fn unexpected(&self, op: &'static str, frame: Frame) -> Error {
+        if frame.tag != b'E' {
+            return broken(
+                &self.subject,
+                format_args!("a message of the kind {:?} came where none belongs", char::from(frame.tag)),
+            );
+        }
+        match ServerError::parse(frame.body) {
+            Ok(error) => error.into_error(op, &self.subject),
+            Err(error) => self.in_place(error),
+        }
+    }
+}
+
+impl Writer {
+    /// Sends what is in the buffer.
+    ///
+    /// # Errors
+    /// `Unreachable` where the connection is gone, `TimedOut` where the server does not take it.
+    pub async fn flush(&mut self) -> Result<()> {
+        let sent = async {
+            self.io.write_all_buf(&mut self.buffer).await?;
+            self.io.flush().await
+        };
+        match tokio::time::timeout(SILENCE, sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(lost(&self.subject, &error).with_source(error)),
+            Err(elapsed) => Err(silent(&self.subject, SILENCE).with_source(elapsed)),
+        }
+    }
+
+    /// Sends a command.
+    pub(in crate::postgres) async fn query(&mut self, sql: &str) -> Result<()> {
+        self.put(|buffer| postgres_protocol::message::frontend::query(sql, buffer))?;
+        self.flush().await
+    }
+
+    /// Puts a message into the buffer.
+    pub(in crate::postgres) fn put(&mut self, write: impl FnOnce(&mut BytesMut) -> std::io::Result<()>) -> Result<()> {
+        write(&mut self.buffer)
+            .map_err(|error| Error::new(ErrorKind::Bug, "write a message to", &self.subject, &error).with_source(error))
+    }
+
+    pub(super) async fn terminate(&mut self) -> Result<()> {
+        postgres_protocol::message::frontend::terminate(&mut self.buffer);
+        self.flush().await
+    }
+}
+
+fn silent(subject: &str, limit: Duration) -> Error {
+    let seconds = limit.as_secs();
+    Error::new(
+        ErrorKind::TimedOut,
+        "talk to PostgreSQL at",
+        subject,
+        format_args!("nothing went through the connection for {seconds} s"),
+    )
+    .with_hint("look whether the server and the network are alive; the same command can simply be run again")
+}
+
+/// Reads the parts of a body; every one is an error where it is not there.
+#[derive(Debug)]
+pub struct Body(Bytes);
+
+impl Body {
+    /// From the beginning.
+    #[must_use]
+    pub fn new(body: Bytes) -> Self {
+        Self(body)
+    }
+
+    /// The next byte.
+    pub fn u8(&mut self) -> Result<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// The next two, as a number.
+    pub fn i16(&mut self) -> Result<i16> {
+        self.array().map(i16::from_be_bytes)
+    }
+
+    /// The next four.
+    pub fn i32(&mut self) -> Result<i32> {
+        self.array().map(i32::from_be_bytes)
+    }
+
+    /// The next eight.
+    pub fn i64(&mut self) -> Result<i64> {
+        self.array().map(i64::from_be_bytes)
+    }
+
+    /// The next eight, without a sign.
+    pub fn u64(&mut self) -> Result<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// A text up to a zero byte; what is not UTF-8 in it is replaced (messages before the encoding is agreed on).
+    pub fn text(&mut self) -> Result<String> {
+        let Some(end) = self.0.iter().position(|byte| *byte == 0) else {
+            return Err(cut());
+        };
+        let text = self.0.split_to(end);
+        self.0.advance(1);
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The next `length` bytes.
+    pub fn bytes(&mut self, length: usize) -> Result<Bytes> {
+        if self.0.len() < length {
+            return Err(cut());
+        }
+        Ok(self.0.split_to(length))
+    }
+
+    /// Everything that is left.
+    #[must_use]
+    pub fn rest(self) -> Bytes {
+        self.0
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let Some(array) = self.0.first_chunk::<N>().copied() else {
+            return Err(cut());
+        };
+        self.0.advance(N);
+        Ok(array)
+    }
+}
+
+fn cut() -> Error {
+    Error::new(
+        ErrorKind::Failed,
+        "read a message of",
+        "the server",
+        "a message ends too early",
+    )
+}
