@@ -120,11 +120,13 @@ impl World {
 
     pub fn add_rows(&self, name: &str, rows: usize) {
         let connection = self.open(name);
+        connection.execute_batch("BEGIN").unwrap();
         for row in 0..rows {
             connection
                 .execute("INSERT INTO orders (what) VALUES (?1)", [format!("later {row}")])
                 .unwrap();
         }
+        connection.execute_batch("COMMIT").unwrap();
         connection.close().unwrap();
     }
 
