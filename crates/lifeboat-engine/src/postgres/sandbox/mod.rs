@@ -1,7 +1,7 @@
 //! Starting a restored cluster on this host without anybody noticing (PG-10).
 //!
 //! A sandbox has a folder of its own with the socket, an empty configuration and the log. The server runs as the owner of the data directory,
-//! listens on that socket alone, and gets all its settings from us ([`settings`]). [`Sandbox::stop`] stops it and removes the folder, and the
+//! listens on that socket alone, and gets all its settings from us (the module `settings`). [`Sandbox::stop`] stops it and removes the folder, and the
 //! data directory where that was handed over. If we are killed, the server stays until [`sweep`], which any later start does: a sandbox in use
 //! is locked by the process that uses it, and nothing is removed that does not bear the marks of a sandbox of this user.
 
