@@ -29,7 +29,11 @@ pub(crate) fn servers(python: &Path) -> Result<String> {
             };
             sh::run(&mut sh::program(program, words))
         };
-        by_root(&["sh", "-c", &format!("echo 'create_main_cluster = false' > {NO_CLUSTER}")])?;
+        by_root(&[
+            "sh",
+            "-c",
+            &format!("mkdir -p $(dirname {NO_CLUSTER}) && echo 'create_main_cluster = false' > {NO_CLUSTER}"),
+        ])?;
         let installed = setup::install(&["postgresql-15"]);
         by_root(&["rm", "-f", NO_CLUSTER])?;
         installed?;
