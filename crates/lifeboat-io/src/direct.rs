@@ -73,9 +73,13 @@ pub fn make_room(file: &File, size_bytes: u64, name: &str) -> Result<()> {
     if size_bytes == 0 {
         return Ok(());
     }
-    match fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-        Err(error) => Err(Error::io("make room for", name, error.into())),
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            // A signal came: what was taken so far is taken already.
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::io("make room for", name, error.into())),
+        }
     }
 }
 

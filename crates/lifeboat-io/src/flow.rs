@@ -37,14 +37,46 @@ pub trait PageSink: Debug + Send + Sync {
     fn finish(&self, size_bytes: u64) -> Result<()>;
 }
 
+/// Gives out the segments of a file of known size, front to back, each once.
+#[derive(Debug)]
+pub struct Segments {
+    size_bytes: u64,
+    given: AtomicU64,
+}
+
+impl Segments {
+    /// The segments of a file of `size_bytes`.
+    #[must_use]
+    pub fn of(size_bytes: u64) -> Self {
+        Self {
+            size_bytes,
+            given: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of the whole file.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Where the next one begins and how long it is, in bytes; `None` when all were given out.
+    #[must_use]
+    pub fn next(&self) -> Option<(u64, usize)> {
+        let step = SEGMENT_BYTES as u64;
+        let offset = self.given.fetch_add(step, Ordering::Relaxed);
+        let left = self.size_bytes.checked_sub(offset).filter(|left| *left > 0)?;
+        Some((offset, usize::try_from(step.min(left)).unwrap_or(SEGMENT_BYTES)))
+    }
+}
+
 /// A [`PageSource`] over an ordinary file that nobody writes to, read in parallel.
 #[derive(Debug)]
 pub struct FilePages {
     file: std::fs::File,
     name: String,
     page_size: u32,
-    size_bytes: u64,
-    next: AtomicU64,
+    segments: Segments,
 }
 
 impl FilePages {
@@ -59,8 +91,7 @@ impl FilePages {
             file,
             name,
             page_size,
-            size_bytes,
-            next: AtomicU64::new(0),
+            segments: Segments::of(size_bytes),
         })
     }
 }
@@ -71,16 +102,13 @@ impl PageSource for FilePages {
     }
 
     fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.segments.size_bytes()
     }
 
     fn next_segment(&self, buffer: &mut Vec<u8>) -> Result<Option<u64>> {
-        let step = SEGMENT_BYTES as u64;
-        let offset = self.next.fetch_add(step, Ordering::Relaxed);
-        if offset >= self.size_bytes {
+        let Some((offset, length)) = self.segments.next() else {
             return Ok(None);
-        }
-        let length = usize::try_from(step.min(self.size_bytes - offset)).unwrap_or(SEGMENT_BYTES);
+        };
         buffer.resize(length, 0);
         self.file.read_exact_at(buffer, offset).map_err(|error| {
             if error.kind() == std::io::ErrorKind::UnexpectedEof {

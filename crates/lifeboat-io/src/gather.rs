@@ -18,8 +18,8 @@ pub const BLOCK: usize = 1 << 20;
 /// Rooms kept for the next blocks.
 const SPARE: usize = 8;
 
-/// Finds a file by its number; files are opened when a block of them is written.
-pub type Open<'a> = &'a dyn Fn(u64) -> Result<File>;
+/// Finds a file by its number, and what errors call it; files are opened when a block of them is written.
+pub type Open<'a> = &'a dyn Fn(u64) -> Result<(File, String)>;
 
 /// Is told what was handed to the disk.
 pub trait Watch: std::fmt::Debug + Send + Sync {
@@ -75,13 +75,13 @@ pub struct Gather {
     blocks: Mutex<Vec<Block>>,
     spare: Mutex<Vec<Aligned>>,
     most: usize,
-    watch: Arc<dyn Watch>,
+    watch: Option<Arc<dyn Watch>>,
 }
 
 impl Gather {
-    /// Gathers at most `most` MiB at once, and tells `watch` what was written.
+    /// Gathers at most `most` MiB at once, and tells `watch`, if there is one, what was written.
     #[must_use]
-    pub fn new(most: usize, watch: Arc<dyn Watch>) -> Self {
+    pub fn new(most: usize, watch: Option<Arc<dyn Watch>>) -> Self {
         Self {
             blocks: Mutex::default(),
             spare: Mutex::default(),
@@ -151,13 +151,13 @@ impl Gather {
     }
 
     fn write(&self, block: Block, open: Open<'_>) -> Result<()> {
-        let file = open(block.file)?;
+        let (file, name) = open(block.file)?;
         block
             .write(&file)
-            .map_err(|error| Error::io("write", format!("the file at {} MiB", block.number), error))?;
-        if let Some(end) = block.unbroken() {
+            .map_err(|error| Error::io("write", format!("{name} at {} MiB", block.number), error))?;
+        if let Some((watch, end)) = self.watch.as_ref().zip(block.unbroken()) {
             let bytes = block.bytes.bytes().get(..end).unwrap_or_default();
-            self.watch.written(block.file, block.number * BLOCK as u64, bytes);
+            watch.written(block.file, block.number * BLOCK as u64, bytes);
         }
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         // What is gathered takes from here first, so that both together are not much more than asked for.
@@ -185,11 +185,14 @@ impl<'a> ReadBack<'a> {
 
     /// Fills the beginning of `buffer` with what is at `offset`: at least one byte and at most `wanted`.
     pub fn read_at(&mut self, offset: u64, wanted: usize, buffer: &mut Aligned) -> std::io::Result<usize> {
-        let count = self.read_some(offset, wanted, buffer)?;
-        if count == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        loop {
+            match self.read_some(offset, wanted, buffer) {
+                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => return Ok(count.min(wanted)),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(count.min(wanted))
     }
 
     fn read_some(&mut self, offset: u64, wanted: usize, buffer: &mut Aligned) -> std::io::Result<usize> {

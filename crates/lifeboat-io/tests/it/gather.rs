@@ -49,14 +49,11 @@ fn pieces_in_any_order_make_the_file() {
     for most in [1, 3, 64] {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let open = |number: u64| {
-            Ok(File::options()
-                .read(true)
-                .write(true)
-                .open(folder.path().join(number.to_string()))
-                .unwrap())
+            let path = folder.path().join(number.to_string());
+            Ok((File::options().read(true).write(true).open(path).unwrap(), number.to_string()))
         };
         let told = Arc::new(Told::default());
-        let gather = Gather::new(most, Arc::clone(&told) as Arc<dyn Watch>);
+        let gather = Gather::new(most, Some(Arc::clone(&told) as Arc<dyn Watch>));
         let mut pieces = Vec::new();
         for (number, size) in (0_u64..).zip(sizes) {
             File::create(folder.path().join(number.to_string())).unwrap();
@@ -83,7 +80,7 @@ fn pieces_in_any_order_make_the_file() {
         });
         for (number, size) in (0_u64..).zip(sizes) {
             gather.end(number, &open).unwrap();
-            let file = open(number).unwrap();
+            let (file, _) = open(number).unwrap();
             assert_eq!(file.metadata().unwrap().len(), size as u64);
             for around in [false, true] {
                 assert!(
@@ -129,10 +126,16 @@ fn a_file_that_ends_early_is_an_error() {
 
 #[test]
 fn a_full_disk_is_an_error_that_says_so() {
-    let open = |_| Ok(File::options().read(true).write(true).open("/dev/full").unwrap());
-    let gather = Gather::new(4, Arc::new(Told::default()));
+    let open = |_| {
+        Ok((
+            File::options().read(true).write(true).open("/dev/full").unwrap(),
+            "db/orders".to_owned(),
+        ))
+    };
+    let gather = Gather::new(4, None);
     let error = gather.put(1, 0, &vec![1; 1 << 20], &open).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert!(error.to_string().contains("db/orders"), "{error}");
     gather.put(1, 1 << 20, b"part of a block", &open).unwrap();
     assert_eq!(gather.end(1, &open).unwrap_err().kind(), ErrorKind::NoSpace);
 }

@@ -32,7 +32,7 @@ use super::{Findings, create};
 
 /// Larger files are made durable as soon as they are whole; the many small ones together at the end.
 const SYNC_BYTES: u64 = 1 << 20;
-/// Larger files go around the page cache, and are read back from the disk itself.
+/// Larger files go around the page cache, to the disk and back. For smaller ones that costs more than it saves.
 const AROUND_BYTES: u64 = 4 << 20;
 /// Blocks of 1 MiB that are gathered of all files together.
 const GATHERED: usize = 40;
@@ -173,20 +173,20 @@ struct SegmentSink {
     parts: Parts,
     gather: Arc<Gather>,
     hashes: Arc<BlockHashes>,
-    read_back: bool,
     /// Files that were compared, in all segments.
     checked: Arc<AtomicU64>,
     durable: Arc<Durable>,
 }
 
 impl SegmentSink {
-    fn open(&self, line_at: u64) -> Result<File> {
-        self.beneath.file(&entry_at(&self.list, line_at)?.path)
+    fn named(&self, line_at: u64) -> Result<(File, String)> {
+        let entry = entry_at(&self.list, line_at)?;
+        Ok((self.beneath.file(&entry.path)?, entry.shown()))
     }
 
     fn write_piece(&self, part: &Part, entry: &Entry, content: &Content, offset: u64, piece: &[u8]) -> Result<()> {
         if content.stored() >= AROUND_BYTES {
-            return self.gather.put(part.line_at, offset, piece, &|line_at| self.open(line_at));
+            return self.gather.put(part.line_at, offset, piece, &|line_at| self.named(line_at));
         }
         let file = self.beneath.file(&entry.path)?;
         file.write_all_at(piece, offset)
@@ -231,11 +231,10 @@ impl PageSink for SegmentSink {
         for part in &self.parts.parts {
             let entry = entry_at(&self.list, part.line_at)?;
             let Kind::File(content) = &entry.kind else { continue };
-            self.gather.end(part.line_at, &|line_at| self.open(line_at))?;
+            self.gather.end(part.line_at, &|line_at| self.named(line_at))?;
             let file = self.beneath.file(&entry.path)?;
-            // Holes were not handed to the disk, so such a file is read.
-            let handed = (content.ranges() == [(0, content.size)]).then(|| self.hashes.take(part.line_at, content.size));
-            match handed.flatten().filter(|_| !self.read_back) {
+            // Nothing was hashed of a file that is to be read back; holes were not handed to the disk, so such a file is read, too.
+            match self.hashes.take(part.line_at, content.size) {
                 Some(hash) => compare(&hash, &entry, content)?,
                 None => check_file(&file, &entry, content, &mut buffer)?,
             }
@@ -274,7 +273,8 @@ pub(super) async fn stage(env: &Env, reader: &Reader, staging: &Staging, selecti
     let checked = Arc::new(AtomicU64::new(0));
     let durable = Arc::new(Durable::begin());
     let hashes = Arc::new(BlockHashes::default());
-    let gather = Arc::new(Gather::new(GATHERED, Arc::clone(&hashes) as Arc<dyn Watch>));
+    let watch = (!how.read_back).then(|| Arc::clone(&hashes) as Arc<dyn Watch>);
+    let gather = Arc::new(Gather::new(GATHERED, watch));
     let segments: Vec<(FileRecord, Arc<dyn PageSink>)> = reader
         .files()
         .iter()
@@ -286,7 +286,6 @@ pub(super) async fn stage(env: &Env, reader: &Reader, staging: &Staging, selecti
                 checked: Arc::clone(&checked),
                 gather: Arc::clone(&gather),
                 hashes: Arc::clone(&hashes),
-                read_back: how.read_back,
                 durable: Arc::clone(&durable),
             };
             Some((file.clone(), Arc::new(sink) as Arc<dyn PageSink>))

@@ -31,6 +31,8 @@ pub(super) struct StoredLog {
     pub(super) lineage: Lineage,
     pub(super) name: LogName,
     pub(super) stored_at_us: i64,
+    /// It is as long as its name says. One that was cut short may go like any other, and stands for nothing.
+    pub(super) fits: bool,
 }
 
 /// The log of a component, as it was listed.
@@ -49,6 +51,7 @@ pub(super) async fn look(place: &Place<'_>, entries: Vec<Entry>) -> Result<Log> 
             Some(LogPlace::File(lineage, name)) => log.files.push(StoredLog {
                 lineage,
                 name,
+                fits: u64::from(name.size_bytes) == entry.size_bytes,
                 stored_at_us: entry.stored_at_us,
                 key: entry.key,
             }),
@@ -71,7 +74,9 @@ impl Log {
     /// What may be held of a lineage.
     fn candidates(&self, lineage: Lineage) -> Coverage {
         let mut coverage = Coverage::new();
-        let log = self.of(lineage).filter(|file| file.name.kind != LogFileKind::History);
+        let log = self
+            .of(lineage)
+            .filter(|file| file.fits && file.name.kind != LogFileKind::History);
         log.for_each(|file| coverage.add(file.name.range));
         coverage
     }
@@ -187,7 +192,7 @@ pub(super) async fn drop_replaced(place: &Place<'_>, log: &Log) -> Result<u64> {
             frame.lineage,
             &nothing,
         );
-        let longer = log.of(frame.lineage).map(|file| file.name);
+        let longer = log.of(frame.lineage).filter(|file| file.fits).map(|file| file.name);
         for name in longer.filter(|name| *name != frame.name && name.range.contains(&frame.name.range)) {
             let header = match headers.entry(name) {
                 Slot::Occupied(known) => known.into_mut(),

@@ -3,11 +3,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lifeboat_io::flow::{PageSource, SEGMENT_BYTES};
+use lifeboat_io::flow::{PageSource, Segments};
 use lifeboat_model::{Error, ErrorKind, Lsn, Result};
 
 use crate::postgres::page::{PAGE_BYTES, Verdict, judge};
@@ -89,8 +88,7 @@ pub(super) struct PageFile {
     path: String,
     place: PathBuf,
     first_block: u32,
-    size_bytes: u64,
-    next: AtomicU64,
+    segments: Segments,
     checking: Option<Checking>,
 }
 
@@ -108,8 +106,7 @@ impl PageFile {
             path: path.to_owned(),
             place: place.to_owned(),
             first_block,
-            size_bytes,
-            next: AtomicU64::new(0),
+            segments: Segments::of(size_bytes),
             checking,
         }
     }
@@ -190,16 +187,13 @@ impl PageSource for PageFile {
     }
 
     fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.segments.size_bytes()
     }
 
     fn next_segment(&self, buffer: &mut Vec<u8>) -> Result<Option<u64>> {
-        let step = SEGMENT_BYTES as u64;
-        let offset = self.next.fetch_add(step, Ordering::Relaxed);
-        if offset >= self.size_bytes {
+        let Some((offset, length)) = self.segments.next() else {
             return Ok(None);
-        }
-        let length = usize::try_from(step.min(self.size_bytes - offset)).unwrap_or(SEGMENT_BYTES);
+        };
         buffer.resize(length, 0);
         self.read(offset, buffer)?;
         if let Some(checking) = &self.checking {

@@ -162,6 +162,20 @@ async fn log_that_an_open_session_may_need_stays() {
     drop(running);
 }
 
+/// A piece that was cut short in the store replaces nothing: its frames are all that is left of that log.
+#[tokio::test]
+async fn a_piece_that_was_cut_short_replaces_no_frame() {
+    let world = world().await;
+    let mut writer = begin(&world, &world.repository).await.unwrap();
+    append(&mut writer, LogFileKind::Frame, range(0, 1000)).await.unwrap();
+    let piece = append(&mut writer, LogFileKind::Piece, range(0, 4000)).await.unwrap();
+    let key = piece.name.key(&world.component, writer.lineage()).unwrap();
+    let good = world.bytes_of(&key).await;
+    world.overwrite(&key, good[..good.len() - 1].to_vec()).await;
+    assert_eq!(prune_to(&world, Vec::new(), None).await.tidied, 0);
+    assert!(reader(&world, &world.repository).await.read(range(0, 1000)).await.unwrap() == wal(range(0, 1000)));
+}
+
 #[tokio::test]
 async fn replaced_frames_go_at_once_and_others_never() {
     let world = world().await;
