@@ -2,7 +2,10 @@
 //!
 //! `scale_bench --gib N --round R --store DIR --state DIR` backs the made-up database up as it is in round `R` and prints one line of JSON.
 //! Every extent is different from every other one, so that nothing is found twice, and compresses to a few dozen bytes, so that 200 GiB fit
-//! on any disk. From round to round one page of every thousandth extent changes. Not shipped.
+//! on any disk. From round to round one page of every thousandth extent changes.
+//!
+//! `scale_bench --prune PACKS --store DIR --state DIR` prunes the same store: all backups but the newest go, and so do `PACKS` packs of a session that
+//! died (small ones: what a prune costs depends on their number). Before the sweep, everything is made four days older. Not shipped.
 #![allow(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -10,7 +13,7 @@
     reason = "a benchmark driver prints, and builds the real clock"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +23,8 @@ use anyhow::{Context, Result};
 use lifeboat_io::flow::{EXTENT_BYTES, PageSource, SEGMENT_BYTES};
 use lifeboat_model::{Clock, Entropy, Env, env::Silent};
 use lifeboat_repo::{
-    BackupPlan, ComponentName, Encryption, FileMeta, Identities, Instance, Repository, Trust, Writer, generate_identity,
+    BackupId, BackupPlan, ComponentName, Encryption, FileMeta, Identities, Instance, PrunePlan, Repository, Standing, Trust,
+    Writer, generate_identity, prune,
 };
 use lifeboat_store::fs::FsStore;
 use lifeboat_store::layer::meter::Metered;
@@ -29,6 +33,9 @@ const PAGE_BYTES: u32 = 4096;
 
 /// One page of every so many extents changes in a round.
 const CHANGED_EVERY: u64 = 1000;
+
+/// How long what is condemned stays: the shortest that there is.
+const GRACE: Duration = Duration::from_secs(48 * 3600);
 
 #[derive(Debug)]
 struct Real(Instant);
@@ -101,19 +108,98 @@ async fn main() -> Result<()> {
     }
     let flag = |name: &str| flags.get(name).with_context(|| format!("{name} is missing"));
     let (store, state) = (PathBuf::from(flag("--store")?), PathBuf::from(flag("--state")?));
-    let (gib, round): (u64, u64) = (flag("--gib")?.parse()?, flag("--round")?.parse()?);
     let env = Env {
         clock: Arc::new(Real(Instant::now())),
         entropy: Arc::new(System),
         progress: Arc::new(Silent),
         threads: std::thread::available_parallelism()?.get(),
     };
-    backup(&env, &store, state, gib << 30, round).await
+    std::fs::create_dir_all(&state)?;
+    match flags.get("--prune") {
+        Some(packs) => prune_all(&env, &store, state, packs.parse()?).await,
+        None => {
+            backup(
+                &env,
+                &store,
+                state,
+                flag("--gib")?.parse::<u64>()? << 30,
+                flag("--round")?.parse()?,
+            )
+            .await
+        }
+    }
+}
+
+/// The key of this installation, and the trust in it.
+fn trusted(env: &Env, state: &Path) -> Result<(Arc<Instance>, Trust)> {
+    let key = state.join("instance.key");
+    let instance = match Instance::load("bench", &key) {
+        Ok(instance) => instance,
+        Err(_) => Instance::create(env, "bench", &key)?,
+    };
+    let mut trust = Trust::new();
+    trust.add("bench", instance.public_key());
+    Ok((Arc::new(instance), trust))
+}
+
+/// Two prunes, with the grace period between them.
+async fn prune_all(env: &Env, store: &Path, state_dir: PathBuf, packs: u64) -> Result<()> {
+    let folder = store.join("c/bench~2Fscale/packs/").join("5".repeat(32));
+    std::fs::create_dir_all(&folder)?;
+    for number in 0..packs {
+        std::fs::write(folder.join(format!("{number:064x}")), b"left by a session that died")?;
+    }
+    let (instance, trust) = trusted(env, &state_dir)?;
+    let retire = |standing: &Standing<'_>| -> lifeboat_model::Result<BTreeSet<BackupId>> {
+        let newest = standing.listing.latest().map(|backup| backup.id);
+        let ids = standing.listing.backups.iter().map(|backup| backup.id);
+        Ok(ids.filter(|id| Some(*id) != newest).collect())
+    };
+    let plan = PrunePlan {
+        component: ComponentName::new("bench/scale")?,
+        instance,
+        trust,
+        state_dir,
+        grace: GRACE,
+        log_window: None,
+        dry_run: false,
+        retire: &retire,
+    };
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        older(store)?;
+        let metered = Metered::new(FsStore::open(store).await?);
+        let meter = metered.meter();
+        let repository = Repository::open(Arc::new(metered)).await?;
+        let began = Instant::now();
+        let pruned = prune(env, &repository, &plan).await?;
+        let counts = meter.counts();
+        runs.push(serde_json::json!({
+            "seconds": began.elapsed().as_secs_f64(), "condemned": pruned.condemned.files, "swept": pruned.swept.files,
+            "swept_backups": pruned.swept.backups.len(), "list_calls": counts.list.calls, "notes": pruned.notes,
+        }));
+    }
+    println!("{}", serde_json::Value::from(runs));
+    Ok(())
+}
+
+/// Makes everything in a store older than the grace period.
+fn older(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            older(&path)?;
+        } else {
+            let file = std::fs::File::options().append(true).open(&path)?;
+            let before = file.metadata()?.modified()?;
+            file.set_modified(before - 2 * GRACE)?;
+        }
+    }
+    Ok(())
 }
 
 async fn backup(env: &Env, store: &Path, state: PathBuf, size_bytes: u64, round: u64) -> Result<()> {
     let began = Instant::now();
-    std::fs::create_dir_all(&state)?;
     let metered = Metered::new(FsStore::create(store).await?);
     let meter = metered.meter();
     let store: Arc<dyn lifeboat_store::BlobStore> = Arc::new(metered);
@@ -126,20 +212,14 @@ async fn backup(env: &Env, store: &Path, state: PathBuf, size_bytes: u64, round:
         std::fs::write(&identity, generate_identity().0)?;
     }
     let recipients = Identities::parse(&std::fs::read_to_string(&identity)?)?.public_keys();
-    let key = state.join("instance.key");
-    let instance = match Instance::load("bench", &key) {
-        Ok(instance) => instance,
-        Err(_) => Instance::create(env, "bench", &key)?,
-    };
-    let mut trust = Trust::new();
-    trust.add("bench", instance.public_key());
+    let (instance, trust) = trusted(env, &state)?;
     let before = meter.counts();
     let plan = BackupPlan {
         component: ComponentName::new("bench/scale")?,
         kind: "bench".into(),
         method: "physical".into(),
         source: "made up".into(),
-        instance: Arc::new(instance),
+        instance,
         encryption: Encryption::Age(recipients),
         trust: trust.clone(),
         state_dir: state,

@@ -2,7 +2,8 @@
 //!
 //! The database is made up as it is read (`scale_bench` of the repository's crate), so that neither 200 GiB of source nor of store are
 //! needed: its extents all differ and compress to almost nothing. What such a store lacks is packs; their number, and what they add to a
-//! backup file, is calculated from the format (48 bytes for each pack of 16 MiB or more, `docs/format.md` 8.3).
+//! backup file, is calculated from the format (48 bytes for each pack of 16 MiB or more, `docs/format.md` 8.3). What a prune costs depends on
+//! how many packs there are: it gets as many small ones as 200 GiB would have, and all of them go.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,8 +43,10 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
     let number = |run: &Run, name: &str| run.report.get(name).and_then(Value::as_f64);
     let gib = f64::from(gib);
     let peak_kib = [&first, &unchanged, &changed].map(|run| run.peak_rss_kib).into_iter().max();
+    let packs = f64_to_count(gib * 1024.0 * 1024.0 * 1024.0 / PACK_BYTES);
+    let (census, sweep) = room.prune(packs)?;
     let files = room.files()?;
-    extrapolate(gib, as_float(maps), as_float(headers), unchanged.seconds);
+    extrapolate(gib, as_float(maps), as_float(headers), unchanged.seconds, &[census, sweep]);
     let mut figures = vec![
         ("scale_gib", Some(gib)),
         ("first_seconds", Some(first.seconds)),
@@ -59,6 +62,9 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
             number(&changed, "stored_bytes").map(|bytes| bytes / 1024.0),
         ),
         ("list_seconds", number(&changed, "list_seconds")),
+        ("prune_packs", Some(as_float(packs))),
+        ("prune_census_seconds", Some(census)),
+        ("prune_sweep_seconds", Some(sweep)),
         ("maps_mib", Some(as_float(maps) / 1024.0 / 1024.0)),
         ("header_kib", Some(as_float(headers) / 1024.0)),
         ("peak_rss_mib", peak_kib.map(|kib| as_float(kib) / 1024.0)),
@@ -69,17 +75,18 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
 }
 
 /// What grows with the size, for one and ten terabytes of which nothing compresses.
-fn extrapolate(gib: f64, maps: f64, header: f64, unchanged_seconds: f64) {
+fn extrapolate(gib: f64, maps: f64, header: f64, unchanged_seconds: f64, prune_seconds: &[f64]) {
     println!("  extrapolated for data that does not compress (calculated from the format where this run has no figure):");
     for terabytes in [1.0, 10.0] {
         let factor = terabytes * 1e12 / (gib * 1024.0 * 1024.0 * 1024.0);
         let packs = terabytes * 1e12 / PACK_BYTES;
         println!(
-            "  {terabytes:>3} TB: maps {:.0} MiB, {packs:.0} packs, backup file {:.1} MiB, {:.0} pages of a list of 1000 names, unchanged {:.0} min",
+            "  {terabytes:>3} TB: maps {:.0} MiB, {packs:.0} packs, backup file {:.1} MiB, {:.0} pages of a list of 1000 names, unchanged {:.0} min, prune {:.0} s",
             maps * factor / 1024.0 / 1024.0,
             (header + packs * CLOSURE_BYTES_PER_PACK) / 1024.0 / 1024.0,
             packs / 1000.0,
             unchanged_seconds * factor / 60.0,
+            prune_seconds.iter().sum::<f64>() * factor,
         );
     }
 }
@@ -87,6 +94,11 @@ fn extrapolate(gib: f64, maps: f64, header: f64, unchanged_seconds: f64) {
 #[expect(clippy::cast_precision_loss, reason = "figures need four digits")]
 const fn as_float(number: u64) -> f64 {
     number as f64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of packs")]
+const fn f64_to_count(number: f64) -> u64 {
+    number as u64
 }
 
 /// One run of a driver.
@@ -105,9 +117,26 @@ struct Room<'bench> {
 impl Room<'_> {
     /// A backup of the made-up database.
     fn database(&self, gib: u32, round: u32) -> Result<Run> {
+        let run = self.drive(&["--gib", &gib.to_string(), "--round", &round.to_string()])?;
+        println!("  {gib} GiB, round {round}: {:.1} s, {}", run.seconds, run.report);
+        Ok(run)
+    }
+
+    /// The seconds of the two runs of a prune that takes all backups but one, and `packs` packs.
+    fn prune(&self, packs: u64) -> Result<(f64, f64)> {
+        let run = self.drive(&["--prune", &packs.to_string()])?;
+        println!("  prune of {packs} packs: {}", run.report);
+        let seconds = |step: usize| run.report.get(step)?.get("seconds")?.as_f64();
+        let swept = run.report.pointer("/1/swept").and_then(Value::as_u64);
+        anyhow::ensure!(swept >= Some(packs), "the prune did not delete the packs");
+        seconds(0).zip(seconds(1)).context("the driver printed no seconds")
+    }
+
+    /// Runs the driver on the one store there is.
+    fn drive(&self, words: &[&str]) -> Result<Run> {
         let driver = self.options.repo_bench.with_file_name("scale_bench");
         let mut command = Command::new(driver);
-        command.args(["--gib", &gib.to_string(), "--round", &round.to_string()]);
+        command.args(words);
         command.arg("--store").arg(self.folder.join("store"));
         command.arg("--state").arg(self.folder.join("state"));
         let Measured {
@@ -115,16 +144,11 @@ impl Room<'_> {
             peak_rss_kib,
             stdout,
         } = measured(&mut command)?;
-        let line = stdout
-            .lines()
-            .rfind(|line| line.starts_with('{'))
-            .context("the driver printed no figures")?;
-        let report: Value = serde_json::from_str(line)?;
-        println!("  {gib} GiB, round {round}: {seconds:.1} s, {line}");
+        let line = stdout.lines().last().context("the driver printed no figures")?;
         Ok(Run {
             seconds,
             peak_rss_kib,
-            report,
+            report: serde_json::from_str(line)?,
         })
     }
 
