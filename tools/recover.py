@@ -1390,6 +1390,142 @@ def print_identity() -> int:
     return 0
 
 
+# --- continuous log (11) ---------------------------------------------------------------------------------------------
+
+LOG_HEADER = 264
+LOG_NAME = re.compile(
+    r"(?:(?P<tail>tail)/(?P<tail_tli>[0-9a-f]{8})-|(?P<tli>[0-9a-f]{8})/)"
+    r"(?P<start>[0-9a-f]{16})-(?P<end>[0-9a-f]{16})-(?P<size>[0-9a-f]{8})-(?P<session>[0-9a-f]{32})-(?P<hash>[0-9a-f]{64})"
+)
+
+
+def position(text: str) -> int:
+    """A log position like 16/B374D848."""
+    match = re.fullmatch(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", text)
+    if not match:
+        raise argparse.ArgumentTypeError("a position in the log is written like 16/B374D848")
+    return int(match.group(1), 16) << 32 | int(match.group(2), 16)
+
+
+class Log:
+    """The log of one lineage. Only what fits is given out."""
+
+    def __init__(self, repository: Repository, component: str, lineage: Optional[str], identity: Optional[str]) -> None:
+        self.repository, self.component, self.identity = repository, component, identity
+        repository.components(component)
+        self.folder = repository.folder(component)
+        found = [n for n in listing(self.folder / "log") if re.fullmatch(r"[0-9a-f]{32}", n)]
+        if lineage is None and len(found) != 1:
+            raise Usage(f"name one of the lineages of log with --lineage: {', '.join(found) or 'there are none'}")
+        self.lineage = lineage or found[0]
+        if self.lineage not in found:
+            raise NoBackup(f"there is no log of the lineage {self.lineage}; there is: {', '.join(found) or 'none'}")
+        self.scope = repository.id + b3(component.encode())
+        self.opened: Dict[Tuple[bytes, bytes], Dict[str, Any]] = {}
+
+    def files(self, timeline: int) -> Iterator[Tuple[str, "re.Match[str]"]]:
+        """Pieces and frames of a timeline, by name."""
+        top = self.folder / "log" / self.lineage
+        for folder in (f"{timeline:08x}", "tail"):
+            for name in listing(top / folder):
+                match = LOG_NAME.fullmatch(f"{folder}/{name}")
+                if match and int(match.group("tail_tli") or match.group("tli"), 16) == timeline:
+                    yield f"{folder}/{name}", match
+
+    def read(self, name: str, match: "re.Match[str]") -> bytes:
+        """The verified bytes of one file (11.1)."""
+        data = (self.folder / "log" / self.lineage / name).read_bytes()
+        if len(data) != int(match.group("size"), 16) or b3(data).hex() != match.group("hash"):
+            raise Damaged(f"{name}: its bytes do not fit its name")
+        replaced = struct.unpack_from("<I", data, 228)[0] if len(data) >= LOG_HEADER else 1 << 32
+        at = LOG_HEADER + 32 * replaced + TRAILER
+        if replaced > 1024 or at > len(data) or data[:8] != b"LBWLOG01":
+            raise Damaged(f"{name} is not a log file")
+        head, public = check_signature(data[:at], "log", name)
+        if self.repository.trust and public not in self.repository.trust:
+            raise NoBackup(f"{name} is signed by ed25519:{public.hex()}, which is not a trusted key")
+        kind, form, tli, start, end, raw_length = struct.unpack_from("<BB2xIQQ12xI", head, 8)
+        lineage, session, check, salt, content = struct.unpack_from("<16s16s32s32s16s", head, 48)
+        sealed_length, sealed_hash = struct.unpack_from("<I4x32s", head, 224)
+        told = (1 + bool(match.group("tail")), int(match.group("tail_tli") or match.group("tli"), 16))
+        told += (int(match.group("start"), 16), int(match.group("end"), 16), self.lineage, match.group("session"))
+        if (kind, tli, start, end, lineage.hex(), session.hex()) != told:
+            raise Damaged(f"{name} says another place than its name does")
+        sealed = data[at:]
+        if len(sealed) != sealed_length or b3(sealed) != sealed_hash or raw_length != end - start or raw_length > 1 << 24:
+            raise Damaged(f"{name}: its lengths or hashes do not add up")
+        keys = self.keys(session, check)
+        clear = head[:224] + bytes(4) + head[228:232] + bytes(32) + head[264:]
+        file_key = kdf("lifeboat 2026 v1 file key", keys["data_key"] + salt + self.scope)
+        try:
+            plain = AESGCM(file_key).decrypt(bytes(12), sealed, b"LBv1 log" + b3(clear))
+        except InvalidTag:
+            raise Damaged(f"{name} does not open: it is damaged, or belongs elsewhere") from None
+        raw = inflate(form, plain, raw_length, name)
+        if b3k(kdf("lifeboat 2026 v1 chunk key", keys["id_key"]), raw)[:16] != content:
+            raise Damaged(f"{name}: its content is not what was sealed")
+        return raw
+
+    def keys(self, session: bytes, check: bytes) -> Dict[str, Any]:
+        """The keys of a session, from the first key file that opens and fits (5)."""
+        if (session, check) in self.opened:
+            return self.opened[session, check]
+        reasons: List[Trouble] = []
+        for form in (0, 1):
+            for path in Session(session, check, form).key_files(self.folder):
+                data = read_key_file(path)
+                if data is None:
+                    reasons.insert(0, Damaged(f"keys/{path.name}: its bytes do not hash to its name"))
+                    continue
+                try:
+                    content = parse_json(data if form else run_age(data, self.identity, path.name), path.name)
+                    pair = [unhex(content.get(field), 32, f"{field} in {path.name}") for field in ("data_key", "id_key")]
+                except (WrongKey, Damaged) as reason:
+                    reasons.append(reason)
+                    continue
+                if content.get("lineage") == self.lineage and kdf("lifeboat 2026 v1 key check", b"".join(pair) + self.scope) == check:
+                    self.opened[session, check] = {"data_key": pair[0], "id_key": pair[1]}
+                    return self.opened[session, check]
+        raise [*reasons, Damaged(f"no key file of the session {session.hex()} fits")][0]
+
+
+def recover_log(log: Log, timeline: int, start: int, end: int, to: Path) -> int:
+    """Write the bytes from start to just before end of a timeline into a new file."""
+    if start >= end:
+        raise Usage("--start has to lie before --end")
+    at, unfit = start, None
+    with open(to, "xb") as file:
+        held = sorted(log.files(timeline), key=lambda found: (found[1].group("start"), found[0]))
+        for name, match in held:
+            first, last = int(match.group("start"), 16), int(match.group("end"), 16)
+            if last <= start or first >= end or first > at:
+                continue
+            try:
+                raw = log.read(name, match)
+            except Trouble as reason:
+                warn(f"{name} is not used: {reason}")
+                unfit = reason
+                continue
+            # Bytes that were written before must be the same (INV-16).
+            low = max(first, start)
+            common = raw[low - first : max(low, min(at, last)) - first]
+            file.flush()
+            with open(to, "rb") as written:
+                written.seek(low - start)
+                if written.read(len(common)) != common:
+                    raise Damaged(f"{name} holds other bytes than another file for the same position: nothing behind it is to be trusted")
+            if last > at:
+                file.write(raw[at - first : min(last, end) - first])
+                at = min(last, end)
+        file.flush()
+        os.fsync(file.fileno())
+    if at < end:
+        os.remove(to)
+        raise unfit or NoBackup(f"the log is held from {start >> 32:X}/{start & 0xFFFFFFFF:X} to {at >> 32:X}/{at & 0xFFFFFFFF:X} only")
+    print(f"{end - start} bytes of log written to {to}")
+    return 0
+
+
 def trusted_key(text: str) -> bytes:
     """`ed25519:HEX` from the command line."""
     if not re.fullmatch(r"ed25519:[0-9a-fA-F]{64}", text):
@@ -1415,8 +1551,17 @@ def main(argv: Optional[List[str]] = None) -> int:
     three.add_argument("component", nargs="?")
     three.add_argument("--identity")
     three.add_argument("--backup", metavar="SEQ|SEQ-HASH|latest", help="decrypt only this one (needs COMPONENT)")
+    four = commands.add_parser("log", help="write a range of continuous log into a file")
+    four.add_argument("store")
+    four.add_argument("component")
+    four.add_argument("--lineage", metavar="HEX")
+    four.add_argument("--timeline", type=int, default=1)
+    four.add_argument("--start", type=position, required=True, metavar="X/X")
+    four.add_argument("--end", type=position, required=True, metavar="X/X")
+    four.add_argument("--identity")
+    four.add_argument("--to", required=True, type=Path, metavar="FILE")
     commands.add_parser("identity", help="print the private key that the passphrase in BACKUP_ENCRYPTION_KEY stands for")
-    for command in (one, two, three):
+    for command in (one, two, three, four):
         about = "public key of an instance whose backups count; may be repeated"
         command.add_argument("--trust", action="append", default=[], type=trusted_key, metavar="ed25519:HEX", help=about)
     args = parser.parse_args(argv)
@@ -1428,6 +1573,9 @@ def main(argv: Optional[List[str]] = None) -> int:
             return list_backups(repository, args.component)
         if args.command == "restore":
             return restore(repository, args.component, args.backup, args.identity, args.to)
+        if args.command == "log":
+            log = Log(repository, args.component, args.lineage, args.identity)
+            return recover_log(log, args.timeline, args.start, args.end, args.to)
         if args.backup and not args.component:
             raise Usage("--backup needs a COMPONENT")
         return check(repository, args.component, args.identity, args.backup)

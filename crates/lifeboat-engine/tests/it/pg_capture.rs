@@ -307,3 +307,76 @@ async fn a_server_that_dies_ends_in_no_backup() {
     let error = local.finish(&session.client).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_elsewhere_is_taken_along() {
+    for major in majors() {
+        let mut cluster = Cluster::start(major, &Options::new());
+        cluster.pgbench_init(1);
+        cluster.stop(Stop::Fast);
+        let (data, etc, far) = (cluster.data_dir(), cluster.make_folder("etc"), cluster.make_folder("far"));
+        let script = format!(
+            "set -e; cd {data}; mv pg_xact {far}/xact; ln -s {far}/xact pg_xact; mkdir {far}/logs; echo x > {far}/logs/today; \
+             ln -s {far}/logs log; ln -s /nowhere dangling; mv pg_hba.conf {etc}/hba; mkdir {etc}/conf.d; \
+             echo \"work_mem = '5MB'\" > {etc}/conf.d/memory.conf; echo \"hba_file = '{etc}/hba'\" >> postgresql.conf; \
+             mv postgresql.conf {far}/real.conf; ln -s {far}/real.conf postgresql.conf; \
+             chown -R --reference=. {etc} {far}",
+            data = data.display(),
+            etc = etc.display(),
+            far = far.display()
+        );
+        let status = Command::new("/bin/sh").args(["-c", &script]).status().unwrap();
+        assert!(status.success());
+        cluster.begin();
+        let place = Place::new(&cluster);
+        let captured = capture(&cluster, &place).await;
+        let facts = &captured.facts;
+        assert_eq!(
+            facts.links.keys().map(String::as_str).collect::<Vec<_>>(),
+            ["dangling", "log"],
+            "{major}"
+        );
+        assert_eq!(
+            facts.followed.keys().map(String::as_str).collect::<Vec<_>>(),
+            ["pg_xact", "postgresql.conf"]
+        );
+        assert_eq!(facts.outside, [format!("outside{}/hba", etc.display())]);
+        assert!(place.folder.join("pg_xact/0000").is_file() && !place.folder.join("log").exists());
+        let conf = std::fs::read_to_string(place.folder.join("postgresql.conf")).unwrap();
+        assert!(conf.contains("hba_file"), "the content of the link");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_read_like_a_primary_unless_it_is_promoted() {
+    for major in majors() {
+        let primary = Cluster::start(major, &Options::new().set("wal_keep_size", "1GB"));
+        primary.pgbench_init(1);
+        let standby = primary.standby(&Options::new());
+        standby.wait_for_replay(&primary);
+        let place = Place::new(&standby);
+        let captured = capture(&standby, &place).await;
+        assert!(captured.facts.from_standby);
+        assert_eq!(captured.facts.bad_page_count, 0);
+        place.complete(&captured, &primary.data_dir());
+        let sandbox = place.start(major).await;
+        let session = sandbox.connect("postgres").await.unwrap();
+        assert_eq!(number(&session, "select count(*) from pgbench_accounts").await, 100_000);
+        drop(session);
+        sandbox.stop(&lifeboat_testkit::env::real_env(), Signal::QUIT).await.unwrap();
+        // Promoted between start and stop: no backup.
+        let session = connect(&standby).await;
+        let mut local = Local::begin(&session.client, &options()).await.unwrap();
+        standby.promote();
+        while let Some(item) = local.next_item().unwrap() {
+            match item.content {
+                Content::Stream(mut stream) => {
+                    stream.read_to_end(&mut Vec::new()).unwrap();
+                }
+                Content::Pages(pages) => while pages.next_segment(&mut Vec::new()).unwrap().is_some() {},
+            }
+        }
+        let error = local.finish(&session.client).await.unwrap_err();
+        assert!(error.detail().contains("promoted"), "{major}: {error}");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod independent;
 mod retention;
 
 use std::sync::Arc;
