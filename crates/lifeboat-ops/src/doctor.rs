@@ -1,5 +1,7 @@
 //! The verb `doctor`: checks of the set-up in plain sentences, each with its fix.
 
+mod cluster;
+
 use std::path::{Path, PathBuf};
 
 use lifeboat_engine::sqlite;
@@ -82,7 +84,10 @@ pub struct KeyAtHand {
 /// Looks at everything that a backup or a restore of `protected` will need.
 pub async fn run(env: &Env, protected: &Protected, instance_name: &str, key: Option<KeyAtHand>) -> Vec<Check> {
     let mut checks = Vec::new();
-    checks.push(source(protected).await);
+    match protected.source.cluster() {
+        Some(cluster) => checks.extend(cluster::server(cluster).await),
+        None => checks.push(source(protected).await),
+    }
     match protected.instance(instance_name) {
         Ok(instance) => checks.push(Check::good(format!(
             "this installation signs as {instance_name} ({}), which the configuration trusts",
@@ -102,7 +107,7 @@ pub async fn run(env: &Env, protected: &Protected, instance_name: &str, key: Opt
 /// Opens the source and lets it go at once.
 async fn source(protected: &Protected) -> Check {
     let Some(options) = protected.source.capture_options() else {
-        return folder(protected.source.path());
+        return folder(protected.source.path().unwrap_or(Path::new("/")));
     };
     let path = options.path.clone();
     let clock: std::sync::Arc<dyn lifeboat_model::Clock> = std::sync::Arc::new(Still);
@@ -253,7 +258,8 @@ fn space_in(protected: &Protected, name: &str, path: &Path, checks: &mut Vec<Che
     }
     let Ok(stat) = rustix::fs::statvfs(path) else { return };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let size = protected.source.path().metadata().map_or(0, |meta| meta.len());
+    let source = protected.source.path();
+    let size = source.and_then(|path| path.metadata().ok()).map_or(0, |meta| meta.len());
     if free < size {
         checks.push(Check::warning(
             format!(
@@ -266,12 +272,11 @@ fn space_in(protected: &Protected, name: &str, path: &Path, checks: &mut Vec<Che
     } else {
         checks.push(Check::good(format!("the store {name} has {} free", human_bytes(free))));
     }
-    let same_disk = same_device(path, protected.source.path());
-    if same_disk {
+    if let Some(source) = source.filter(|source| same_device(path, source)) {
         checks.push(Check::warning(
             format!(
                 "the store {name} is on the same file system as {}: one broken disk takes both",
-                protected.source.path().display()
+                source.display()
             ),
             "point the store at another disk, or name a second store elsewhere: `to: [disk, other]`",
         ));
@@ -342,7 +347,8 @@ async fn store(env: &Env, protected: &Protected, key: Option<KeyAtHand>, checks:
 }
 
 fn interrupted(protected: &Protected, checks: &mut Vec<Check>) {
-    match quarantine::records(protected.source.path()) {
+    let Some(path) = protected.source.path() else { return };
+    match quarantine::records(path) {
         Ok(records) => {
             for (folder, record) in records {
                 if record.is_interrupted() {

@@ -1,5 +1,7 @@
 //! A component as the verbs see it: what it is, where its backups rest, who may write and read them.
 
+mod cluster;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use lifeboat_engine::{files, sqlite};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, ComponentName, Encryption, Instance, Listing, Repository, Trust};
 use lifeboat_store::BlobStore;
+
+pub use cluster::{Cluster, Login, Mode};
 
 /// Where a component's data lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub enum Source {
         /// Whether they are never stored in the clear.
         encryption_required: bool,
     },
+    /// A PostgreSQL cluster.
+    Postgres(Cluster),
 }
 
 /// Which files of a PKI are what: patterns below the root, as in [`files::Options::include`].
@@ -64,15 +70,17 @@ impl Source {
             Self::Sqlite { .. } => "sqlite",
             Self::Files { .. } => "files",
             Self::Pki { .. } => "pki",
+            Self::Postgres(_) => "postgres",
         }
     }
 
-    /// Where it is, for people: the database file, or the root folder of files.
+    /// Where it is on this host, as far as that is configured: the database file, the root folder of files, or a data directory.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Sqlite { path, .. } => path,
-            Self::Files { files, .. } | Self::Pki { files, .. } => &files.root,
+            Self::Sqlite { path, .. } => Some(path),
+            Self::Files { files, .. } | Self::Pki { files, .. } => Some(&files.root),
+            Self::Postgres(cluster) => cluster.data_dir.as_deref(),
         }
     }
 
@@ -81,7 +89,16 @@ impl Source {
     pub fn database(&self) -> Option<&Path> {
         match self {
             Self::Sqlite { path, .. } => Some(path),
-            Self::Files { .. } | Self::Pki { .. } => None,
+            Self::Files { .. } | Self::Pki { .. } | Self::Postgres(_) => None,
+        }
+    }
+
+    /// The cluster, where it is one.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        match self {
+            Self::Postgres(cluster) => Some(cluster),
+            Self::Sqlite { .. } | Self::Files { .. } | Self::Pki { .. } => None,
         }
     }
 
@@ -89,7 +106,7 @@ impl Source {
     #[must_use]
     pub fn files(&self) -> Option<&files::Options> {
         match self {
-            Self::Sqlite { .. } => None,
+            Self::Sqlite { .. } | Self::Postgres(_) => None,
             Self::Files { files, .. } | Self::Pki { files, .. } => Some(files),
         }
     }
@@ -109,7 +126,7 @@ impl Source {
                 sql_dump: *sql_dump,
                 extracts: extracts.clone(),
             }),
-            Self::Files { .. } | Self::Pki { .. } => None,
+            Self::Files { .. } | Self::Pki { .. } | Self::Postgres(_) => None,
         }
     }
 }

@@ -209,7 +209,10 @@ fn judge_restores(protected: &Protected, status: &mut Status) -> Result<()> {
             }
         }
     }
-    for (_, record) in quarantine::records(protected.source.path())? {
+    let Some(path) = protected.source.path() else {
+        return Ok(());
+    };
+    for (_, record) in quarantine::records(path)? {
         if record.is_interrupted() {
             status.worsen(
                 Standing::AtRisk,

@@ -14,6 +14,7 @@ pub mod conf;
 pub mod conninfo;
 pub mod control;
 mod crc;
+pub mod examine;
 pub mod increment;
 pub mod label;
 pub mod layout;

@@ -93,7 +93,7 @@ pub(crate) fn around(protected: &Protected) -> files::Around {
 fn refuse_clear(protected: &Protected) -> Result<()> {
     let required = match &protected.source {
         Source::Files { encryption_required, .. } | Source::Pki { encryption_required, .. } => *encryption_required,
-        Source::Sqlite { .. } => false,
+        Source::Sqlite { .. } | Source::Postgres(_) => false,
     };
     if required && protected.encryption == Encryption::Clear {
         return Err(Error::new(

@@ -82,9 +82,10 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
         out: crate::render::Out { quiet: true, ..cx.out },
     })?;
     for path in &args.path {
-        let known = |component: &ComponentSettings| match (component.source.path().canonicalize(), path.canonicalize()) {
-            (Ok(known), Ok(given)) => known == given,
-            _ => false,
+        let given = path.canonicalize().ok();
+        let known = |component: &ComponentSettings| {
+            let known = component.source.path().and_then(|path| path.canonicalize().ok());
+            known.is_some() && known == given
         };
         if !context.settings.components.iter().any(known) {
             return refuse(&format!(
@@ -306,7 +307,10 @@ fn finish(cx: &Cx, context: &Context, args: &Init, public_key: Option<String>, d
         let lost: Vec<String> = settings
             .components
             .iter()
-            .map(|component| component.source.path().display().to_string())
+            .map(|component| {
+                let path = component.source.path();
+                path.map_or_else(|| component.name.clone(), |path| path.display().to_string())
+            })
             .collect();
         // A restore of a small database is faster than a person; less than a second is not promised.
         let back = human_duration(done.back.max(Duration::from_secs(1)));

@@ -1,5 +1,7 @@
 //! `lifeboat restore promote`: the copy that was looked at takes the place of the original, and the result is backed up at once.
 
+use std::path::Path;
+
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::backup::Request;
 use lifeboat_ops::restore::promote::{self, Promoted};
@@ -31,7 +33,7 @@ pub(super) async fn run(cx: &Cx, id: &str, yes: bool, reason: Option<String>, ac
     if !yes {
         let question = format!(
             "Replace {} with {}?",
-            component.source.path().display(),
+            component.source.path().unwrap_or(Path::new("the original")).display(),
             restored.path.display()
         );
         ask::confirm(cx, &question, "promote", &component.name, &ask::this_command_with(&["--yes"]))?;

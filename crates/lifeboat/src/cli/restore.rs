@@ -365,10 +365,9 @@ async fn finish(cx: &Cx, context: &Context, component: &ComponentSettings, args:
 }
 
 fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -> Destination {
+    let original = component.source.path().unwrap_or(Path::new("")).to_path_buf();
     if args.in_place {
-        return Destination::InPlace {
-            path: component.source.path().to_path_buf(),
-        };
+        return Destination::InPlace { path: original };
     }
     match &args.to {
         Some(path) if args.overwrite && path.symlink_metadata().is_ok() => Destination::InPlace { path: path.clone() },
@@ -381,7 +380,7 @@ fn destination(component: &ComponentSettings, args: &Restore, backup: &Backup) -
         None => Destination::Beside {
             path: match component.source.database() {
                 Some(database) => beside(database, backup.id.seq),
-                None => beside_folder(component.source.path(), &component.name, backup.id.seq),
+                None => beside_folder(&original, &component.name, backup.id.seq),
             },
             keep_owner: rustix::process::geteuid().is_root(),
         },

@@ -19,8 +19,7 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
         .settings
         .components
         .iter()
-        .filter(|component| component.source.files().is_some())
-        .map(|component| (component.name.clone(), component.source.path().to_path_buf()));
+        .filter_map(|component| Some((component.name.clone(), component.source.files()?.root.clone())));
     // A restore may have replaced something else, with --overwrite.
     let other_roots = put
         .iter()
@@ -43,7 +42,7 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
         .settings
         .components
         .iter()
-        .map(|component| (component.name.clone(), component.source.path().to_path_buf()));
+        .filter_map(|component| Some((component.name.clone(), component.source.path()?.to_path_buf())));
     let elsewhere = put
         .into_iter()
         .filter(|restored| restored.replaced && restored.id == id)

@@ -5,6 +5,7 @@
 //! would lose the place. Must not check references, units or paths; `lower` does.
 
 mod care;
+mod postgres;
 mod store;
 
 use std::borrow::Cow;
@@ -19,6 +20,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::retention::{RetentionFile, TrustedFile};
 pub(super) use care::{ColdFile, LockFile, MaintenanceFile};
+pub(super) use postgres::PostgresFile;
 pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
 
 /// A value and where it stands. Compares by value only, so that it can be the key of a map.
@@ -303,9 +305,12 @@ struct ReasonText(String);
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ComponentFile {
-    /// An SQLite database. A component has exactly one of `sqlite`, `files` and `pki`.
+    /// An SQLite database. A component has exactly one of `sqlite`, `postgres`, `files` and `pki`.
     #[serde(default)]
     pub(super) sqlite: Option<SqliteFile>,
+    /// A PostgreSQL cluster.
+    #[serde(default)]
+    pub(super) postgres: Option<PostgresFile>,
     /// Files and folders, such as configuration.
     #[serde(default)]
     pub(super) files: Option<FilesFile>,

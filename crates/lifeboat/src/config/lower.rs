@@ -6,6 +6,7 @@
 mod care;
 mod keys;
 mod legacy;
+mod postgres;
 mod source;
 mod stores;
 mod values;
@@ -434,7 +435,7 @@ impl Lowering<'_> {
                 }
             }
             for component in &settings.components {
-                if real(component.source.path()).starts_with(&folder) {
+                if component.source.path().is_some_and(|path| real(path).starts_with(&folder)) {
                     self.warnings.push(format!(
                         "the data of {} lies inside the store {}: one broken disk takes both",
                         component.name, store.name

@@ -27,6 +27,7 @@ use lifeboat_engine::artefact::OpensslKdf;
 use lifeboat_engine::sqlite::Extract;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
+use lifeboat_ops::protected::Mode;
 use serde_json::{Value as Json, json};
 
 pub(crate) use initial::{Initial, InitialSource, render_initial};
@@ -279,6 +280,15 @@ fn show_component(component: &ComponentSettings) -> Json {
             "crl": roles.crl,
             "warn_expiry": exact_duration(*warn_expiry),
             "encryption_required": encryption_required,
+        }),
+        Source::Postgres(cluster) => json!({
+            "mode": match cluster.mode {
+                Mode::Auto => "auto",
+                Mode::Local => "local",
+                Mode::Stream => "stream",
+            },
+            "slot": cluster.slot,
+            "binaries": cluster.binaries,
         }),
     };
     if let (Json::Object(shown), Json::Object(own)) = (&mut shown, own) {

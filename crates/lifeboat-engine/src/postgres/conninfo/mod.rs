@@ -219,6 +219,12 @@ impl ConnInfo {
         self
     }
 
+    /// Whether a password was given, other than in a password file.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
     /// The password for this server: the given one, else that of the password file. `database` is what stands in its third column,
     /// `replication` for connections that replicate.
     #[must_use]
@@ -236,7 +242,7 @@ impl fmt::Debug for ConnInfo {
             .field("hosts", &self.hosts)
             .field("user", &self.user)
             .field("database", &self.database)
-            .field("has_password", &self.password.is_some())
+            .field("has_password", &self.has_password())
             .field("ssl_mode", &self.ssl_mode)
             .finish_non_exhaustive()
     }

@@ -18,14 +18,23 @@ const DEFAULT_WARN_EXPIRY: Duration = Duration::from_secs(30 * 86_400);
 impl Lowering<'_> {
     /// The one source that a component has.
     pub(super) fn source(&mut self, full: &str, place: Location, component: &ComponentFile, encrypt: &Encrypt) -> Source {
-        let source = match (&component.sqlite, &component.files, &component.pki) {
-            (Some(sqlite), None, None) => self.sqlite(sqlite),
-            (None, Some(files), None) => self.files(files),
-            (None, None, Some(pki)) => self.pki(pki),
-            (sqlite, files, pki) => {
-                let count = usize::from(sqlite.is_some()) + usize::from(files.is_some()) + usize::from(pki.is_some());
+        let ComponentFile {
+            sqlite,
+            postgres,
+            files,
+            pki,
+            ..
+        } = component;
+        let source = match (sqlite, postgres, files, pki) {
+            (Some(sqlite), None, None, None) => self.sqlite(sqlite),
+            (None, Some(postgres), None, None) => Source::Postgres(self.postgres(full, postgres)),
+            (None, None, Some(files), None) => self.files(files),
+            (None, None, None, Some(pki)) => self.pki(pki),
+            _ => {
+                let given = [sqlite.is_some(), postgres.is_some(), files.is_some(), pki.is_some()];
+                let count = given.into_iter().filter(|given| *given).count();
                 self.problems.push(
-                    Problem::at(place, format!("{full} needs exactly one of `sqlite`, `files` and `pki`"))
+                    Problem::at(place, format!("{full} needs exactly one of `sqlite`, `postgres`, `files` and `pki`"))
                         .label(format!("{count} given"))
                         .help("write what is backed up, for example `sqlite: { path: /data/app.db }`; several things are several components"),
                 );

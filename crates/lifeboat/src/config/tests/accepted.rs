@@ -51,7 +51,7 @@ fn everything_arrives() {
     let names: Vec<&str> = settings.components.iter().map(|component| component.name.as_str()).collect();
     assert_eq!(names, ["sortie/queue", "sortie/db"]);
     let db = component(&settings, "sortie/db").unwrap();
-    assert_eq!(db.source.path(), Path::new("/data/sortie.db"));
+    assert_eq!(db.source.path(), Some(Path::new("/data/sortie.db")));
     assert_eq!(patience(db), (Duration::from_secs(5), Duration::from_secs(3)));
     assert_eq!(
         (db.rpo, db.rto),
@@ -68,7 +68,7 @@ fn everything_arrives() {
 
     // Defaults, and a path that begins at the folder of the file.
     let queue = component(&settings, "sortie/queue").unwrap();
-    assert_eq!(queue.source.path(), Path::new("/etc/lifeboat/queue.db"));
+    assert_eq!(queue.source.path(), Some(Path::new("/etc/lifeboat/queue.db")));
     assert_eq!(patience(queue), (Duration::from_secs(5), Duration::from_secs(5)));
     assert_eq!((queue.rto, queue.priority), (None, Priority::Normal));
     assert_eq!(queue.encrypt, Encrypt::Key("main".to_owned()), "the only key is the default");
@@ -240,7 +240,7 @@ fn the_first_configuration_takes_every_name_and_path_as_it_is() {
         let settings = read(&render_initial(&initial(&[("true/1e3", odd), ("true/null", "/n.db")], true))).unwrap();
         assert_eq!(
             component(&settings, "true/1e3").unwrap().source.path(),
-            Path::new(odd),
+            Some(Path::new(odd)),
             "{odd:?}"
         );
         assert!(component(&settings, "true/null").is_some());
@@ -256,7 +256,7 @@ fn a_file_is_loaded_from_disk() {
     let settings = load(&path).unwrap();
     assert_eq!(
         component(&settings, "sortie/queue").unwrap().source.path(),
-        folder.path().join("queue.db")
+        Some(folder.path().join("queue.db").as_path())
     );
     let absent = load(&folder.path().join("absent.yaml")).unwrap_err();
     assert_eq!(absent.kind(), lifeboat_model::ErrorKind::ConfigInvalid);

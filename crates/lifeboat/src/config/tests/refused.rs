@@ -14,7 +14,7 @@ fn shape() {
                 "drills: { weekly: x }\n        objectives: { rpo: 24h",
             ),
         ),
-        ("unknown-kind", with("sqlite: { path: queue.db }", "postgres: { url: x }")),
+        ("unknown-kind", with("sqlite: { path: queue.db }", "mysql: { url: x }")),
         (
             "unknown-store-kind",
             with("fs: { path: /var/backups/lifeboat, min_free: 5% }", "ftp: { host: b }"),

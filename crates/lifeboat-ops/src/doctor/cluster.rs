@@ -1,0 +1,188 @@
+//! Whether a PostgreSQL server can be backed up and followed, in plain sentences, each with the statement that mends it.
+
+use std::path::Path;
+
+use lifeboat_engine::postgres::examine::{Examined, SlotState, examine};
+use lifeboat_engine::postgres::sql::Sql;
+use lifeboat_engine::postgres::wire::{self, Mode as Connecting};
+use lifeboat_model::Result;
+use lifeboat_model::time::human_bytes;
+
+use super::Check;
+use crate::protected::{Cluster, Mode};
+
+/// The versions that are known.
+const KNOWN: std::ops::RangeInclusive<u32> = 14..=18;
+
+/// What the server keeps for a slot that nobody reads, before it is called much.
+const MUCH_KEPT_BYTES: i64 = 4 << 30;
+
+/// Asks the server, and tries whether it lets us replicate.
+pub(super) async fn server(cluster: &Cluster) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if let Err(error) = ask(cluster, &mut checks).await {
+        checks.push(Check::failed(&error));
+    }
+    checks
+}
+
+async fn ask(cluster: &Cluster, checks: &mut Vec<Check>) -> Result<()> {
+    let info = cluster.login.conninfo().await?;
+    let sql = Sql::connect(&info).await?;
+    let found = examine(&sql, &cluster.slot).await?;
+    checks.push(version(&found, &info.to_string()));
+    rights(&found, cluster, checks);
+    match wire::connect(&info, Connecting::Replication).await {
+        Ok(_) => checks.push(Check::good(format!("the server lets the role {} replicate", found.role))),
+        Err(error) => checks.push(Check::bad(
+            error.to_string(),
+            format!(
+                "allow it in pg_hba.conf: `host replication {} ADDRESS scram-sha-256`, then `SELECT pg_reload_conf()`",
+                found.role
+            ),
+        )),
+    }
+    settings(&found, checks);
+    place(&found, cluster, checks);
+    checks.extend(found.slot.as_ref().map(|state| slot(&cluster.slot, state)));
+    Ok(())
+}
+
+fn version(found: &Examined, place: &str) -> Check {
+    let says = format!(
+        "PostgreSQL {} answers at {place}{}",
+        found.version,
+        if found.standby { ", a standby" } else { "" }
+    );
+    if KNOWN.contains(&found.major) {
+        Check::good(says)
+    } else {
+        Check::bad(
+            format!("{says}: versions 14 to 18 are supported"),
+            "upgrade the server, or ask for a newer Lifeboat",
+        )
+    }
+}
+
+fn rights(found: &Examined, cluster: &Cluster, checks: &mut Vec<Check>) {
+    let role = quoted(&found.role);
+    if !found.replication {
+        checks.push(Check::bad(
+            format!("the role {} may not replicate: its log cannot be followed", found.role),
+            format!("ALTER ROLE {role} REPLICATION"),
+        ));
+    }
+    if cluster.mode == Mode::Stream {
+        return;
+    }
+    let start = match found.major {
+        ..15 => "pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean)",
+        15.. => "pg_backup_start(text, boolean), pg_backup_stop(boolean)",
+    };
+    if !(found.may_start_backup && found.may_read_settings) {
+        let says = format!(
+            "the role {} may not read the data directory's place or begin a backup: backups are streamed, which is slower",
+            found.role
+        );
+        let fix = format!("GRANT pg_read_all_settings TO {role}; GRANT EXECUTE ON FUNCTION {start} TO {role}");
+        checks.push(if cluster.mode == Mode::Local {
+            Check::bad(says, fix)
+        } else {
+            Check::warning(says, fix)
+        });
+    }
+}
+
+fn settings(found: &Examined, checks: &mut Vec<Check>) {
+    if found.wal_level == "minimal" {
+        checks.push(Check::bad(
+            "wal_level is minimal: neither a backup nor its log can be taken",
+            "ALTER SYSTEM SET wal_level = 'replica', then restart the server",
+        ));
+    }
+    let needed = [
+        ("max_wal_senders", found.max_wal_senders, 2),
+        ("max_replication_slots", found.max_replication_slots, 2),
+    ];
+    for (name, value, least) in needed {
+        if value < least {
+            checks.push(Check::bad(
+                format!("{name} is {value}: a backup and the follower need {least}"),
+                format!("ALTER SYSTEM SET {name} = 10, then restart the server"),
+            ));
+        }
+    }
+    if !found.full_page_writes {
+        checks.push(Check::bad(
+            "full_page_writes is off: a page that is written while it is copied cannot be mended by the log",
+            "ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf()",
+        ));
+    }
+    if !found.fsync {
+        checks.push(Check::warning(
+            "fsync is off: a crash of the server's host may damage the cluster itself",
+            "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf()",
+        ));
+    }
+    if !found.checksums {
+        checks.push(Check::warning(
+            "pages have no checksums: damage on the server's disk cannot be noticed",
+            "stop the server once and run `pg_checksums --enable`",
+        ));
+    }
+    if found.summarizes == Some(false) && !found.standby {
+        checks.push(Check::warning(
+            "summarize_wal is off: a backup has to read all of the cluster to find what changed",
+            "ALTER SYSTEM SET summarize_wal = on; SELECT pg_reload_conf()",
+        ));
+    }
+}
+
+/// Whether the data directory can be read here.
+fn place(found: &Examined, cluster: &Cluster, checks: &mut Vec<Check>) {
+    let configured = cluster.data_dir.as_deref();
+    let Some(folder) = configured.or(found.data_dir.as_deref().map(Path::new)) else {
+        return;
+    };
+    let readable = std::fs::File::open(folder.join("global/pg_control"));
+    match (readable, cluster.mode) {
+        (_, Mode::Stream) => {}
+        (Ok(_), _) => checks.push(Check::good(format!(
+            "the data directory {} can be read here",
+            folder.display()
+        ))),
+        (Err(error), Mode::Local) => checks.push(Check::bad(
+            format!("the data directory {} cannot be read here: {error}", folder.display()),
+            "run as its owner or as root, or write `mode: auto`",
+        )),
+        (Err(error), Mode::Auto) => checks.push(Check::warning(
+            format!(
+                "the data directory {} cannot be read here ({error}): backups are streamed",
+                folder.display()
+            ),
+            "on the server's own host, run as the data directory's owner or as root",
+        )),
+    }
+}
+
+fn slot(name: &str, state: &SlotState) -> Check {
+    let kept = state.kept_bytes.unwrap_or_default();
+    let size = human_bytes(u64::try_from(kept).unwrap_or_default());
+    if state.wal_status == "lost" {
+        Check::bad(
+            format!("the server gave up the log that the slot {name} needs"),
+            "run `lifeboat follow`: it records the gap and goes on; then `lifeboat backup`",
+        )
+    } else if !state.active && kept > MUCH_KEPT_BYTES {
+        Check::warning(
+            format!("the server keeps {size} of log for the slot {name}, and nobody reads it: its disk may fill up"),
+            format!("run `lifeboat follow`; or give it up: SELECT pg_drop_replication_slot('{name}')"),
+        )
+    } else {
+        Check::good(format!("the server keeps {size} of log for the slot {name}"))
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

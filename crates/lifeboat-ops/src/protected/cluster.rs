@@ -1,0 +1,78 @@
+//! A PostgreSQL cluster as the configuration describes it.
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use lifeboat_engine::postgres::ConnInfo;
+use lifeboat_model::Result;
+
+type Asked = Pin<Box<dyn Future<Output = Result<ConnInfo>> + Send>>;
+
+/// How to connect: asked for only when it is needed, because a password may come from a program or from a file that only some commands may read.
+#[derive(Clone)]
+pub struct Login(Arc<dyn Fn() -> Asked + Send + Sync>);
+
+impl Login {
+    /// Asks `ask`, each time.
+    pub fn new<F>(ask: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<ConnInfo>> + Send + 'static,
+    {
+        Self(Arc::new(move || Box::pin(ask())))
+    }
+
+    /// Always the same.
+    #[must_use]
+    pub fn known(info: ConnInfo) -> Self {
+        Self::new(move || std::future::ready(Ok(info.clone())))
+    }
+
+    /// How to connect, with the password where one is given.
+    pub async fn conninfo(&self) -> Result<ConnInfo> {
+        (self.0)().await
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login")
+    }
+}
+
+impl PartialEq for Login {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Login {}
+
+/// How a base is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The fastest way that works: see `docs/postgres.md`.
+    #[default]
+    Auto,
+    /// From the data directory on this host.
+    Local,
+    /// From the server's stream.
+    Stream,
+}
+
+/// A PostgreSQL cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// How to connect.
+    pub login: Login,
+    /// Where the data directory is on this host; `None`: where the server says.
+    pub data_dir: Option<PathBuf>,
+    /// How a base is read.
+    pub mode: Mode,
+    /// The replication slot that the follower streams through.
+    pub slot: String,
+    /// Folders with the server's programs, looked into before the usual ones.
+    pub binaries: Vec<PathBuf>,
+}
