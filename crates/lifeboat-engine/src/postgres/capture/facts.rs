@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BadPage, Local};
+use super::plan::Tree;
+use super::{BadPage, Server};
+use crate::postgres::control::Control;
 use crate::postgres::manifest::WalRange;
 
 /// Facts of a cluster, as a backup keeps them. Positions are written as PostgreSQL writes them.
@@ -64,30 +66,35 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Facts {
-    pub(super) fn new(local: &Local, range: &WalRange, from_standby: bool, bad: Vec<BadPage>, bad_page_count: u64) -> Self {
-        let tree = &local.tree;
-        let needs = local.control.needs.settings().into_iter();
+    pub(super) fn new(parts: &Parts<'_>) -> Self {
+        let Parts {
+            server,
+            control,
+            tree,
+            range,
+            ..
+        } = parts;
+        let needs = control.needs.settings().into_iter();
         let folders = tree.folders.iter();
         let tablespaces = tree.tablespaces.iter();
         Self {
-            mode: "local".into(),
-            system_identifier: local.server.system_identifier.to_string(),
-            version: local.server.version.clone(),
-            major: local.server.major,
+            mode: parts.mode.to_owned(),
+            system_identifier: server.system_identifier.to_string(),
+            version: server.version.clone(),
+            major: server.major,
             start: range.start.lsn.to_string(),
             end: range.end.to_string(),
             timeline: range.start.timeline.number(),
-            from_standby,
-            wal_segment_bytes: local.control.wal_segment_bytes,
-            checksums: local.control.checkable(),
-            bad_page_count,
-            bad_pages: bad
-                .into_iter()
-                .map(|page| (page.path, page.block, page.lsn.to_string()))
+            from_standby: parts.from_standby,
+            wal_segment_bytes: control.wal_segment_bytes,
+            checksums: control.checkable(),
+            bad_page_count: parts.bad_page_count,
+            bad_pages: (parts.bad_pages.iter())
+                .map(|page| (page.path.clone(), page.block, page.lsn.to_string()))
                 .collect(),
             needs: needs.map(|(name, value)| (name.to_owned(), value)).collect(),
-            superuser: local.server.superuser.clone(),
-            preload: local.server.preload.clone(),
+            superuser: server.superuser.clone(),
+            preload: server.preload.clone(),
             tablespaces: tablespaces
                 .map(|one| (one.oid, String::from_utf8_lossy(&one.location).into_owned()))
                 .collect(),
@@ -96,9 +103,22 @@ impl Facts {
                 .collect(),
             links: tree.links.iter().cloned().collect(),
             followed: tree.followed.iter().cloned().collect(),
-            outside: local.outside.clone(),
+            outside: parts.outside.to_vec(),
         }
     }
+}
+
+/// What facts are made of.
+pub(super) struct Parts<'a> {
+    pub(super) mode: &'static str,
+    pub(super) server: &'a Server,
+    pub(super) control: &'a Control,
+    pub(super) tree: &'a Tree,
+    pub(super) outside: &'a [String],
+    pub(super) range: &'a WalRange,
+    pub(super) from_standby: bool,
+    pub(super) bad_pages: &'a [BadPage],
+    pub(super) bad_page_count: u64,
 }
 
 /// A time as a manifest writes it: `2026-11-21 19:57:50 GMT`.

@@ -1,13 +1,15 @@
-//! Copying a running cluster from the host that it runs on (mode *local* of `docs/postgres.md`).
+//! Copying a running cluster: from the host that it runs on ([`Local`], mode *local* of `docs/postgres.md`), or in one stream ([`Stream`]).
 //!
 //! Between `pg_backup_start` and `pg_backup_stop` every file is read as it is; the log makes a consistent cluster of it. Files of pages go to
 //! several readers each, the rest one after the other, `pg_control` last and whole. Nothing is written into the data directory. If we die, the
 //! server notices that the session ended, and nothing is left behind.
 
 mod facts;
+mod feed;
 mod pages;
 mod plan;
 mod server;
+mod stream;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -25,11 +27,13 @@ use super::label::Label;
 use super::layout;
 use super::manifest::{ManifestWriter, WalRange};
 pub use facts::Facts;
+use facts::Parts;
 pub use pages::BadPage;
 use pages::{Checking, Findings, PageFile};
 pub use plan::FileInfo;
 use plan::{Planned, Tree};
 pub use server::Server;
+pub use stream::{Stream, StreamOptions};
 
 /// How often `pg_control` is read before its sum has to fit: the server writes it in one go, but not at once for everybody.
 const CONTROL_LOOKS: u32 = 20;
@@ -162,7 +166,7 @@ impl Local {
     /// What must be the same for a later backup to be compared with this one.
     #[must_use]
     pub fn identity(&self) -> String {
-        format!("postgres:{}", self.server.system_identifier)
+        self.server.identity()
     }
 
     /// The next file; its bytes are to be read to their end. `None` after `pg_control`, the last. Blocks.
@@ -258,25 +262,23 @@ impl Local {
                 .with_hint("run the backup again: what was read cannot be restored"));
         }
         let (bad_pages, bad_count) = self.findings.judge(stopped.end);
-        let mut warnings = Vec::new();
-        if bad_count > 0 {
-            let first = bad_pages.first().map(|page| format!("block {} of {}", page.block, page.path));
-            warnings.push(format!(
-                "{bad_count} pages of the source are damaged, the first is {}; they are in this backup as they are, and the last backup \
-                 without them is kept",
-                first.unwrap_or_default()
-            ));
-        }
-        if !self.control.checkable() {
-            warnings
-                .push("the cluster has no page checksums: damage on its disk cannot be noticed (pg_checksums --enable)".into());
-        }
+        let warnings = damage_of(&bad_pages, bad_count, self.control.checkable());
         let range = WalRange {
             start: label.start,
             end: stopped.end,
         };
         let manifest = manifest(&self.server, &read, &range)?;
-        let facts = Facts::new(&self, &range, label.from_standby, bad_pages, bad_count);
+        let facts = Facts::new(&Parts {
+            mode: "local",
+            server: &self.server,
+            control: &self.control,
+            tree: &self.tree,
+            outside: &self.outside,
+            range: &range,
+            from_standby: label.from_standby,
+            bad_pages: &bad_pages,
+            bad_page_count: bad_count,
+        });
         Ok(Captured {
             facts,
             label: stopped.label,
@@ -291,6 +293,23 @@ impl Local {
     pub fn position(&self) -> Position {
         Position::new(self.control.timeline, self.start)
     }
+}
+
+/// What there is to say about damaged pages.
+fn damage_of(bad_pages: &[BadPage], bad_count: u64, checkable: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if bad_count > 0 {
+        let first = bad_pages.first().map(|page| format!("block {} of {}", page.block, page.path));
+        warnings.push(format!(
+            "{bad_count} pages of the source are damaged, the first is {}; they are in this backup as they are, and the last backup \
+             without them is kept",
+            first.unwrap_or_default()
+        ));
+    }
+    if !checkable {
+        warnings.push("the cluster has no page checksums: damage on its disk cannot be noticed (pg_checksums --enable)".into());
+    }
+    warnings
 }
 
 /// A stream that writes down how long it was, when it has been read to its end.

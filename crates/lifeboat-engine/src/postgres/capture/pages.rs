@@ -180,6 +180,30 @@ impl PageFile {
     }
 }
 
+/// Checks pages that pass once and cannot be read again: what does not fit is damaged, unless the log repairs it. A stream comes from a server
+/// that reads its files as we do, so a page can be torn only where it was changed after the backup began.
+pub(super) fn check_once(checking: &Checking, path: &str, first_block: u32, offset: u64, buffer: &[u8]) {
+    for (index, page) in buffer.chunks(PAGE_BYTES).enumerate() {
+        let in_file = u32::try_from(offset / PAGE_BYTES as u64 + index as u64).unwrap_or(u32::MAX);
+        let block = first_block.saturating_add(in_file);
+        let (lsn, repaired) = match judge(page, block, checking.start) {
+            Verdict::Fine => continue,
+            Verdict::Replayed(lsn) => (lsn, true),
+            Verdict::Doubtful(lsn) => (lsn, false),
+        };
+        let found = BadPage {
+            path: path.to_owned(),
+            block,
+            lsn,
+        };
+        if repaired {
+            checking.findings.replayed(found);
+        } else {
+            checking.findings.bad(found);
+        }
+    }
+}
+
 impl PageSource for PageFile {
     fn page_size(&self) -> u32 {
         // 8,192.

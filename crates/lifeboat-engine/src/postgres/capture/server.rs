@@ -7,9 +7,12 @@ use tokio_postgres::Client;
 
 use crate::postgres::control::Control;
 use crate::postgres::layout;
+use crate::postgres::page::SEGMENT_PAGES;
 
 /// The oldest and the newest version whose data directory we know.
 const KNOWN: std::ops::RangeInclusive<u32> = 14..=18;
+/// Bytes of a usual page.
+const PAGE: i32 = 8192;
 
 /// What the server says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub struct Server {
     pub superuser: String,
     /// What it loads at its start.
     pub preload: String,
+    /// Bytes of its pages.
+    pub block_bytes: u32,
+    /// Whether pages carry numbers that can be checked here: they are on, and pages and segments have the usual sizes.
+    checkable: bool,
     port: String,
     started_s: i64,
 }
@@ -45,28 +52,21 @@ pub(super) struct Stopped {
 }
 
 impl Server {
-    /// Asks the server. Kind `Incompatible` where its version is not supported, `Unreachable` where it lets us not know what is needed.
+    /// Asks the server. Kind `Unreachable` where it lets us not know what is needed.
     pub async fn ask(client: &Client) -> Result<Self> {
         let sql = "select current_setting('server_version_num')::int / 10000, current_setting('server_version'), \
                    (select system_identifier from pg_control_system())::text, current_setting('data_directory'), \
                    array[current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file')], \
                    pg_is_in_recovery(), (select rolname::text from pg_roles where oid = 10), \
                    current_setting('shared_preload_libraries'), current_setting('port'), \
-                   floor(extract(epoch from pg_postmaster_start_time()))::bigint";
-        let row = client.query_one(sql, &[]).await.map_err(|error| {
+                   floor(extract(epoch from pg_postmaster_start_time()))::bigint, current_setting('block_size')::int, \
+                   current_setting('data_checksums') = 'on' and (select setting::bigint = $1 from pg_settings where name = 'segment_size')";
+        let segment_pages = i64::from(SEGMENT_PAGES);
+        let row = client.query_one(sql, &[&segment_pages]).await.map_err(|error| {
             failed("ask the server about itself", &error)
                 .with_hint("the role needs pg_read_all_settings: GRANT pg_read_all_settings TO the role")
         })?;
         let major = u32::try_from(row.get::<_, i32>(0)).unwrap_or(0);
-        if !KNOWN.contains(&major) {
-            return Err(Error::new(
-                ErrorKind::Incompatible,
-                "back up",
-                format!("PostgreSQL {}", row.get::<_, String>(1)),
-                "versions 14 to 18 are supported",
-            )
-            .with_hint("upgrade an older server; a newer one is backed up by streaming"));
-        }
         let identifier: String = row.get(2);
         Ok(Self {
             major,
@@ -81,12 +81,51 @@ impl Server {
             preload: row.get(7),
             port: row.get(8),
             started_s: row.get(9),
+            block_bytes: u32::try_from(row.get::<_, i32>(10)).unwrap_or(0),
+            checkable: row.get::<_, Option<bool>>(11).unwrap_or(false) && row.get::<_, i32>(10) == PAGE,
         })
+    }
+
+    /// What must be the same for a later backup to be compared with one of this cluster.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        format!("postgres:{}", self.system_identifier)
+    }
+
+    /// Whether pages carry numbers that can be checked here.
+    #[must_use]
+    pub fn checkable(&self) -> bool {
+        self.checkable
+    }
+
+    /// Kind `Incompatible` where the version is not one whose data directory we know.
+    pub fn must_be_known(&self) -> Result<()> {
+        self.within(
+            KNOWN.contains(&self.major),
+            "upgrade an older server; a newer one is backed up by streaming",
+        )
+    }
+
+    /// Kind `Incompatible` where the version is too old for any backup.
+    pub fn must_stream(&self) -> Result<()> {
+        self.within(self.major >= *KNOWN.start(), "upgrade the server")
+    }
+
+    fn within(&self, is_fine: bool, hint: &str) -> Result<()> {
+        if is_fine {
+            return Ok(());
+        }
+        let subject = format!("PostgreSQL {}", self.version);
+        let detail = "versions 14 to 18 are supported";
+        Err(Error::new(ErrorKind::Incompatible, "back up", subject, detail).with_hint(hint))
     }
 
     /// Proves that the data directory on this host is the one that the server runs on: the same cluster, and its `postmaster.pid` names the
     /// port and the second of the server's start. Says what its control file says.
+    ///
+    /// Kind `Incompatible` where the version is not known, `Unreachable` otherwise.
     pub fn prove_local(&self, data_dir: &Path) -> Result<Control> {
+        self.must_be_known()?;
         let refuse = |detail: String| {
             Error::new(ErrorKind::Unreachable, "read the data directory", data_dir.display(), detail)
                 .with_hint("run on the server's host as a user who may read it, or let the backup be streamed")

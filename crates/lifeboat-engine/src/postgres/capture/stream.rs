@@ -1,0 +1,437 @@
+//! Copying a running cluster from wherever it is, in one stream (mode *stream* of `docs/postgres.md`).
+//!
+//! The server lists, reads and orders the files (`BASE_BACKUP`); here they are split apart, checked and handed on in the shapes of
+//! [`Local`](super::Local). What a stream cannot hold is said: links other than those of tablespaces, configuration that lies elsewhere and may
+//! not be read through SQL.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::Cursor;
+use std::sync::Arc;
+
+use lifeboat_model::{Error, ErrorKind, Position, Result};
+use tokio_postgres::Client;
+
+use super::facts::Parts;
+use super::feed::{Ended, Feed, Message, Pages, Stream as Bytes, TABLESPACES, first_block};
+use super::pages::{BadPage, Checking, Findings};
+use super::plan::{FileInfo, Tree};
+use super::{Captured, Content, Facts, Item, OUTSIDE, Server, damage_of};
+use crate::postgres::control::Control;
+use crate::postgres::label::{Label, Tablespace};
+use crate::postgres::layout::{self, Class};
+use crate::postgres::manifest::{self, WalRange};
+use crate::postgres::page::{PAGE_BYTES, Verdict, judge};
+use crate::postgres::replication::backup::{ManifestChecksums, Request};
+use crate::postgres::wire::Connection;
+
+const LABEL: &str = "backup_label";
+const MAP: &str = "tablespace_map";
+/// A label or a map is not longer; `pg_control` has 8 KiB.
+const SMALL_BYTES: u64 = 16 << 20;
+/// Every cluster has files in these; where one has none, the folder is a link on the server.
+const NEEDED: [&str; 5] = [
+    "base/",
+    "global/",
+    "pg_multixact/members/",
+    "pg_multixact/offsets/",
+    "pg_xact/",
+];
+/// Bad pages that are looked at once more, each with a query.
+const SECOND_LOOKS: usize = 1000;
+
+/// How to copy.
+#[derive(Debug, Clone)]
+pub struct StreamOptions {
+    /// What the backup is called in `backup_label`.
+    pub label: String,
+    /// Do not wait for the next checkpoint but make one now.
+    pub fast: bool,
+    /// Kibibytes a second at most, 32 to 1,048,576.
+    pub max_rate_kib: Option<u32>,
+}
+
+/// A capture under way.
+#[derive(Debug)]
+pub struct Stream {
+    server: Server,
+    start: Position,
+    feed: Arc<Feed>,
+    outside: VecDeque<(FileInfo, Vec<u8>)>,
+    outside_names: Vec<String>,
+    tree: Tree,
+    control: Option<Control>,
+    label: Option<Vec<u8>>,
+    map: Vec<u8>,
+    ended: Option<Box<Ended>>,
+    total_bytes: u64,
+    findings: Arc<Findings>,
+    /// Path and length of every file that came.
+    came: BTreeMap<String, u64>,
+    warnings: Vec<String>,
+}
+
+impl Stream {
+    /// Asks for the stream. `client` is only asked questions, now and in [`Stream::finish`]; it must be connected to the same server.
+    ///
+    /// Kind `Incompatible` for a version before 14; `Refused` where the two connections lead to different clusters.
+    pub async fn begin(client: &Client, mut connection: Connection, options: &StreamOptions) -> Result<Self> {
+        let server = Server::ask(client).await?;
+        server.must_stream()?;
+        let identity = connection.identify_system().await?;
+        if identity.system != server.system_identifier {
+            let detail = format!(
+                "one connection leads to the cluster {}, another to {}",
+                server.system_identifier, identity.system
+            );
+            return Err(Error::new(ErrorKind::Refused, "back up", connection.subject(), detail)
+                .with_hint("name one host in the connection string"));
+        }
+        let mut request = Request::new(&options.label);
+        request.fast_checkpoint = options.fast;
+        request.max_rate_kib = options.max_rate_kib;
+        request.manifest = Some(ManifestChecksums::None);
+        request.progress = true;
+        let (outside, warnings) = outside(client, &server).await;
+        let backup = connection.base_backup(&request).await?;
+        let mut tree = Tree::default();
+        for tablespace in backup.tablespaces() {
+            if let (Some(oid), Some(location)) = (tablespace.oid, &tablespace.location) {
+                let location = location.clone().into_bytes();
+                tree.tablespaces.push(Tablespace { oid, location });
+            }
+        }
+        Ok(Self {
+            start: backup.start(),
+            total_bytes: backup.tablespaces().iter().filter_map(|one| one.size).sum(),
+            feed: Feed::begin(backup),
+            outside_names: outside.iter().map(|(file, _)| file.path.clone()).collect(),
+            outside: outside.into(),
+            server,
+            tree,
+            control: None,
+            label: None,
+            map: Vec::new(),
+            ended: None,
+            findings: Arc::default(),
+            came: BTreeMap::new(),
+            warnings,
+        })
+    }
+
+    /// What the server says of itself.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The log has to be held from here on.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.start
+    }
+
+    /// Bytes that there were about, when the backup began.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// What must be the same for a later backup to be compared with this one.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        self.server.identity()
+    }
+
+    /// The next file; its bytes are to be read to their end. `None` after `pg_control`, the last. Blocks.
+    pub fn next_item(&mut self) -> Result<Option<Item>> {
+        if let Some((file, bytes)) = self.outside.pop_front() {
+            let content = Content::Stream(Box::new(Cursor::new(bytes)));
+            return Ok(Some(Item { file, content }));
+        }
+        while self.ended.is_none() {
+            match self.feed.next()? {
+                Message::Folder(folder) => self.folder(folder),
+                Message::Link(path, target) => {
+                    if !path.starts_with(TABLESPACES) {
+                        self.tree.links.push((path, target));
+                    }
+                }
+                Message::File(file, size_bytes) => {
+                    if let Some(item) = self.file(file, size_bytes)? {
+                        return Ok(Some(item));
+                    }
+                }
+                Message::Piece(_) => {
+                    return Err(Error::new(
+                        ErrorKind::Bug,
+                        "back up",
+                        "a file",
+                        "its bytes came before its name",
+                    ));
+                }
+                Message::End(ended) => self.ended = Some(ended),
+            }
+        }
+        Ok(None)
+    }
+
+    fn folder(&mut self, folder: FileInfo) {
+        // Of a tablespace the stream names only the folder of the version.
+        let above = folder.path.rsplit_once('/').map(|(above, _)| above);
+        if let Some(above) = above.filter(|above| above.strip_prefix("pg_tblspc/").is_some_and(|oid| !oid.contains('/'))) {
+            let known = self.tree.folders.iter().any(|known| known.path == above);
+            if !known {
+                let above = above.to_owned();
+                self.tree.folders.push(FileInfo {
+                    path: above,
+                    ..folder.clone()
+                });
+            }
+        }
+        if !folder.path.is_empty() && layout::classify(&folder.path) != Class::LeftOut {
+            self.tree.folders.push(folder);
+        }
+    }
+
+    /// A file of the stream as an item; `None` where it is not for the backup, or kept apart.
+    fn file(&mut self, file: FileInfo, size_bytes: u64) -> Result<Option<Item>> {
+        let number = self.feed.number();
+        let path = file.path.as_str();
+        if self.came.insert(path.to_owned(), size_bytes).is_some() {
+            return Err(Error::new(ErrorKind::Failed, "back up", path, "the server sent it twice"));
+        }
+        if [LABEL, MAP, layout::CONTROL].contains(&path) {
+            if size_bytes > SMALL_BYTES {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    "back up",
+                    path,
+                    format!("it has {size_bytes} bytes"),
+                ));
+            }
+            let bytes = self.feed.whole(number)?;
+            match path {
+                LABEL => self.label = Some(bytes),
+                MAP => self.map = bytes,
+                _ => {
+                    self.control = Some(Control::parse(&bytes)?);
+                    let content = Content::Stream(Box::new(Cursor::new(bytes)));
+                    return Ok(Some(Item { file, content }));
+                }
+            }
+            return Ok(None);
+        }
+        if layout::classify(path) != Class::Taken {
+            self.feed.skip(number)?;
+            return Ok(None);
+        }
+        let first_block = first_block(path).filter(|_| self.server.block_bytes as usize == PAGE_BYTES);
+        let content = match first_block {
+            Some(first_block) => {
+                let checking = Checking {
+                    start: self.start.lsn,
+                    findings: Arc::clone(&self.findings),
+                };
+                Content::Pages(Arc::new(Pages {
+                    feed: Arc::clone(&self.feed),
+                    number,
+                    path: path.to_owned(),
+                    size_bytes,
+                    checking: self.server.checkable().then_some((checking, first_block)),
+                }))
+            }
+            None => Content::Stream(Box::new(Bytes {
+                feed: Arc::clone(&self.feed),
+                number,
+                piece: Vec::new(),
+                at: 0,
+            })),
+        };
+        Ok(Some(Item { file, content }))
+    }
+
+    /// Looks at what came. Any error means that what was read is not a backup; call it also after an error while storing, for its reason.
+    pub async fn finish(mut self, client: &Client) -> Result<Captured> {
+        if let Some(failure) = self.feed.failure() {
+            return Err(failure);
+        }
+        let incomplete = || {
+            Error::new(
+                ErrorKind::Bug,
+                "finish",
+                "the capture of a cluster",
+                "not every file was read to its end",
+            )
+        };
+        let ended = self.ended.take().ok_or_else(incomplete)?;
+        let label_bytes = self.label.take().ok_or_else(|| lacks(LABEL))?;
+        let label = Label::parse(&label_bytes)?;
+        let control = self.control.take().ok_or_else(|| lacks(layout::CONTROL))?;
+        if ended.end.timeline != self.start.timeline || label.start != self.start {
+            let detail = format!(
+                "it began at {} and ended at {}, and its label says {}",
+                self.start, ended.end, label.start
+            );
+            return Err(Error::new(ErrorKind::Failed, "back up", "the cluster", detail)
+                .with_hint("run the backup again: what was read cannot be restored"));
+        }
+        if control.system_identifier != self.server.system_identifier {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "back up",
+                "the cluster",
+                "its pg_control is that of another",
+            ));
+        }
+        self.check_list(&ended)?;
+        let (bad, count) = self.findings.judge(ended.end.lsn);
+        let (bad_pages, bad_count) = self.second_look(client, bad, count).await;
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(said(&ended));
+        warnings.extend(damage_of(&bad_pages, bad_count, control.checkable()));
+        let range = WalRange {
+            start: label.start,
+            end: ended.end.lsn,
+        };
+        let facts = Facts::new(&Parts {
+            mode: "stream",
+            server: &self.server,
+            control: &control,
+            tree: &self.tree,
+            outside: &self.outside_names,
+            range: &range,
+            from_standby: label.from_standby,
+            bad_pages: &bad_pages,
+            bad_page_count: bad_count,
+        });
+        Ok(Captured {
+            facts,
+            label: label_bytes,
+            tablespace_map: self.map,
+            manifest: ended.manifest,
+            warnings,
+        })
+    }
+
+    /// Compares what came with the server's own list, and with what every cluster has.
+    fn check_list(&self, ended: &Ended) -> Result<()> {
+        let differs = |path: &str, detail: String| {
+            let path = if path.is_empty() { "the cluster" } else { path };
+            Error::new(ErrorKind::Failed, "back up", path, detail).with_hint("run the backup again")
+        };
+        let mut listed = BTreeSet::new();
+        manifest::read(ended.manifest.as_slice(), |file| {
+            let path = String::from_utf8_lossy(&file.path).into_owned();
+            match self.came.get(&path) {
+                Some(size_bytes) if *size_bytes == file.size_bytes => drop(listed.insert(path)),
+                came => {
+                    let detail = format!("the server lists {} bytes of it, and sent {came:?}", file.size_bytes);
+                    return Err(differs(&path, detail));
+                }
+            }
+            Ok(())
+        })?;
+        if let Some(path) = self.came.keys().find(|path| !listed.contains(*path)) {
+            return Err(differs(path, "the server sent it and does not list it".into()));
+        }
+        for folder in NEEDED {
+            let there = self
+                .came
+                .range(folder.to_owned()..)
+                .next()
+                .is_some_and(|(path, _)| path.starts_with(folder));
+            if !there {
+                let detail = "the stream has no file in it; on the server it is a link, which a stream leaves out";
+                return Err(
+                    Error::new(ErrorKind::Refused, "back up", folder.trim_end_matches('/'), detail)
+                        .with_hint("run the backup on the server's host, as a user who may read the data directory"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// A page that was torn on its way is whole by now; one that is damaged is not. Where the role may not look, doubt stands.
+    async fn second_look(&self, client: &Client, bad: Vec<BadPage>, count: u64) -> (Vec<BadPage>, u64) {
+        let (mut still, mut fine) = (Vec::new(), 0);
+        let mut may_look = true;
+        for (index, page) in bad.into_iter().enumerate() {
+            if may_look && index < SECOND_LOOKS {
+                match again(client, &page).await {
+                    Ok(true) => {
+                        fine += 1;
+                        continue;
+                    }
+                    Ok(false) => {}
+                    Err(_) => may_look = false,
+                }
+            }
+            still.push(page);
+        }
+        (still, count - fine)
+    }
+}
+
+/// Whether a page fits by now.
+async fn again(client: &Client, page: &BadPage) -> std::result::Result<bool, tokio_postgres::Error> {
+    let in_file = i64::from(page.block - first_block(&page.path).unwrap_or(0).min(page.block));
+    let length = i64::try_from(PAGE_BYTES).unwrap_or(8192);
+    let sql = "select pg_read_binary_file($1, $2, $3, true)";
+    let row = client.query_one(sql, &[&page.path, &(in_file * length), &length]).await?;
+    let bytes: Option<Vec<u8>> = row.try_get(0)?;
+    // Gone, or cut off: the log says so, too.
+    let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
+        return Ok(true);
+    };
+    Ok(judge(&bytes, page.block, lifeboat_model::Lsn(u64::MAX)) == Verdict::Fine)
+}
+
+/// Configuration that lies outside the data directory, as far as the role may read it through SQL, and what to say about the rest.
+async fn outside(client: &Client, server: &Server) -> (Vec<(FileInfo, Vec<u8>)>, Vec<String>) {
+    let (mut files, mut unread) = (Vec::new(), Vec::new());
+    let mut places: Vec<_> = server
+        .configuration
+        .iter()
+        .filter(|place| !place.starts_with(&server.data_dir))
+        .collect();
+    places.sort();
+    places.dedup();
+    for place in places {
+        let Some(path) = place.to_str() else { continue };
+        let read = client.query_one("select pg_read_binary_file($1)", &[&path]).await;
+        match read.and_then(|row| row.try_get::<_, Vec<u8>>(0)) {
+            Ok(bytes) => files.push((
+                FileInfo {
+                    path: format!("{OUTSIDE}{path}"),
+                    mode: 0o640,
+                    uid: 0,
+                    gid: 0,
+                    modified_us: 0,
+                },
+                bytes,
+            )),
+            Err(_) => unread.push(path),
+        }
+    }
+    let mut warnings = Vec::new();
+    if !unread.is_empty() {
+        warnings.push(format!(
+            "configuration outside the data directory is not in this backup: {} (GRANT pg_read_server_files and EXECUTE ON FUNCTION \
+             pg_read_binary_file(text) to the role, or back the files up as a component of their own)",
+            unread.join(", ")
+        ));
+    }
+    (files, warnings)
+}
+
+/// What the server warned of: links that it left out, for example.
+fn said(ended: &Ended) -> Vec<String> {
+    let warnings = ended.notices.iter().filter(|notice| notice.severity == "WARNING");
+    warnings
+        .map(|notice| format!("the server says: {}", notice.message))
+        .collect()
+}
+
+fn lacks(path: &'static str) -> Error {
+    Error::new(ErrorKind::Failed, "back up", path, "the server did not send it").with_hint("run the backup again")
+}
