@@ -221,7 +221,7 @@ impl Pump {
     }
 
     fn send(&self, message: Message) -> Result<()> {
-        self.sender.send(Ok(message)).map_err(|_| gone())
+        self.sender.send(Ok(message)).map_err(|_unsent| gone())
     }
 
     fn archive(&mut self, name: &str, is_tablespace: bool) -> Result<()> {
@@ -251,7 +251,7 @@ impl Pump {
             piece,
             ..
         } = self;
-        let send = |message| sender.send(Ok(message)).map_err(|_| gone());
+        let send = |message| sender.send(Ok(message)).map_err(|_unsent| gone());
         splitter.push(data, |event| match event {
             tar::Event::Begin(entry) => send(message(prefix, entry)),
             tar::Event::Data(mut bytes) => {
