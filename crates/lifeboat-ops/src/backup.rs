@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifeboat_engine::postgres::capture;
 use lifeboat_engine::{files as tree, sqlite};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, BackupPlan, CopyOutcome, Instance, Stats, Writer};
 
+pub(crate) mod cluster;
+mod log;
 mod pki;
 mod source;
 
@@ -41,6 +44,8 @@ pub enum Facts {
     Sqlite(sqlite::Facts),
     /// Of files, while they were read.
     Files(tree::Facts),
+    /// Of a cluster, while it was read.
+    Postgres(Box<capture::Facts>),
 }
 
 impl Facts {
@@ -49,6 +54,7 @@ impl Facts {
         let json = match self {
             Self::Sqlite(facts) => serde_json::to_value(facts),
             Self::Files(facts) => serde_json::to_value(facts),
+            Self::Postgres(facts) => serde_json::to_value(facts),
         };
         json.map_err(|error| Error::new(ErrorKind::Bug, "encode", "the facts of a backup", error.to_string()))
     }
@@ -58,7 +64,7 @@ impl Facts {
     pub fn sqlite(&self) -> Option<&sqlite::Facts> {
         match self {
             Self::Sqlite(facts) => Some(facts),
-            Self::Files(_) => None,
+            Self::Files(_) | Self::Postgres(_) => None,
         }
     }
 
@@ -66,8 +72,17 @@ impl Facts {
     #[must_use]
     pub fn files(&self) -> Option<&tree::Facts> {
         match self {
-            Self::Sqlite(_) => None,
+            Self::Sqlite(_) | Self::Postgres(_) => None,
             Self::Files(facts) => Some(facts),
+        }
+    }
+
+    /// The facts of a cluster, where it is one.
+    #[must_use]
+    pub fn postgres(&self) -> Option<&capture::Facts> {
+        match self {
+            Self::Sqlite(_) | Self::Files(_) => None,
+            Self::Postgres(facts) => Some(facts),
         }
     }
 }
@@ -157,7 +172,7 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
         kind: protected.source.kind().to_owned(),
         method: "physical".to_owned(),
         source: opened.identity(),
-        instance,
+        instance: Arc::clone(&instance),
         encryption: protected.encryption.clone(),
         trust: protected.trust.clone(),
         state_dir,
@@ -168,7 +183,13 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
         full: request.full || damage.iter().any(|damage| !damage.renewed && !damage.marked),
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
-    let stored = opened.store(env, &mut writer).await?;
+    let about = log::About {
+        env,
+        protected,
+        repository: &repository,
+        instance: &instance,
+    };
+    let stored = opened.store(&about, &mut writer).await?;
     let facts = stored.facts.as_json()?;
     let committed = writer.commit(stored.moment_us, facts).await?;
     env.progress.finish();

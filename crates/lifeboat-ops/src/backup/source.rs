@@ -11,6 +11,8 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Encryption, FileMeta, TreeCount, Writer};
 
 use super::Facts;
+use super::cluster::OpenedCluster;
+use super::log::About;
 use crate::protected::{Protected, Source};
 
 /// Where the tree of a backup of files lies in its file table.
@@ -26,6 +28,7 @@ pub(crate) enum Opened {
         around: files::Around,
         source: Source,
     },
+    Postgres(OpenedCluster),
 }
 
 /// What a source gave.
@@ -45,6 +48,9 @@ impl Opened {
             let clock = Arc::clone(&env.clock);
             let capture = compute::run("begin a capture", move || sqlite::begin(&options, clock)).await?;
             return Ok(Self::Sqlite(capture));
+        }
+        if let Some(cluster) = protected.source.cluster() {
+            return Ok(Self::Postgres(OpenedCluster::open(cluster).await?));
         }
         let Some(options) = protected.source.files() else {
             return Err(Error::new(
@@ -67,14 +73,17 @@ impl Opened {
         match self {
             Self::Sqlite(capture) => capture.identity(),
             Self::Files { options, .. } => files::identity(options),
+            Self::Postgres(cluster) => cluster.identity(),
         }
     }
 
     /// Reads the source to its end into `writer`.
-    pub(crate) async fn store(self, env: &Env, writer: &mut Writer) -> Result<Stored> {
+    pub(crate) async fn store(self, about: &About<'_>, writer: &mut Writer) -> Result<Stored> {
+        let env = about.env;
         match self {
             Self::Sqlite(capture) => store_database(env, writer, capture).await,
             Self::Files { options, around, source } => store_files(env, writer, options, around, source).await,
+            Self::Postgres(cluster) => cluster.store(about, writer).await,
         }
     }
 }

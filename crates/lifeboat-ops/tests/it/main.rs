@@ -12,6 +12,7 @@
 )]
 
 mod bucket;
+mod cluster;
 mod files;
 mod files_place;
 mod kill;
