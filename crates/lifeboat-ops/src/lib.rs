@@ -17,6 +17,7 @@ pub mod status;
 pub mod store;
 pub mod stores;
 pub mod verify;
+pub mod wal;
 mod words;
 
 pub use protected::{PkiRoles, Protected, Source};

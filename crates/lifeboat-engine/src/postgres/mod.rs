@@ -20,6 +20,8 @@ pub mod label;
 pub mod layout;
 pub mod manifest;
 pub mod page;
+pub mod records;
+pub mod recovery;
 pub mod replication;
 pub mod sandbox;
 pub mod sql;
