@@ -18,7 +18,7 @@ use super::talk::{GREETING, QUESTION_LIMIT, Tag, head};
 const PATH_LIMIT_BYTES: usize = 103;
 /// How long somebody may take to ask, or to take what he asked for.
 const PATIENCE: Duration = Duration::from_secs(60);
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// Log that is being served. Dropped, it ends.
 #[derive(Debug)]
