@@ -78,6 +78,14 @@ pub fn sync_folder(path: &Path) -> Result<()> {
         .map_err(|error| Error::io("make durable", path.display(), error))
 }
 
+/// Makes everything durable that was written to the file system of `path`, by anybody: for many files that were written one by one, syncing each of
+/// them costs more. Waits for the writing and tells its errors (Linux 5.8 and newer; older kernels only wait).
+pub fn sync_file_system(path: &Path) -> Result<()> {
+    let failed = |error| Error::io("make durable", path.display(), error);
+    let folder = File::open(path).map_err(failed)?;
+    rustix::fs::syncfs(&folder).map_err(|error| failed(error.into()))
+}
+
 /// The folder that holds `path`; `.` for a bare name.
 #[must_use]
 pub fn parent_of(path: &Path) -> PathBuf {

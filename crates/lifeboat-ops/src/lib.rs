@@ -12,6 +12,7 @@ pub mod keys;
 pub mod proof;
 pub mod protected;
 pub mod prune;
+pub mod reach;
 pub mod restore;
 pub mod status;
 pub mod store;

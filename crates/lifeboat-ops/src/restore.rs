@@ -6,6 +6,7 @@
 
 pub mod artefact;
 mod block_hashes;
+pub mod cluster;
 mod destination;
 mod files;
 pub mod promote;

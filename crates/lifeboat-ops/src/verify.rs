@@ -175,7 +175,9 @@ async fn restore_to_scratch(
         path: scratch.join("database"),
         keep_owner: false,
     };
-    let restored = if restore::is_files(&reader) {
+    let restored = if backup.header.log.is_some() {
+        restore::cluster::prove(env, protected, repository, backup, identities, &scratch).await
+    } else if restore::is_files(&reader) {
         restore::prove(env, &reader, &scratch).await
     } else {
         let staged = restore::fetch_and_check(env, &reader, &destination, "verify", false).await;

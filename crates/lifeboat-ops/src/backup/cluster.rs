@@ -12,9 +12,9 @@ use lifeboat_io::compute;
 use lifeboat_model::{Error, ErrorKind, Lsn, Result};
 use lifeboat_repo::{FileMeta, Writer};
 
+use super::Facts;
 use super::log::{self, About};
 use super::source::Stored;
-use super::Facts;
 use crate::protected::{Cluster, Mode};
 
 /// The label of the backup, as the server gave it.

@@ -13,9 +13,7 @@ use lifeboat_engine::postgres::replication::stream::{LogReader, Received, Starte
 use lifeboat_engine::postgres::wire::{self, Connection, Mode};
 use lifeboat_model::wal::{Range, SegmentSize};
 use lifeboat_model::{Env, Error, ErrorKind, Lsn, Position, Result, Timeline};
-use lifeboat_repo::{
-    BLOCK_BYTES, Instance, LogFileKind, LogNeed, LogPlan, LogWriter, NewLog, Repository, block_end, list_log,
-};
+use lifeboat_repo::{BLOCK_BYTES, Instance, LogFileKind, LogNeed, LogPlan, LogWriter, NewLog, Repository, block_end, list_log};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -177,7 +175,12 @@ impl Flowing {
                 if reached >= range.end {
                     let (lineage, segment) = (record.lineage, self.segment);
                     if record.segment != segment {
-                        return Err(Error::new(ErrorKind::Bug, OP, &protected.component, "the log has segments of another size"));
+                        return Err(Error::new(
+                            ErrorKind::Bug,
+                            OP,
+                            &protected.component,
+                            "the log has segments of another size",
+                        ));
                     }
                     self.until.send_replace(Some(range.end));
                     return Ok(LogNeed { lineage, range });

@@ -75,4 +75,6 @@ pub struct Cluster {
     pub slot: String,
     /// Folders with the server's programs, looked into before the usual ones.
     pub binaries: Vec<PathBuf>,
+    /// This program: a server that recovers asks it for log.
+    pub program: PathBuf,
 }

@@ -40,10 +40,16 @@ struct Json {
 }
 
 impl RestoreFile {
+    /// Where it lies in a data directory.
+    #[must_use]
+    pub fn path_in(data_dir: &Path) -> PathBuf {
+        data_dir.join(FOLDER).join(NAME)
+    }
+
     /// Writes it into its folder in the data directory, which belongs to `owner` where that is somebody else. Returns its path.
     pub fn write(&self, data_dir: &Path, owner: Option<(u32, u32)>) -> Result<PathBuf> {
         let folder = data_dir.join(FOLDER);
-        let path = folder.join(NAME);
+        let path = Self::path_in(data_dir);
         let json = Json {
             version: 1,
             config: self.config.clone(),

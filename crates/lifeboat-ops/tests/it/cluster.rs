@@ -16,6 +16,7 @@ fn source(cluster: &Cluster) -> Source {
         mode: Mode::Auto,
         slot: "lifeboat_test".to_owned(),
         binaries: vec![cluster.bindir()],
+        program: "lifeboat".into(),
     })
 }
 
@@ -42,7 +43,9 @@ async fn a_backup_holds_its_own_log() {
             assert_eq!(need.range.end.to_string(), facts.end);
             assert_eq!(header.parent.is_some(), round == 1, "{major}");
             let repository = world.protected.repository().await.unwrap();
-            let log = list_log(&repository, &world.protected.component, &world.protected.trust).await.unwrap();
+            let log = list_log(&repository, &world.protected.component, &world.protected.trust)
+                .await
+                .unwrap();
             let record = log.lineages.last().unwrap();
             assert_eq!((log.lineages.len(), record.system), (1, cluster.system_identifier()));
             assert!(log.candidates(need.lineage).holds(need.range), "{major}: {need:?}");

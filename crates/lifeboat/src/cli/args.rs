@@ -353,6 +353,15 @@ pub(crate) struct Restore {
     /// Of a backup of files: only what this pattern names, below the root; may be repeated.
     #[arg(long, value_name = "GLOB")]
     pub(crate) path: Vec<String>,
+    /// Of a PostgreSQL cluster: where the tablespace of this number goes, `OID=PATH`; may be repeated. Without it, beside the new directory.
+    #[arg(long, value_name = "OID=PATH")]
+    pub(crate) tablespace: Vec<String>,
+    /// Of a PostgreSQL cluster: along the way to this timeline, instead of the newest.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) timeline: Option<u32>,
+    /// Of a PostgreSQL cluster: do not replay the log here; the server does it when it is started there.
+    #[arg(long)]
+    pub(crate) no_replay: bool,
     /// Of a backup of files: also make links that lead out of the restored folder.
     #[arg(long)]
     pub(crate) outside_links: bool,
@@ -395,6 +404,9 @@ pub(crate) struct Point {
     /// The newest taken at or before this time; with zone.
     #[arg(long, value_name = "TIME")]
     pub(crate) before: Option<String>,
+    /// Of a PostgreSQL cluster: everything up to this position of its log (`0/3000060`).
+    #[arg(long, value_name = "LSN")]
+    pub(crate) lsn: Option<String>,
 }
 
 /// What belongs to `restore` besides restoring.

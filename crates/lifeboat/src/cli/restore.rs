@@ -1,5 +1,7 @@
 //! `lifeboat restore`: plan, ask, restore, and after an in-place restore a fresh backup.
 
+mod cluster;
+
 use std::path::{Path, PathBuf};
 
 use lifeboat_model::time::{human_bytes, human_duration};
@@ -64,6 +66,7 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
         let done = match step {
             Step::Done(done) => Ok(done),
             Step::ToDo(planned) => Box::pin(one(cx, &context, component, &args, *planned)).await,
+            Step::Cluster(planned) => Box::pin(cluster::one(cx, component, &args, *planned)).await,
         };
         match done {
             Ok(done) => {
@@ -107,6 +110,9 @@ pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String, e
         from: None,
         member: None,
         path: Vec::new(),
+        tablespace: Vec::new(),
+        timeline: None,
+        no_replay: false,
         outside_links: true,
         to: Some(to),
         overwrite: false,
@@ -142,9 +148,16 @@ enum Step {
     Done(Done),
     /// It is to be restored.
     ToDo(Box<Planned>),
+    /// The same of a PostgreSQL cluster.
+    Cluster(Box<cluster::Planned>),
 }
 
 async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Step> {
+    if component.source.cluster().is_some() {
+        let planned = cluster::plan(cx, context, component, args).await?;
+        return Ok(Step::Cluster(Box::new(planned)));
+    }
+    cluster::refuse_for_others(component, args)?;
     let choice = time::choice(&args.point)?;
     let protected = context.protected(component, args.from.as_slice()).await?;
     let mut found = stores::find(&protected, &choice).await?;

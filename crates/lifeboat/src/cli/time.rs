@@ -33,6 +33,15 @@ fn refuse(text: &str, error: &jiff::Error) -> Error {
 
 /// Which backup the flags mean.
 pub(crate) fn choice(point: &Point) -> Result<Choice> {
+    if let Some(lsn) = &point.lsn {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "choose",
+            lsn,
+            "--lsn is a position in the log of a PostgreSQL cluster",
+        )
+        .with_hint("use --backup, --at or --before"));
+    }
     Ok(match (&point.backup, &point.at, &point.before) {
         (Some(id), _, _) => Choice::Named(id.clone()),
         (None, Some(at), _) => Choice::At(parse(at)?),

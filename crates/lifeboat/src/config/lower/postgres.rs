@@ -39,6 +39,8 @@ impl Lowering<'_> {
             mode,
             slot: file.slot.as_ref().map_or_else(|| slot_of(full), |slot| slot.value.clone()),
             binaries: file.binaries.iter().flatten().map(|path| self.path(path)).collect(),
+            // Where that is not known, `PATH` knows it.
+            program: std::env::current_exe().unwrap_or_else(|_| "lifeboat".into()),
         }
     }
 
