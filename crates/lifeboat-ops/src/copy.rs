@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lifeboat_model::retention::Policy;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::{BackupId, Copied, CopyPlan, Instance, Repository, Which, list_holds};
+use lifeboat_repo::{BackupId, Copied, CopyPlan, Instance, LogNeed, Repository, Which, copy_log, list_holds, list_log};
 
 use crate::protected::{Place, Protected};
 use crate::prune;
@@ -59,9 +59,38 @@ pub async fn run(
         trust: protected.trust.clone(),
         which,
     };
+    // Before the backups: one that counts there is to have its log there (PG-01).
+    let log = copy_log(env, &source, &destination, &plan.component, &plan.instance, &plan.trust).await?;
     let mut copied = lifeboat_repo::copy(env, &source, &destination, &others, &plan).await?;
+    copied.files += log.files;
+    copied.bytes += log.bytes;
+    let failed = log.failed.iter();
+    notes.extend(failed.map(|(name, error)| format!("the log file {name} was not copied: {error}")));
+    without_log(protected, &destination, &mut copied).await?;
     copied.notes.append(&mut notes);
     Ok(copied)
+}
+
+/// Backups that were copied and whose log is not there are nothing yet.
+async fn without_log(protected: &Protected, to: &Repository, copied: &mut Copied) -> Result<()> {
+    let needs: Vec<(BackupId, LogNeed)> = copied
+        .copied
+        .iter()
+        .filter_map(|backup| Some((backup.id, backup.header.log?)))
+        .collect();
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let there = list_log(to, &protected.component, &protected.trust).await?;
+    for (id, need) in needs {
+        if !there.candidates(need.lineage).holds(need.range) {
+            let detail = format!("its own log is missing there: {}", need.range);
+            let error = Error::new(ErrorKind::NotFound, "copy backup", id.short(), detail);
+            let hint = "copy again from a store that holds it; until then this copy cannot be restored";
+            copied.failed.push((id, error.with_hint(hint)));
+        }
+    }
+    Ok(())
 }
 
 /// What the destination has, and what it lacks and its rules would keep.

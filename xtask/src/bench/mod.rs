@@ -4,6 +4,7 @@
 //! A figure that could not be measured is `null`, never a guess. Peak memory is that of a process and its children.
 
 pub(crate) mod alternate;
+pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod measure;
 pub(crate) mod postgres;
@@ -52,6 +53,11 @@ const BENCHES: &[Bench] = &[
         "sqlite",
         "capture of a database that is written to, against sqlite3 .backup",
         sqlite::run,
+    ),
+    (
+        "postgres",
+        "a cluster of 2.5 GB against pgBackRest and pg_basebackup",
+        cluster::run,
     ),
     (
         "s3",

@@ -31,25 +31,9 @@ create index on events (tenant, at);
 
 /// Copies `bytes` of heap and index files into `folder`, without zero and repeated pages.
 pub(super) fn make_files(folder: &Path, bytes: u64, quick: bool) -> Result<()> {
-    if !Path::new(PROGRAMS).join("initdb").try_exists()? {
-        setup::install(&["postgresql-15"])?;
-    }
-    let server = Server::start()?;
+    let server = Server::start("-c autovacuum=off")?;
     let (scale, rows) = if quick { ("3", "150000") } else { ("45", "2200000") };
-    server.run("pgbench", &["-i", "-q", "-s", scale, "bench"])?;
-    server.run(
-        "psql",
-        &[
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-d",
-            "bench",
-            "-c",
-            &TABLE.replace("ROWS", rows),
-        ],
-    )?;
-    server.run("psql", &["-q", "-d", "bench", "-c", "checkpoint"])?;
+    server.fill(scale, rows)?;
     let base = server.stop()?;
     // Only relations of some size: catalogues, free space maps and visibility maps are neither heap nor index.
     let relation = |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().contains('_'));
@@ -84,13 +68,18 @@ pub(super) fn make_files(folder: &Path, bytes: u64, quick: bool) -> Result<()> {
 }
 
 /// A server in a temporary folder that only its socket reaches.
-struct Server {
-    folder: PathBuf,
+pub(super) struct Server {
+    /// Holds the data directory, the socket and the log; belongs to the server's user.
+    pub(super) folder: PathBuf,
     as_user: bool,
 }
 
 impl Server {
-    fn start() -> Result<Self> {
+    /// Starts a new one with these settings besides ours.
+    pub(super) fn start(settings: &str) -> Result<Self> {
+        if !Path::new(PROGRAMS).join("initdb").try_exists()? {
+            setup::install(&["postgresql-15"])?;
+        }
         let folder = PathBuf::from(sh::output(&mut sh::program("mktemp", ["-d"]))?.trim());
         let as_user = setup::is_root()?;
         if as_user {
@@ -104,7 +93,7 @@ impl Server {
             &["-D", data, "-U", USER, "-A", "trust", "--data-checksums", "--no-sync"],
         )?;
         let settings = format!(
-            "-c listen_addresses= -c unix_socket_directories={} -c fsync=off -c autovacuum=off -c max_wal_size=8GB -c shared_buffers=256MB",
+            "-c listen_addresses= -c unix_socket_directories={} -c fsync=off -c max_wal_size=8GB -c shared_buffers=256MB {settings}",
             server.folder.display()
         );
         let log = server.folder.join("log");
@@ -114,12 +103,30 @@ impl Server {
         Ok(server)
     }
 
-    fn data(&self) -> PathBuf {
+    /// Two kinds of tables: those of pgbench in this scale, and so many rows as applications have them.
+    pub(super) fn fill(&self, scale: &str, rows: &str) -> Result<()> {
+        self.run("pgbench", &["-i", "-q", "-s", scale, "bench"])?;
+        self.sql(&TABLE.replace("ROWS", rows))?;
+        self.sql("checkpoint")
+    }
+
+    /// Runs statements in the database of the benchmark.
+    pub(super) fn sql(&self, text: &str) -> Result<()> {
+        self.run("psql", &["-q", "-v", "ON_ERROR_STOP=1", "-d", "bench", "-c", text])
+    }
+
+    /// The data directory.
+    pub(super) fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
-    fn run(&self, program: &str, words: &[&str]) -> Result<()> {
-        let program = Path::new(PROGRAMS).join(program);
+    /// Runs one of its programs.
+    pub(super) fn run(&self, program: &str, words: &[&str]) -> Result<()> {
+        sh::run(self.command(&Path::new(PROGRAMS).join(program)).args(words))
+    }
+
+    /// A program, as the server's user.
+    pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = if self.as_user {
             let mut command = Command::new("runuser");
             command.args(["-u", USER, "--"]).arg(program);
@@ -128,15 +135,14 @@ impl Server {
             Command::new(program)
         };
         command
-            .args(words)
             .current_dir(&self.folder)
             .env("PGHOST", &self.folder)
             .env("PGUSER", USER);
-        sh::run(&mut command)
+        command
     }
 
     /// Stops it and names the folder with its relations.
-    fn stop(&self) -> Result<PathBuf> {
+    pub(super) fn stop(&self) -> Result<PathBuf> {
         let data = self.data();
         self.run(
             "pg_ctl",
@@ -152,7 +158,8 @@ impl Server {
         Ok(data.join("base"))
     }
 
-    fn remove(self) -> Result<()> {
+    /// Removes it, stopped.
+    pub(super) fn remove(self) -> Result<()> {
         Ok(std::fs::remove_dir_all(&self.folder)?)
     }
 }

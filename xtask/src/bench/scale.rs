@@ -38,6 +38,7 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
     let first = room.database(gib, 1)?;
     let maps = data::size_of(&room.folder.join("store/c/bench~2Fscale/maps"))?;
     let headers = data::size_of(&room.folder.join("store/c/bench~2Fscale/backups"))?;
+    let state = data::size_of(&room.folder.join("state"))?;
     let unchanged = room.database(gib, 1)?;
     let changed = room.database(gib, 2)?;
     let number = |run: &Run, name: &str| run.report.get(name).and_then(Value::as_f64);
@@ -67,6 +68,7 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
         ("prune_sweep_seconds", Some(sweep)),
         ("maps_mib", Some(as_float(maps) / 1024.0 / 1024.0)),
         ("header_kib", Some(as_float(headers) / 1024.0)),
+        ("state_mib", Some(as_float(state) / 1024.0 / 1024.0)),
         ("peak_rss_mib", peak_kib.map(|kib| as_float(kib) / 1024.0)),
     ];
     figures.extend(files);

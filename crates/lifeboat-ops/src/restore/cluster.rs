@@ -359,6 +359,7 @@ pub async fn run(env: &Env, protected: &Protected, plan: Plan, options: &Options
 async fn restore(env: &Env, protected: &Protected, plan: &Plan, options: &Options) -> Result<Report> {
     let began = env.clock.monotonic();
     let id = draw_id(env)?;
+    files::make_folder(&durable::parent_of(&plan.to), plan.owner)?;
     let staging = Staging::create(&plan.to, &id)?;
     let mut spaces = Spaces(plan.tablespaces.values().cloned().collect());
     let staged = stage(env, protected, plan, options, &staging).await;

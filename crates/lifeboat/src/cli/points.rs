@@ -1,14 +1,19 @@
-//! `lifeboat points`: the moments that can be restored. Until logs are followed, these are the moments of the backups.
+//! `lifeboat points`: the moments that can be restored: those of the backups, and where a log is kept every moment that it reaches.
 
-use lifeboat_model::Result;
-use lifeboat_ops::stores::Held;
+use lifeboat_model::wal::{Moment, Window};
+use lifeboat_model::{Error, Result};
+use lifeboat_ops::reach::{self, Reach};
+use lifeboat_ops::stores::{Held, Survey};
+use lifeboat_repo::{Identities, Listing};
 use serde_json::{Value, json};
 
 use super::args::Listed;
 use super::context::Context;
 use super::outcomes::Outcomes;
 use super::{Cx, list};
+use crate::config::ComponentSettings;
 use crate::exit::Exit;
+use crate::render;
 use crate::render::text::{self, Table};
 
 pub(super) async fn run(cx: &Cx, args: &Listed) -> Result<Exit> {
@@ -48,12 +53,79 @@ pub(super) async fn run(cx: &Cx, args: &Listed) -> Result<Exit> {
                     json!({ "moment": moment, "backup": held.backup.id.short(), "stores": held.stores })
                 };
                 let rows: Vec<Value> = points.iter().map(row).collect();
+                let windows = match component.source.cluster() {
+                    Some(_) => windows(&context, component, args, &survey).await,
+                    None => Vec::new(),
+                };
+                for window in &windows {
+                    let mut cells = vec![component.name.clone(), window.says.clone(), String::new(), window.backups.join(", ")];
+                    if several {
+                        cells.push(window.store.clone());
+                    }
+                    table.row(cells);
+                }
+                let windows: Vec<Value> = windows.into_iter().map(|window| window.json).collect();
                 outcomes.but(list::tell_away(&component.name, &survey));
                 let away = list::away_as_json(&survey);
-                outcomes.good(json!({ "component": component.name, "points": rows, "away": away }), "");
+                outcomes.good(json!({ "component": component.name, "points": rows, "windows": windows, "away": away }), "");
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
     }
     outcomes.finish_with(cx, "points", |_| table.render())
+}
+
+/// A stretch of moments, every one of which can be restored from one store.
+struct Stretch {
+    store: String,
+    says: String,
+    backups: Vec<String>,
+    json: Value,
+}
+
+/// What the log of a cluster reaches, in each store. One whose log cannot be judged is told, and has none.
+async fn windows(context: &Context, component: &ComponentSettings, args: &Listed, survey: &Survey) -> Vec<Stretch> {
+    let mut stretches = Vec::new();
+    let asked = async {
+        let protected = context.protected(component, args.from.as_slice()).await?;
+        // Without the key the way from one timeline to the next is not known; all else is.
+        let identities = context.identities(component).await.unwrap_or_else(|_away| Identities::none());
+        Ok::<_, Error>((protected, identities))
+    };
+    let (protected, identities) = match asked.await {
+        Ok(asked) => asked,
+        Err(error) => {
+            render::tell(&format!("warning: {}: {error}", component.name));
+            return stretches;
+        }
+    };
+    for (store, repository, backups) in &survey.open {
+        let listing = Listing::of(backups.clone());
+        match reach::look(&protected, repository, &listing, &identities).await {
+            Ok(found) => stretches.extend(found.iter().flat_map(|reach| of_store(store, reach))),
+            Err(error) => render::tell(&format!("warning: {}: the log in the store {store}: {error}", component.name)),
+        }
+    }
+    stretches
+}
+
+fn of_store(store: &str, reach: &Reach) -> Vec<Stretch> {
+    let end = |moment: &Moment| moment.at_us.map_or_else(|| moment.position.lsn.to_string(), text::time);
+    let one = |window: Window| {
+        let bases = window.bases.iter().filter_map(|place| reach.backups.get(*place));
+        Stretch {
+            store: store.to_owned(),
+            says: format!("any from {} to {}", end(&window.from), end(&window.to)),
+            backups: bases.map(|backup| backup.id.short()).collect(),
+            json: json!({
+                "store": store,
+                "timeline": window.timeline.number(),
+                "from": window.from.at_us.map(lifeboat_repo::format_utc),
+                "from_lsn": window.from.position.lsn.to_string(),
+                "to": window.to.at_us.map(lifeboat_repo::format_utc),
+                "to_lsn": window.to.position.lsn.to_string(),
+            }),
+        }
+    };
+    reach.reachable.windows().into_iter().map(one).collect()
 }

@@ -11,6 +11,7 @@
 )]
 
 mod cli;
+mod cluster;
 mod diff;
 mod environment;
 mod files;

@@ -98,7 +98,7 @@ impl Layout {
         durable::create_folder(&self.data_dir)?;
         self.dress(&self.data_dir, 0o700)?;
         for (oid, location) in &self.tablespaces {
-            durable::create_folder(location)?;
+            make_folder(location, self.owner)?;
             self.dress(location, 0o700)?;
             let link = self.data_dir.join(format!("pg_tblspc/{oid}"));
             durable::create_folder(&durable::parent_of(&link))?;
@@ -169,6 +169,13 @@ impl Layout {
         let (from, to) = (self.data_dir.join(CONTROL_WAITING), self.data_dir.join(layout::CONTROL));
         durable::rename(&from, &to)
     }
+}
+
+/// Makes a folder and those above it that are missing; all of them belong to `owner`, who must get there.
+pub(super) fn make_folder(place: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+    let missing: Vec<&Path> = place.ancestors().take_while(|folder| folder.symlink_metadata().is_err()).collect();
+    durable::create_folder(place)?;
+    missing.into_iter().try_for_each(|folder| give(folder, owner))
 }
 
 fn give(place: &Path, owner: Option<(u32, u32)>) -> Result<()> {

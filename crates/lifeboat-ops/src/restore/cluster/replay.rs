@@ -17,6 +17,8 @@ use crate::wal::{Archive, Resolved, serve};
 
 /// How long a server may say nothing while it replays.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Lines of the server's log that an error holds.
+const LAST_LINES: usize = 8;
 /// How long this program may take to say its version.
 const START: Duration = Duration::from_secs(30);
 
@@ -83,7 +85,7 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
         None => error,
     };
     let mut sandbox = sandbox::start(env, plan).await.map_err(explain)?;
-    let proven = prove(env, &mut sandbox, &job).await;
+    let proven = prove(env, &mut sandbox, &job).await.map_err(|error| told(error, &sandbox));
     let notes = sandbox.notes().to_vec();
     let signal = if proven.is_ok() { Signal::INT } else { Signal::QUIT };
     let stopped = sandbox.stop(env, signal).await;
@@ -97,6 +99,20 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
         took: env.clock.monotonic().saturating_sub(began),
         notes,
     })
+}
+
+/// An error with what the server said last: the sandbox goes, and its log with it.
+fn told(error: Error, sandbox: &Sandbox) -> Error {
+    let Ok(log) = sandbox.log() else { return error };
+    let tail: Vec<&str> = log.lines().rev().take(LAST_LINES).collect();
+    let said: Vec<&str> = tail.into_iter().rev().collect();
+    let detail = format!("{}; the server said last: {}", error.detail(), said.join(" | "));
+    let hint = error.hint().map(str::to_owned);
+    let told = Error::new(error.kind(), "replay the log in", "the restored cluster", detail).with_source(error);
+    match hint {
+        Some(hint) => told.with_hint(hint),
+        None => told,
+    }
 }
 
 /// The server stands at the target, and goes on from there as a primary.
