@@ -138,7 +138,26 @@ impl Process {
         })
     }
 
+    /// Starts a program that goes on when we end, without a time limit; what it says goes to `log`. It should begin a session of its own.
+    /// Needs no async runtime.
+    pub fn detach(&self, log: std::fs::File) -> Result<Detached> {
+        let error_log = log.try_clone().map_err(|error| Error::io("start", self, error))?;
+        let mut command = self.plain();
+        command.stdout(log).stderr(error_log);
+        let child = command.spawn().map_err(|error| Error::io("start", self, error))?;
+        Ok(Detached {
+            child,
+            name: self.to_string(),
+        })
+    }
+
     fn command(&self) -> Command {
+        let mut command = Command::from(self.plain());
+        command.process_group(0).kill_on_drop(true);
+        command
+    }
+
+    fn plain(&self) -> std::process::Command {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that starts a process")]
         let mut command = std::process::Command::new(&self.program);
         command
@@ -154,8 +173,6 @@ impl Process {
             use std::os::unix::process::CommandExt;
             command.uid(user).gid(group);
         }
-        let mut command = Command::from(command);
-        command.process_group(0).kill_on_drop(true);
         command
     }
 
@@ -214,6 +231,20 @@ impl Drop for Group {
         {
             // Only possible when the whole group is gone already.
         }
+    }
+}
+
+/// A program that was left running.
+#[derive(Debug)]
+pub struct Detached {
+    child: std::process::Child,
+    name: String,
+}
+
+impl Detached {
+    /// How it ended, if it did already.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().map_err(|error| Error::io("look at", &self.name, error))
     }
 }
 

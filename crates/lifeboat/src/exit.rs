@@ -15,6 +15,8 @@ impl Exit {
     pub(crate) const OK: Self = Self(0);
     /// Finished, but something is missing.
     pub(crate) const INCOMPLETE: Self = Self(3);
+    /// `wal fetch` could not be answered (PG-07).
+    pub(crate) const NOT_NOW: Self = Self(255);
 
     /// The code of a kind of failure.
     #[must_use]
@@ -85,7 +87,7 @@ pub(crate) struct Meaning {
 }
 
 /// Every code that Lifeboat ends with, ascending. `docs/exit-codes.md` is made from it and tested against it.
-pub(crate) const TABLE: [Meaning; 16] = [
+pub(crate) const TABLE: [Meaning; 17] = [
     meaning(0, "Everything that was asked for was done.", "Nothing."),
     meaning(
         1,
@@ -154,6 +156,11 @@ pub(crate) const TABLE: [Meaning; 16] = [
     ),
     meaning(130, "It was interrupted (Ctrl-C).", "Run the same command again."),
     meaning(143, "It was terminated (SIGTERM).", "Run the same command again."),
+    meaning(
+        255,
+        "`wal fetch` only: the file could not be had, whatever the reason. It ends in 0, 1 (there is no such file) or this.",
+        "Mend what its words name, then start the server again: recovery goes on.",
+    ),
 ];
 
 const fn meaning(code: u8, means: &'static str, advice: &'static str) -> Meaning {
@@ -191,7 +198,11 @@ mod tests {
 
     #[test]
     fn the_table_holds_exactly_the_codes_that_occur() {
-        let mut occur: Vec<u8> = KINDS.iter().map(|kind| Exit::of(*kind).code()).chain([0]).collect();
+        let mut occur: Vec<u8> = KINDS
+            .iter()
+            .map(|kind| Exit::of(*kind).code())
+            .chain([0, Exit::NOT_NOW.code()])
+            .collect();
         occur.sort_unstable();
         occur.dedup();
         let listed: Vec<u8> = TABLE.iter().map(|row| row.code).collect();

@@ -15,4 +15,4 @@ pub use archive::{Answer, Archive, Limit, Place};
 pub use fetch::{Fetched, fetch};
 pub use resolve::{Bracket, Commit, Goal, Resolved, resolve};
 pub use restore_file::RestoreFile;
-pub use serve::{Serving, serve};
+pub use serve::{Serving, serve, socket_in};

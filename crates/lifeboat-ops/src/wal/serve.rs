@@ -43,10 +43,16 @@ struct State {
     trouble: Option<String>,
 }
 
+/// Where log is served that is served in `folder`.
+#[must_use]
+pub fn socket_in(folder: &Path) -> PathBuf {
+    folder.join("log")
+}
+
 /// Serves `archive` on a new socket in `folder`, which is made where it is missing, 0700, and belongs to `owner` (user and group) where that is
 /// somebody else: the server that asks. Kind `Refused` where the folder is open to others or somebody serves there already.
 pub async fn serve(env: &Env, archive: Archive, folder: &Path, owner: Option<(u32, u32)>) -> Result<Serving> {
-    let socket = folder.join("log");
+    let socket = socket_in(folder);
     if socket.as_os_str().len() > PATH_LIMIT_BYTES {
         let detail = format!("the path of a socket has at most {PATH_LIMIT_BYTES} bytes");
         return Err(Error::new(ErrorKind::Usage, "serve log on", socket.display(), detail)

@@ -3,6 +3,7 @@
 //! Only words and their meaning: nothing here reads a file or does anything.
 
 pub(crate) mod diff;
+mod log;
 mod upkeep;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::examples;
+pub(crate) use log::Wal;
 pub(crate) use upkeep::{Hold, Prune, Store};
 
 /// Back up, restore, and prove that restoring works.
@@ -78,6 +80,13 @@ pub(crate) enum Command {
     /// Take a backup.
     #[command(after_help = examples::BACKUP)]
     Backup(Backup),
+    /// For PostgreSQL's own settings: take a file of its log, or give one back.
+    #[command(after_help = examples::WAL)]
+    Wal {
+        /// What to do.
+        #[command(subcommand)]
+        command: Wal,
+    },
     /// List backups, or what is in an old file of another program.
     #[command(after_help = examples::LIST)]
     List(Listed),

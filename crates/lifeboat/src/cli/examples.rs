@@ -43,6 +43,17 @@ Examples:
   lifeboat backup shop --full          compare with nothing, store everything anew
   lifeboat backup --quiet --json       for scripts";
 
+pub(super) const WAL: &str = "\
+Examples:
+  restore_command = 'exec lifeboat wal fetch --restore /srv/db/lifeboat/restore.json \"%f\" \"%p\"'
+  lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 000000010000000000000005 /tmp/segment";
+
+pub(super) const WAL_FETCH: &str = "\
+Examples:
+  restore_command = 'exec lifeboat wal fetch --restore /srv/db/lifeboat/restore.json \"%f\" \"%p\"'
+  lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 000000010000000000000005 /tmp/segment
+  lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 00000002.history /tmp/history";
+
 pub(super) const COPY: &str = "\
 Examples:
   lifeboat copy --to s3-eu             bring s3-eu what it missed while it was away

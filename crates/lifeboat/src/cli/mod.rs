@@ -35,6 +35,8 @@ mod store;
 mod time;
 mod undo;
 mod verify;
+mod wal;
+mod wal_serve;
 mod zero;
 
 use std::path::PathBuf;
@@ -145,6 +147,7 @@ async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
         Command::Status(args) => status::run(cx, &args.what).await,
         Command::Doctor => doctor::run(cx).await,
         Command::Backup(args) => backup::run(cx, args).await,
+        Command::Wal { command } => wal::run(cx, command).await,
         Command::List(args) => list::run(cx, &args).await,
         Command::Show(args) => show::run(cx, &args).await,
         Command::Points(args) => points::run(cx, &args).await,
