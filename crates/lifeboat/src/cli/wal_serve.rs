@@ -1,6 +1,7 @@
 //! `lifeboat wal serve`: hands out the log for a restored directory that a person starts. `wal fetch --restore` starts it, as the user of the
 //! database server; it ends by itself when nobody has asked for a while, or when the directory has gone.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -61,7 +62,14 @@ fn lock(folder: &Path) -> Result<Option<std::fs::File>> {
         .open(&path)
         .map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => {
+            // For people; the lock is what counts.
+            let pid = format!("{}\n", std::process::id());
+            file.set_len(0)
+                .and_then(|()| (&file).write_all(pid.as_bytes()))
+                .map_err(failed)?;
+            Ok(Some(file))
+        }
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(failed(error.into())),
     }

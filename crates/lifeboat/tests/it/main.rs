@@ -14,6 +14,7 @@ mod cli;
 mod cluster;
 mod diff;
 mod environment;
+mod fetch;
 mod files;
 mod golden;
 mod golden_repositories;
