@@ -138,7 +138,11 @@ impl<'bench> Room<'bench> {
             data = self.server.data().display(),
             socket = self.server.folder.display(),
         );
-        sh::run(self.server.command(Path::new("mkdir")).args(["-p", "log", "lock", "spool", "repo"].map(|name| folder.join(name))))?;
+        sh::run(
+            self.server
+                .command(Path::new("mkdir"))
+                .args(["-p", "log", "lock", "spool", "repo"].map(|name| folder.join(name))),
+        )?;
         let file = self.folder.join("pgbackrest.conf");
         std::fs::write(&file, text)?;
         sh::run(sh::program("chmod", ["a+r"]).arg(&file))?;
@@ -171,7 +175,8 @@ impl<'bench> Room<'bench> {
         sh::run(self.server.command(Path::new("mkdir")).arg(&repo))?;
         sh::run(&mut self.pgbackrest(&["stanza-create"]))?;
         data::sync(&self.folder)?;
-        self.timed(&mut self.pgbackrest(&["--type=full", "backup"])).map(|run| run.seconds)
+        self.timed(&mut self.pgbackrest(&["--type=full", "backup"]))
+            .map(|run| run.seconds)
     }
 
     fn basebackup(&self) -> Result<f64> {
@@ -264,7 +269,8 @@ impl<'bench> Room<'bench> {
     /// After twenty seconds of pgbench: stored bytes, and seconds, against an incremental backup of pgBackRest.
     fn incremental(&self, options: &Options) -> Result<(Option<f64>, Option<f64>)> {
         let seconds = if options.quick { "2" } else { "20" };
-        self.server.run("pgbench", &["-T", seconds, "-c", "4", "-j", "2", "-n", "bench"])?;
+        self.server
+            .run("pgbench", &["-T", seconds, "-c", "4", "-j", "2", "-n", "bench"])?;
         let before = self.stored()?;
         let ours = self.timed(&mut self.lifeboat(&["backup"]))?;
         let theirs = self.timed(&mut self.pgbackrest(&["--type=incr", "backup"]))?;

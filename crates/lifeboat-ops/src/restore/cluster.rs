@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lifeboat_engine::postgres::binaries::Binaries;
 use lifeboat_engine::postgres::capture::Facts;
-use lifeboat_engine::postgres::recovery::{self, Action, Settings, Target as RecoveryTarget};
+use lifeboat_engine::postgres::recovery::{self, Action, Settings};
 use lifeboat_io::{compute, durable};
 use lifeboat_model::estimate::{Estimate, estimate};
 use lifeboat_model::time::human_bytes;
@@ -556,14 +556,7 @@ async fn resolved(archive: &Archive, plan: &Plan) -> Result<Resolved> {
             "it says nothing about its log",
         )
     })?;
-    if matches!(plan.target, Target::Base(_)) {
-        return Ok(Resolved {
-            target: RecoveryTarget::Consistent,
-            until: range.end,
-            bracket: Bracket::default(),
-            broken: None,
-        });
-    }
+    // Also for the moment of a base: the server ends at `immediate` only where it finds a record behind it.
     resolve(archive, (range.start, range.end), plan.goal).await
 }
 

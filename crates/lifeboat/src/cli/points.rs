@@ -58,7 +58,12 @@ pub(super) async fn run(cx: &Cx, args: &Listed) -> Result<Exit> {
                     None => Vec::new(),
                 };
                 for window in &windows {
-                    let mut cells = vec![component.name.clone(), window.says.clone(), String::new(), window.backups.join(", ")];
+                    let mut cells = vec![
+                        component.name.clone(),
+                        window.says.clone(),
+                        String::new(),
+                        window.backups.join(", "),
+                    ];
                     if several {
                         cells.push(window.store.clone());
                     }
@@ -67,7 +72,10 @@ pub(super) async fn run(cx: &Cx, args: &Listed) -> Result<Exit> {
                 let windows: Vec<Value> = windows.into_iter().map(|window| window.json).collect();
                 outcomes.but(list::tell_away(&component.name, &survey));
                 let away = list::away_as_json(&survey);
-                outcomes.good(json!({ "component": component.name, "points": rows, "windows": windows, "away": away }), "");
+                outcomes.good(
+                    json!({ "component": component.name, "points": rows, "windows": windows, "away": away }),
+                    "",
+                );
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }

@@ -44,7 +44,9 @@ fn a_cluster_comes_back_to_the_moment_of_a_backup_and_starts() {
             let mut said = None;
             let mut restored = Cluster::around(major, &Options::new(), |data| {
                 let to = data.display().to_string();
-                let plan = world.run(&["restore", "bank", "--backup", wanted, "--to", &to, "--dry-run"]).ends(0);
+                let plan = world
+                    .run(&["restore", "bank", "--backup", wanted, "--to", &to, "--dry-run"])
+                    .ends(0);
                 assert!(plan.stdout.contains("tablespace: "), "{}", plan.stdout);
                 said = Some(world.run(&["restore", "bank", "--backup", wanted, "--to", &to]).ends(0));
             });

@@ -173,7 +173,10 @@ impl Layout {
 
 /// Makes a folder and those above it that are missing; all of them belong to `owner`, who must get there.
 pub(super) fn make_folder(place: &Path, owner: Option<(u32, u32)>) -> Result<()> {
-    let missing: Vec<&Path> = place.ancestors().take_while(|folder| folder.symlink_metadata().is_err()).collect();
+    let missing: Vec<&Path> = place
+        .ancestors()
+        .take_while(|folder| folder.symlink_metadata().is_err())
+        .collect();
     durable::create_folder(place)?;
     missing.into_iter().try_for_each(|folder| give(folder, owner))
 }
