@@ -7,6 +7,7 @@ pub mod copy;
 pub mod diff;
 pub mod doctor;
 pub mod export;
+pub mod follow;
 pub mod hold;
 pub mod keys;
 pub mod proof;

@@ -9,11 +9,15 @@ use lifeboat_model::time::human_duration;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, Reader};
 
+use crate::follow;
 use crate::proof::{self, Level, Proof};
 use crate::protected::{Choice, Protected, Source};
 use crate::restore::{quarantine, tree_place};
 use crate::store::Thaw;
 use crate::stores::{self, Survey};
+
+/// Log is expected to be stored so often, where nothing was promised.
+const LOG_AGE: Duration = Duration::from_secs(300);
 
 /// How a component stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +67,8 @@ pub struct Status {
     pub proven: Option<Proof>,
     /// Restores that can be undone, or were interrupted: id and whether it was interrupted.
     pub undo: Vec<(String, bool)>,
+    /// How far the log of a cluster is followed on this host, where it is.
+    pub log: Option<follow::Standing>,
     /// Why nothing can be said: no store answers, or none holds a repository.
     pub silent: Option<ErrorKind>,
 }
@@ -81,8 +87,10 @@ pub async fn run(env: &Env, protected: &Protected) -> Status {
         restore: None,
         proven: None,
         undo: Vec::new(),
+        log: None,
         silent: None,
     };
+    judge_log(env, protected, &mut status);
     if let Err(error) = fill(env, protected, &mut status).await {
         status.silent = matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::NoRepository).then(|| error.kind());
         let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -189,6 +197,24 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
     judge_pki(env, protected, status);
     status.latest = Some(latest.clone());
     Ok(())
+}
+
+/// Log that has not been stored for longer than may be lost, as whoever follows on this host last said.
+fn judge_log(env: &Env, protected: &Protected, status: &mut Status) {
+    if protected.source.cluster().is_none() {
+        return;
+    }
+    status.log = follow::standing(&protected.state_dir, &protected.component);
+    let Some(log) = &status.log else { return };
+    let age_us = env.clock.wall_us().saturating_sub(log.stored_us).max(0).unsigned_abs();
+    let (age, may_lose) = (Duration::from_micros(age_us), protected.rpo.unwrap_or(LOG_AGE));
+    if age > may_lose {
+        let says = format!(
+            "the log was last known to be stored whole {} ago: is `lifeboat follow` running?",
+            human_duration(age)
+        );
+        status.worsen(Standing::AtRisk, says);
+    }
 }
 
 /// Restores that were interrupted, and those that can be taken back.

@@ -49,11 +49,14 @@ fn run() -> ExitCode {
             Ok(signals) => signals,
             Err(error) => return cli::fail(out, &error),
         };
+        if cli::ends_by_signal(&cli.command) {
+            return Box::pin(cli::run(cli, Some(signals))).await;
+        }
         tokio::select! {
             biased;
             // Dropping the other future cancels the command.
             kind = signals.first() => interrupted(out, kind, note),
-            exit = Box::pin(cli::run(cli)) => exit,
+            exit = Box::pin(cli::run(cli, None)) => exit,
         }
     });
     runtime.shutdown_timeout(SHUTDOWN);

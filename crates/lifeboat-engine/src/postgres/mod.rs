@@ -24,6 +24,7 @@ pub mod records;
 pub mod recovery;
 pub mod replication;
 pub mod sandbox;
+pub mod segment;
 pub mod sql;
 pub mod tar;
 pub mod wire;

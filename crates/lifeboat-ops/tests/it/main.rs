@@ -15,6 +15,7 @@ mod bucket;
 mod cluster;
 mod files;
 mod files_place;
+mod follow;
 mod kill;
 mod restore;
 mod rewound_database;

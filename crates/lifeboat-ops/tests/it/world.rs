@@ -21,7 +21,7 @@ pub struct World {
     pub protected: Protected,
     pub identities: Identities,
     pub instance: Arc<Instance>,
-    _temporary: Option<tempfile::TempDir>,
+    pub _temporary: Option<tempfile::TempDir>,
 }
 
 impl World {

@@ -4,6 +4,7 @@
 //! store alone (PG-04). Must not know how a source hands out its log, or decide which moments can be reached: that is
 //! `lifeboat_model::wal`. What is in the store if we die: files that count, each by itself, and a session that protects its key.
 
+mod cleaner;
 mod copy;
 mod file;
 mod listing;
@@ -12,6 +13,7 @@ mod reader;
 mod record;
 mod writer;
 
+pub use cleaner::LogCleaner;
 pub use copy::{LogCopied, copy_log};
 pub use file::LogHeader;
 pub use listing::{LogListing, list_log};

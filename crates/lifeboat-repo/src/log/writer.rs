@@ -17,17 +17,16 @@ use lifeboat_store::Put;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::cleaner::LogCleaner;
 use super::file::{Draft, LogHeader, MOST_REPLACED, Sealed, seal};
 use super::listing::list_log;
 use super::name::{LogFileKind, LogName};
-use super::reader::LogReader;
 use super::record::{GapRecord, LineageRecord, put_gap, put_lineage};
 use super::{BLOCK_BYTES, block_end};
 use crate::bytes::hex_array;
 use crate::id::{ComponentName, Lineage};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::put_key_file;
-use crate::key::identity::Identities;
 use crate::key::instance::{Instance, Trust};
 use crate::key::{Id, IdKeys, Scope, Secret, draw_secret};
 use crate::prune::records::Place;
@@ -236,23 +235,29 @@ impl LogWriter {
         Ok(record)
     }
 
-    /// Deletes the frames that `by` replaces. It says so in its signed header, which is read again from the store before (INV-17).
-    /// Returns how many went. One that cannot be deleted is left for a pruner.
+    /// Deletes the frames that `by` replaces: [`LogCleaner::drop_replaced`], while nothing is written. Returns how many went.
     pub async fn drop_replaced(&mut self, by: &Appended) -> Result<u64> {
-        if by.replaces.is_empty() {
-            return Ok(0);
+        let gone = self.cleaner().drop_replaced(by).await?;
+        self.forget(&gone);
+        Ok(gone.len() as u64)
+    }
+
+    /// Whoever deletes frames beside this writer; what went has to be told with [`LogWriter::forget`].
+    #[must_use]
+    pub fn cleaner(&self) -> LogCleaner {
+        LogCleaner {
+            repository: self.repository.clone(),
+            component: self.plan.component.clone(),
+            trust: self.plan.trust.clone(),
+            lineage: self.lineage,
         }
-        let standing = self.reader().header(&by.name).await?;
-        let mut gone = 0;
-        for name in by.replaces.iter().filter(|name| standing.replaces.contains(&name.hash)) {
-            self.repository
-                .store()
-                .delete(&name.key(&self.plan.component, self.lineage)?)
-                .await?;
+    }
+
+    /// Files that do not stand any more.
+    pub fn forget(&mut self, gone: &[LogName]) {
+        for name in gone {
             self.files.remove(name);
-            gone += 1;
         }
-        Ok(gone)
     }
 
     fn appended(&self, name: LogName, replaces: Vec<LogName>, there: bool) -> Appended {
@@ -270,20 +275,6 @@ impl LogWriter {
             component: &self.plan.component,
             trust: &self.plan.trust,
         }
-    }
-
-    /// Reads headers; it has no keys.
-    fn reader(&self) -> LogReader {
-        let listing = super::LogListing::default();
-        let (repository, plan) = (&self.repository, &self.plan);
-        LogReader::of(
-            repository,
-            &plan.component,
-            &plan.trust,
-            Identities::none(),
-            self.lineage,
-            &listing,
-        )
     }
 
     /// Compares what is to be appended with everything that stands of it. Returns a file of the same kind and range that holds the same.
@@ -322,7 +313,7 @@ impl LogWriter {
         if let Some(Some(known)) = self.files.get(name) {
             return Ok(Some(*known));
         }
-        match self.reader().header(name).await {
+        match self.cleaner().reader().header(name).await {
             Ok(header) => {
                 let known = Known::from(&header);
                 self.files.insert(*name, Some(known));

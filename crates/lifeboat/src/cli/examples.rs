@@ -43,16 +43,29 @@ Examples:
   lifeboat backup shop --full          compare with nothing, store everything anew
   lifeboat backup --quiet --json       for scripts";
 
+pub(super) const FOLLOW: &str = "\
+Examples:
+  lifeboat follow                      every PostgreSQL cluster, until Ctrl-C or SIGTERM
+  lifeboat follow shop/db --max-spool 64GiB
+  lifeboat follow shop/db --once       what the server has now, for a schedule";
+
 pub(super) const WAL: &str = "\
 Examples:
+  archive_command = 'lifeboat wal push shop/db %p'
   restore_command = 'exec lifeboat wal fetch --restore /srv/db/lifeboat/restore.json \"%f\" \"%p\"'
-  lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 000000010000000000000005 /tmp/segment";
+  lifeboat wal push shop/db pg_wal/000000010000000000000005";
 
 pub(super) const WAL_FETCH: &str = "\
 Examples:
   restore_command = 'exec lifeboat wal fetch --restore /srv/db/lifeboat/restore.json \"%f\" \"%p\"'
   lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 000000010000000000000005 /tmp/segment
   lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 00000002.history /tmp/history";
+
+pub(super) const WAL_PUSH: &str = "\
+Examples:
+  archive_command = 'lifeboat --config /etc/lifeboat.yaml wal push shop/db %p'
+  lifeboat wal push shop/db pg_wal/000000010000000000000005
+  lifeboat wal push shop/db pg_wal/00000002.history";
 
 pub(super) const COPY: &str = "\
 Examples:

@@ -16,6 +16,7 @@ mod doctor;
 mod examples;
 mod exit_codes;
 mod export;
+mod follow;
 mod hold;
 mod init;
 pub(crate) mod interrupt;
@@ -44,6 +45,7 @@ use std::path::PathBuf;
 use args::{Cli, Command, RestoreCommand};
 use clap::Parser as _;
 use clap::error::ErrorKind as ClapKind;
+use interrupt::Signals;
 use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 
@@ -121,8 +123,13 @@ pub(crate) fn interrupted_note(command: &Command) -> &'static str {
     }
 }
 
-/// Runs one command to its end and prints what came of it.
-pub(crate) async fn run(cli: Cli) -> Exit {
+/// Whether a signal is this command's usual end: it is told, and ends by itself.
+pub(crate) fn ends_by_signal(command: &Command) -> bool {
+    matches!(command, Command::Follow(_))
+}
+
+/// Runs one command to its end and prints what came of it. `signals`: for a command that ends by them.
+pub(crate) async fn run(cli: Cli, signals: Option<Signals>) -> Exit {
     let out = Out {
         json: cli.global.json,
         quiet: cli.global.quiet,
@@ -134,19 +141,20 @@ pub(crate) async fn run(cli: Cli) -> Exit {
         out,
         config: cli.global.config,
     };
-    let outcome = Box::pin(dispatch(&cx, cli.command)).await;
+    let outcome = Box::pin(dispatch(&cx, cli.command, signals)).await;
     // Whatever bar is left is taken away before anything else is said.
     cx.env.progress.finish();
     outcome.unwrap_or_else(|error| fail(out, &error))
 }
 
-async fn dispatch(cx: &Cx, command: Command) -> Result<Exit> {
+async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result<Exit> {
     match command {
         Command::Init(args) => init::run(cx, args).await,
         Command::Demo(args) => demo::run(cx, args).await,
         Command::Status(args) => status::run(cx, &args.what).await,
         Command::Doctor => doctor::run(cx).await,
         Command::Backup(args) => backup::run(cx, args).await,
+        Command::Follow(args) => follow::run(cx, &args, signals).await,
         Command::Wal { command } => wal::run(cx, command).await,
         Command::List(args) => list::run(cx, &args).await,
         Command::Show(args) => show::run(cx, &args).await,

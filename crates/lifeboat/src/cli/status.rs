@@ -76,6 +76,7 @@ fn unknown(component: &str, error: &Error) -> Status {
         restore: None,
         proven: None,
         undo: Vec::new(),
+        log: None,
         silent: Some(error.kind()),
     }
 }
@@ -128,6 +129,15 @@ fn for_people(cx: &Cx, status: &Status) -> String {
         "backups",
         text::counted(status.backups, "backup")
     ));
+    if let Some(log) = &status.log {
+        text.push_str(&format!(
+            "  {:<11} stored up to {} on timeline {}, as of {}\n",
+            "log",
+            log.stored,
+            log.timeline,
+            text::ago(cx.env.clock.wall_us(), log.stored_us)
+        ));
+    }
     for (id, interrupted) in &status.undo {
         let words = if *interrupted { "was interrupted" } else { "can be undone" };
         text.push_str(&format!(
@@ -158,6 +168,10 @@ fn as_json(status: &Status) -> Value {
         "restore": status.restore.as_ref().map(document::estimate),
         "proven": status.proven.as_ref().map(|proof| json!({
             "backup": proof.backup, "level": proof.level.word(), "at": format_utc(proof.at_us), "took_s": proof.took_s, "bytes": proof.bytes,
+        })),
+        "log": status.log.as_ref().map(|log| json!({
+            "timeline": log.timeline, "stored": log.stored, "durable": log.durable, "server": log.server, "stored_at": format_utc(log.stored_us),
+            "contact_at": format_utc(log.contact_us), "spool_bytes": log.spool_bytes, "alarms": log.alarms,
         })),
         "undo": status.undo.iter().map(|(id, interrupted)| json!({ "id": id, "interrupted": interrupted })).collect::<Vec<_>>(),
     })

@@ -16,6 +16,7 @@ mod diff;
 mod environment;
 mod fetch;
 mod files;
+mod follow;
 mod golden;
 mod golden_repositories;
 mod guides;

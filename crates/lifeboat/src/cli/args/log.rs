@@ -2,13 +2,40 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::cli::examples;
+
+/// `follow`.
+#[derive(Debug, Args)]
+pub(crate) struct Follow {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, every PostgreSQL cluster.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+    /// End once everything is stored that the server had at the start.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How much of this host's disk log may take that the stores have not taken yet; then nothing more is received.
+    #[arg(long, value_name = "SIZE", default_value = "16GiB")]
+    pub(crate) max_spool: String,
+    /// Warn when our slot holds back more log than this on the server.
+    #[arg(long, value_name = "SIZE", default_value = "8GiB")]
+    pub(crate) max_slot_lag: String,
+}
 
 /// `wal`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Wal {
+    /// Store a file of the log: archive_command = 'lifeboat wal push SYSTEM/COMPONENT %p'. Ends with 0 or 1.
+    #[command(after_help = examples::WAL_PUSH)]
+    Push {
+        /// SYSTEM/COMPONENT, or SYSTEM where it has one cluster.
+        #[arg(value_name = "WHAT")]
+        what: String,
+        /// The file, as the server names it with %p.
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
     /// Fetch a file of the log for a server in recovery, as its restore_command. Ends with 0, 1 (there is no such file) or 255.
     #[command(after_help = examples::WAL_FETCH)]
     Fetch {

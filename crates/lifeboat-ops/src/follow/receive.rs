@@ -1,0 +1,349 @@
+//! From one connection to the next: who is there, our slot, where to go on, and what to do about log that is gone.
+//!
+//! Every connection asks for the system identifier first (PG-05). Lost connections are made again for ever; what cannot be mended by waiting is told.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_engine::postgres::replication::Identity;
+use lifeboat_engine::postgres::replication::stream::Started;
+use lifeboat_engine::postgres::sqlstate;
+use lifeboat_engine::postgres::wire::{Connection, Mode, connect};
+use lifeboat_io::compute;
+use lifeboat_model::wal::{History, SegmentSize};
+use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::place::{self, Begin};
+use super::ship::Ask;
+use super::spool::is_conflict;
+use super::stream::{self, Ended};
+use super::{Backoff, Options, Shared, Source, at, in_a_line, set};
+/// Majors that are followed. A newer one speaks the same protocol, as far as anybody knows.
+const OLDEST: u32 = 14;
+/// From here on slots can be read in replication mode.
+const READS_SLOTS: u32 = 15;
+
+/// Why receiving ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It was to.
+    Stopped,
+    /// The source was set back: its log belongs to a new lineage. Why.
+    NewLineage(String),
+}
+
+/// How to go on after a connection.
+enum After {
+    /// At once: a timeline ended, or a gap was recorded.
+    Again,
+    End(End),
+}
+
+/// Asks the server who it is, until it answers. None where it is to stop before.
+pub(crate) async fn first_contact(options: Options, mut stopped: watch::Receiver<bool>) -> Result<Option<Source>> {
+    let (mut backoff, mut told) = (Backoff::new(Duration::from_secs(1), Duration::from_secs(30)), false);
+    loop {
+        let error = match ask(&options).await {
+            Ok((_, source)) => return Ok(Some(source)),
+            Err(error) if options.once || !error.kind().is_retryable() => return Err(error),
+            Err(error) => error,
+        };
+        if !told {
+            options.tell.note(format!(
+                "the server does not answer yet, it is tried again: {}",
+                in_a_line(&error)
+            ));
+            told = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.take()) => {}
+            () = set(&mut stopped) => return Ok(None),
+        }
+    }
+}
+
+async fn ask(options: &Options) -> Result<(Connection, Source)> {
+    let mut info = options.login.conninfo().await?;
+    // What `synchronous_standby_names` has to name.
+    if info.application_name == "lifeboat" {
+        info.application_name.clone_from(&options.slot);
+    }
+    let mut connection = connect(&info, Mode::Replication).await?;
+    let major = connection.major();
+    if major < OLDEST {
+        let detail = format!("it is PostgreSQL {major}, and {OLDEST} is the oldest that is supported");
+        return Err(Error::new(ErrorKind::Incompatible, "follow", connection.subject(), detail)
+            .with_hint("upgrade the server; until then, back up dumps of it as files"));
+    }
+    let system = connection.identify_system().await?.system;
+    let segment = SegmentSize::new(connection.wal_segment_size().await?)?;
+    Ok((connection, Source { system, segment }))
+}
+
+/// Receives until it is to stop, or until the log belongs to a new lineage.
+pub(crate) async fn run(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Result<End> {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+    let mut last = String::new();
+    while !shared.stopping() {
+        let before = shared.held();
+        let error = match one_connection(shared, asks).await {
+            Ok(After::End(end)) => return Ok(end),
+            Ok(After::Again) => {
+                backoff.reset();
+                continue;
+            }
+            Err(error) if is_conflict(&error) => return Ok(End::NewLineage(in_a_line(&error))),
+            Err(error) if is_final(&error) || shared.options.once => return Err(error),
+            Err(error) => error,
+        };
+        if shared.held() != before {
+            backoff.reset();
+            last.clear();
+        }
+        let text = in_a_line(&error);
+        if text != last {
+            shared.alarm(format!("following is interrupted, and tried again: {text}"));
+            last = text;
+        }
+        shared.pause(backoff.take()).await;
+    }
+    Ok(End::Stopped)
+}
+
+/// What no waiting mends.
+fn is_final(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Incompatible | ErrorKind::Bug | ErrorKind::Refused)
+}
+
+async fn one_connection(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Result<After> {
+    let (mut connection, source) = ask(&shared.options).await?;
+    check_source(shared, source)?;
+    let identity = connection.identify_system().await?;
+    let way = ways(shared, &mut connection, identity.position.timeline).await?;
+    let slot = ensure_slot(shared, &mut connection, &identity).await?;
+    let is_standby = connection.parameter("in_hot_standby") == Some("on");
+    let (from, held) = match where_to_begin(shared, connection.subject(), &way, identity.position, slot, is_standby)? {
+        Ok(places) => places,
+        Err(end) => return Ok(After::End(end)),
+    };
+    if shared.options.once {
+        aim(shared, &way, identity.position.lsn);
+    }
+    {
+        let mut state = shared.state();
+        state.timeline = Some(from.timeline);
+        state.marks.clear();
+        state.standing.timeline = from.timeline.number();
+    }
+    shared.news.notify_one();
+    shared.note(format!(
+        "following from {from}, of which {} is held; the server is at {}",
+        held.lsn, identity.position
+    ));
+    let started = connection.start_replication(Some(&shared.options.slot), from).await;
+    let stream = match started {
+        Ok(Started::Streaming(stream)) => stream,
+        Ok(Started::Ended(next, connection)) => return ended(shared, connection, next.switch).await,
+        Err(error) if sqlstate(&error) == Some("55000") => {
+            // Invalidated: too much was held back, or it was idle for too long.
+            shared.alarm(format!(
+                "the replication slot was given up by the server, and is made anew: {}",
+                error.detail()
+            ));
+            let (mut connection, _) = ask(&shared.options).await?;
+            connection.drop_slot(&shared.options.slot).await?;
+            return Ok(After::Again);
+        }
+        Err(error) => return Err(error),
+    };
+    match stream::run(shared, stream, from, held, !is_standby).await {
+        Ok(Ended::Stopped) => Ok(After::End(End::Stopped)),
+        Ok(Ended::Timeline(switch, connection)) => ended(shared, *connection, switch).await,
+        Err(error) if is_gone(&error) => gap(shared, asks, held, &error).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// From where to ask for log, and up to where it is held; or why following ends.
+fn where_to_begin(
+    shared: &Shared,
+    subject: &str,
+    way: &History,
+    server: Position,
+    slot: Lsn,
+    is_standby: bool,
+) -> Result<std::result::Result<(Position, Position), End>> {
+    let resume = shared.state().resume;
+    let begin = match resume {
+        Some(from) => Begin::At { from, held: from },
+        None => place::begin(&shared.held(), way, server.lsn, shared.source.segment),
+    };
+    match begin {
+        Begin::Fresh => {
+            let from = Position::new(way.timeline_at(slot), shared.source.segment.align_down(slot));
+            Ok(Ok((from, from)))
+        }
+        Begin::At { from, held } => Ok(Ok((from, held))),
+        Begin::Behind { held } if is_standby => {
+            let detail = format!("this standby is at {server}, and {held} is held already");
+            Err(Error::new(ErrorKind::Unreachable, "follow", subject, detail)
+                .with_hint("it is asked again until it has caught up"))
+        }
+        Begin::Behind { held } => {
+            let why = format!("the server is at {server}, and {held} is held already: it was set back to an earlier moment");
+            Ok(Err(End::NewLineage(why)))
+        }
+        Begin::Abandoned { newer } => {
+            let detail = format!(
+                "this server is on timeline {}, and timeline {newer} was followed already: it is an old primary, or a standby of one",
+                server.timeline
+            );
+            let hint =
+                "point the connection at the server that was promoted; name all of them with target_session_attrs=read-write";
+            Err(Error::new(ErrorKind::Failed, "follow", subject, detail).with_hint(hint))
+        }
+    }
+}
+
+fn check_source(shared: &Shared, source: Source) -> Result<()> {
+    if source == shared.source {
+        return Ok(());
+    }
+    let detail = format!(
+        "the server is the cluster {} now, and {} was followed (segments of {} and {})",
+        source.system, shared.source.system, source.segment, shared.source.segment
+    );
+    Err(
+        Error::new(ErrorKind::Refused, "follow the log of", &shared.protected.component, detail)
+            .with_hint("look at the connection in lifeboat.yaml; a new cluster gets a component of its own"),
+    )
+}
+
+/// The way to the server's timeline, and every history file on it, kept before anything of its log is.
+async fn ways(shared: &Arc<Shared>, connection: &mut Connection, timeline: Timeline) -> Result<History> {
+    if timeline == Timeline::FIRST {
+        return Ok(History::first());
+    }
+    let file = connection.timeline_history(timeline).await?;
+    let way = History::parse(timeline, &String::from_utf8_lossy(&file.content))?;
+    keep_history(shared, timeline, file.content.to_vec()).await?;
+    let known: BTreeSet<Timeline> = shared.spool().histories().keys().copied().collect();
+    for fork in way.forks().iter().filter(|fork| fork.timeline != Timeline::FIRST) {
+        if known.contains(&fork.timeline) {
+            continue;
+        }
+        match connection.timeline_history(fork.timeline).await {
+            Ok(file) => keep_history(shared, fork.timeline, file.content.to_vec()).await?,
+            // A standby that was made from a newer base never had it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(way)
+}
+
+async fn keep_history(shared: &Arc<Shared>, timeline: Timeline, text: Vec<u8>) -> Result<()> {
+    let spool = Arc::clone(shared);
+    compute::run("keep a history", move || spool.spool().put_history(timeline, &text)).await?;
+    shared.news.notify_one();
+    Ok(())
+}
+
+/// With `once`: what has to be stored, the first time.
+fn aim(shared: &Shared, way: &History, lsn: Lsn) {
+    let mut state = shared.state();
+    if state.target.is_none() {
+        let left = way.forks().last().filter(|fork| lsn <= fork.at);
+        let target = left.map_or(Position::new(way.timeline(), lsn), |fork| {
+            Position::new(fork.timeline, fork.at)
+        });
+        state.target = Some(target);
+    }
+    drop(state);
+    shared.look_at_target();
+}
+
+/// Our slot is there and reserves log. Returns the oldest position that it keeps.
+async fn ensure_slot(shared: &Shared, connection: &mut Connection, identity: &Identity) -> Result<Lsn> {
+    let slot = &shared.options.slot;
+    match connection.create_slot(slot, false).await {
+        Ok(()) => shared.note(format!("made the replication slot {slot}")),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    if connection.major() < READS_SLOTS {
+        return Ok(identity.position.lsn);
+    }
+    let read = connection.read_slot(slot).await?;
+    if let Some(restart) = read.and_then(|slot| slot.restart) {
+        return Ok(restart);
+    }
+    // It keeps nothing: the server has taken the log from it (`wal_status` is lost), or somebody made it without reserving.
+    shared.alarm(format!(
+        "the replication slot {slot} keeps nothing any more, and is made anew"
+    ));
+    connection.drop_slot(slot).await?;
+    connection.create_slot(slot, false).await?;
+    let read = connection.read_slot(slot).await?;
+    Ok(read.and_then(|slot| slot.restart).unwrap_or(identity.position.lsn))
+}
+
+/// The end of a timeline: the history of the next one is kept first.
+async fn ended(shared: &Arc<Shared>, mut connection: Connection, switch: Position) -> Result<After> {
+    let file = connection.timeline_history(switch.timeline).await?;
+    keep_history(shared, switch.timeline, file.content.to_vec()).await?;
+    shared.note(format!("the timeline was left for {} at {}", switch.timeline, switch.lsn));
+    shared.state().resume = None;
+    Ok(After::Again)
+}
+
+/// The server no longer has that log.
+fn is_gone(error: &Error) -> bool {
+    sqlstate(error) == Some("58P01")
+}
+
+/// Log is gone for good: where does it begin now? The gap is recorded before anything behind it is taken (PG-08).
+async fn gap(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>, held: Position, why: &Error) -> Result<After> {
+    let (mut connection, source) = ask(&shared.options).await?;
+    check_source(shared, source)?;
+    let identity = connection.identify_system().await?;
+    let way = ways(shared, &mut connection, identity.position.timeline).await?;
+    let slot = ensure_slot(shared, &mut connection, &identity).await?;
+    drop(connection);
+    let first = shared.source.segment.align_down(slot);
+    let ranges = place::missing(held, first, &way);
+    if ranges.is_empty() {
+        return Err(why.duplicate());
+    }
+    let text = format!("the server no longer has it: {}", why.detail());
+    for range in &ranges {
+        shared.alarm(format!(
+            "LOG IS MISSING FOR GOOD, {range}: {text}; run a new backup, nothing behind it can be reached before"
+        ));
+    }
+    let (done, recorded) = oneshot::channel();
+    let gone = || {
+        Error::new(
+            ErrorKind::Interrupted,
+            "record a gap of",
+            &shared.protected.component,
+            "following ends",
+        )
+    };
+    let ask = Ask {
+        ranges: ranges.clone(),
+        why: text,
+        done,
+    };
+    if asks.send(ask).await.is_err() || recorded.await.is_err() {
+        return Err(gone());
+    }
+    let mut state = shared.state();
+    state.report.gaps.extend(ranges);
+    state.resume = Some(Position::new(way.timeline_at(first), first));
+    drop(state);
+    shared.note(format!("following goes on at {}", at(way.timeline_at(first), first)));
+    Ok(After::Again)
+}

@@ -1,0 +1,99 @@
+//! `wal push`: idempotent, refusing other bytes, handing over to a follower.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lifeboat_model::{ErrorKind, Lsn, Timeline};
+use lifeboat_ops::follow::{self, Pushed};
+use lifeboat_testkit::postgres::{Cluster, Options, majors};
+
+use super::world::Followed;
+use crate::world::kind_of;
+
+const SEGMENT: u64 = 16 << 20;
+
+async fn push(world: &Followed, path: &std::path::Path) -> lifeboat_model::Result<Pushed> {
+    let world = &world.world;
+    follow::push(&world.env, &world.protected, Arc::clone(&world.instance), path).await
+}
+
+/// Fills a segment and gives its file.
+fn next_segment(cluster: &Cluster) -> (PathBuf, Lsn) {
+    cluster.query("create table if not exists t (i int); insert into t values (1)");
+    let name = cluster.query("select pg_walfile_name(pg_switch_wal())");
+    let number = u64::from_str_radix(&name[8..16], 16).unwrap() * 256 + u64::from_str_radix(&name[16..], 16).unwrap();
+    (cluster.data_dir().join("pg_wal").join(name), Lsn(number * SEGMENT))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_is_pushed_once_and_no_other_under_its_name() {
+    for major in majors() {
+        let cluster = Cluster::start(major, &Options::new());
+        let world = Followed::new(&cluster).await;
+        let (path, start) = next_segment(&cluster);
+        for _ in 0..2 {
+            assert_eq!(push(&world, &path).await.unwrap(), Pushed::Stored);
+            assert_eq!(world.coverage().await.end(Timeline::FIRST), Some(start.plus(SEGMENT)));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join(path.file_name().unwrap());
+        let write = |bytes: &[u8]| {
+            #[expect(clippy::disallowed_methods, reason = "a test makes a file")]
+            std::fs::write(&copy, bytes).unwrap();
+        };
+        // Other bytes, a file that is cut, one of another place.
+        let good = std::fs::read(&path).unwrap();
+        let mut other = good.clone();
+        other[9000] ^= 1;
+        write(&other);
+        assert_eq!(kind_of(push(&world, &copy).await), ErrorKind::Refused);
+        write(&good[..good.len() - 8192]);
+        assert_eq!(kind_of(push(&world, &copy).await), ErrorKind::Corrupt);
+        let (next, _) = next_segment(&cluster);
+        write(&std::fs::read(&next).unwrap());
+        assert_eq!(kind_of(push(&world, &copy).await), ErrorKind::Corrupt);
+        // The wrong cluster (PG-05).
+        let stranger = Cluster::start(major, &Options::new().fresh(&[]));
+        assert_eq!(kind_of(push(&world, &next_segment(&stranger).0).await), ErrorKind::Refused);
+        // What recovery never asks for is not kept, and the server may go on.
+        let partial = folder.path().join(format!("{}.partial", path.file_name().unwrap().display()));
+        #[expect(clippy::disallowed_methods, reason = "a test makes a file")]
+        std::fs::write(&partial, &good).unwrap();
+        assert_eq!(push(&world, &partial).await.unwrap(), Pushed::NotNeeded);
+        let history = folder.path().join("00000002.history");
+        #[expect(clippy::disallowed_methods, reason = "a test makes a file")]
+        std::fs::write(&history, b"1\t0/9000000\tno recovery target specified\n").unwrap();
+        assert_eq!(push(&world, &history).await.unwrap(), Pushed::Stored);
+        assert!(world.reader().await.history(Timeline::new(2).unwrap()).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_somebody_follows_a_segment_is_handed_over_and_compared() {
+    let cluster = Cluster::start(majors()[0], &Options::new());
+    let world = Followed::new(&cluster).await;
+    let (early, _) = next_segment(&cluster);
+    let following = world.begin();
+    following.says("following from").await;
+    // One from before the slot, one that is streamed as well.
+    assert_eq!(push(&world, &early).await.unwrap(), Pushed::HandedOver);
+    let (path, start) = next_segment(&cluster);
+    world.wait_for(&following, Timeline::FIRST, start.plus(SEGMENT)).await;
+    assert_eq!(push(&world, &path).await.unwrap(), Pushed::HandedOver);
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join(path.file_name().unwrap());
+    let pushed = world.spool().join("pushed");
+    while pushed.join(path.file_name().unwrap()).try_exists().unwrap() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let mut other = std::fs::read(&path).unwrap();
+    other[9000] ^= 1;
+    #[expect(clippy::disallowed_methods, reason = "a test makes a file")]
+    std::fs::write(&copy, &other).unwrap();
+    assert_eq!(push(&world, &copy).await.unwrap(), Pushed::HandedOver);
+    following.says("is not taken").await;
+    following.end().await.unwrap();
+    let kept = pushed.join(format!("refused-{}", path.file_name().unwrap().display()));
+    assert_eq!(std::fs::read(kept).unwrap(), other);
+    assert!(world.coverage().await.ranges().count() <= 2);
+}
