@@ -27,6 +27,18 @@ pub trait PageSource: Debug + Send + Sync {
     fn next_segment(&self, buffer: &mut Vec<u8>) -> Result<Option<u64>>;
 }
 
+/// A file made of pages, told as what became of an older state of it that whoever takes it knows: the pages that are new, front to back.
+pub trait PageChanges: Debug + Send {
+    /// Bytes of one page: a power of two, 512 to 65,536.
+    fn page_size(&self) -> u32;
+    /// Bytes of the whole file as it is now, a multiple of the page size.
+    fn size_bytes(&self) -> u64;
+    /// A page that is not new is that of the older state in front of this number; from here on, and where the older state was shorter, it is zeros.
+    fn kept_pages(&self) -> u64;
+    /// Replaces `page` by the next new page and returns its number, greater than the one before; `None` behind the last.
+    fn next_page(&mut self, page: &mut Vec<u8>) -> Result<Option<u64>>;
+}
+
 /// Where restored bytes go; written by several threads at disjoint places.
 pub trait PageSink: Debug + Send + Sync {
     /// Writes all of `bytes` at `offset`, extending the file where needed.

@@ -4,6 +4,7 @@
 //! `commit` also maps. A backup exists from the moment its backup file stands. Local state follows it (INV-07).
 
 mod begin;
+mod changes;
 mod commit;
 mod overlay;
 mod pages;
@@ -125,6 +126,12 @@ pub struct Writer {
     tree: Option<TreeCount>,
     /// The log that it needs, where it needs any.
     log: Option<LogNeed>,
+    /// Whether a later backup may be told only what changed ([`Writer::expect_changes`]).
+    expects_changes: bool,
+    /// Files of whose extents some carry as many overlays as they may, in the parent.
+    crowded: BTreeSet<String>,
+    /// Files that came as changes which could not be laid on the parent.
+    unknown: Vec<String>,
     next_hash: u64,
 }
 
@@ -183,44 +190,53 @@ impl Writer {
     /// Stores a page file. Any error means that no backup may be committed (INV-03).
     pub async fn put_pages(&mut self, meta: FileMeta, source: Arc<dyn PageSource>) -> Result<FileRecord> {
         self.start_file(&meta.path)?;
-        let page_size = source.page_size();
+        let job = Arc::new(self.page_job(&meta.path, source.page_size(), source.size_bytes())?);
+        self.run_workers(&job, &source).await?;
+        self.end_pages(meta, &job)
+    }
+
+    /// Room for a page file.
+    fn page_job(&mut self, path: &str, page_size: u32, size_bytes: u64) -> Result<PageJob> {
         if !(512..=65536).contains(&page_size) || !page_size.is_power_of_two() {
             return Err(Error::new(
                 ErrorKind::Bug,
                 "store",
-                &meta.path,
+                path,
                 format!("{page_size} is no page size"),
             ));
         }
-        let size_bytes = source.size_bytes();
-        let parent = self.parent_file(&meta.path, page_size);
-        let ranges = self.place_rows(&meta.path, size_bytes.div_ceil(EXTENT_BYTES as u64));
+        let parent = self.parent_file(path, page_size);
+        let ranges = self.place_rows(path, size_bytes.div_ceil(EXTENT_BYTES as u64));
         let hashes_at = self.next_hash;
         self.next_hash += size_bytes.div_ceil(u64::from(page_size)) * ID_BYTES as u64;
-        let job = Arc::new(PageJob {
+        Ok(PageJob {
             shared: Arc::clone(&self.shared),
-            source,
             page_size: page_size as usize,
             size_bytes,
-            ranges: Ranges(ranges.clone()),
+            ranges: Ranges(ranges),
             rows: Arc::clone(&self.generation.rows),
             hashes: Arc::clone(&self.generation.hashes),
             hashes_at,
             slots: Arc::clone(&self.generation.slots),
             parent,
-        });
-        self.run_workers(&job).await?;
+            way: self.way_of(path),
+        })
+    }
+
+    /// All rows of a page file are there.
+    fn end_pages(&mut self, meta: FileMeta, job: &PageJob) -> Result<FileRecord> {
+        let page_size = crate::bytes::len_u32(job.page_size, "a page")?;
         let record = FileRecord {
             meta,
             role: Role::File,
             page_size,
-            size_bytes,
-            root: self.page_root(size_bytes, page_size, &ranges)?,
-            ranges,
+            size_bytes: job.size_bytes,
+            root: self.page_root(job.size_bytes, page_size, &job.ranges.0)?,
+            ranges: job.ranges.0.clone(),
         };
         self.files.push(FileState {
             record: record.clone(),
-            hashes_at,
+            hashes_at: job.hashes_at,
         });
         self.unfinished = None;
         Ok(record)
@@ -295,12 +311,12 @@ impl Writer {
             .place(parent.map_or(&[], |file| file.record.ranges.as_slice()), rows)
     }
 
-    async fn run_workers(&mut self, job: &Arc<PageJob>) -> Result<()> {
+    async fn run_workers(&mut self, job: &Arc<PageJob>, source: &Arc<dyn PageSource>) -> Result<()> {
         let mut workers = JoinSet::new();
         for _ in 0..self.env.threads.max(1) {
-            let job = Arc::clone(job);
+            let (job, source) = (Arc::clone(job), Arc::clone(source));
             workers.spawn(compute::run("back up", move || {
-                let result = Worker::run(&job);
+                let result = Worker::run(&job, source.as_ref());
                 if result.is_err() {
                     job.shared.cancel();
                 }

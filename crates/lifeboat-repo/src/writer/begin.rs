@@ -96,6 +96,9 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         unfinished: None,
         tree: None,
         log: None,
+        expects_changes: false,
+        crowded: BTreeSet::new(),
+        unknown: Vec::new(),
         next_hash: 0,
     })
 }

@@ -49,7 +49,6 @@ pub(crate) struct ParentFile {
 #[derive(Debug)]
 pub(crate) struct PageJob {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) source: Arc<dyn PageSource>,
     pub(crate) page_size: usize,
     pub(crate) size_bytes: u64,
     pub(crate) ranges: Ranges,
@@ -58,6 +57,25 @@ pub(crate) struct PageJob {
     pub(crate) hashes_at: u64,
     pub(crate) slots: Arc<Slots>,
     pub(crate) parent: Option<ParentFile>,
+    pub(crate) way: Way,
+}
+
+/// How extents are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The last extent of a file lies as an overlay on zeros, so that it can grow and shrink without being read ([`super::changes`]).
+    pub(crate) loose_ends: bool,
+    /// An extent with more overlays than this is stored whole, even if it is the same.
+    pub(crate) overlays: usize,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self {
+            loose_ends: false,
+            overlays: MAX_OVERLAYS,
+        }
+    }
 }
 
 pub(crate) fn state_io(error: std::io::Error) -> Error {
@@ -93,35 +111,43 @@ enum Known {
 
 /// One thread of a [`PageJob`].
 pub(crate) struct Worker<'a> {
-    job: &'a PageJob,
+    pub(super) job: &'a PageJob,
     pack: PackBuilder,
     compressor: Compressor,
-    group: Group,
+    pub(super) group: Group,
     hashes: Vec<u8>,
     parent_hashes: Vec<u8>,
 }
 
 impl<'a> Worker<'a> {
-    /// Works until the source is empty.
-    pub(crate) fn run(job: &'a PageJob) -> Result<()> {
-        let mut worker = Worker {
+    pub(super) fn new(job: &'a PageJob) -> Result<Self> {
+        Ok(Worker {
             job,
             pack: job.shared.take_open()?,
             compressor: Compressor::new()?,
             group: Group::new(job.page_size),
             hashes: Vec::new(),
             parent_hashes: Vec::new(),
-        };
+        })
+    }
+
+    /// Works until the source is empty.
+    pub(crate) fn run(job: &'a PageJob, source: &dyn PageSource) -> Result<()> {
+        let mut worker = Self::new(job)?;
         let mut segment = Vec::with_capacity(SEGMENT_BYTES);
-        while let Some(offset) = job.source.next_segment(&mut segment)? {
+        while let Some(offset) = source.next_segment(&mut segment)? {
             job.shared.check_cancelled()?;
             check_segment(offset, segment.len() as u64, job.size_bytes)?;
             worker.segment(offset, &segment)?;
             job.shared.read_bytes.fetch_add(segment.len() as u64, Ordering::Relaxed);
             job.shared.env.progress.advance(segment.len() as u64);
         }
-        worker.flush_group()?;
-        job.shared.give_back(worker.pack);
+        worker.finish()
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.flush_group()?;
+        self.job.shared.give_back(self.pack);
         Ok(())
     }
 
@@ -150,7 +176,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn extent(&mut self, number: u64, bytes: &[u8], hashes: &[u8]) -> Result<()> {
+    pub(super) fn extent(&mut self, number: u64, bytes: &[u8], hashes: &[u8]) -> Result<()> {
         let job = self.job;
         let known = self.known(number, bytes.len(), hashes)?;
         if let Known::Same { row, chain } = known {
@@ -171,12 +197,38 @@ impl<'a> Worker<'a> {
         if let Known::Differs { pages, base } = known {
             let changed = u64::from(pages.count_ones()) * job.page_size as u64;
             job.shared.changed_bytes.fetch_add(changed, Ordering::Relaxed);
-            self.group.add(number, id, base, pages, bytes);
-            return if self.group.is_full() { self.flush_group() } else { Ok(()) };
+            return self.lay(number, id, base, pages, bytes);
         }
         job.shared.changed_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if job.way.loose_ends
+            && bytes.len() < EXTENT_BYTES
+            && let Some(pages) = whole_pages(bytes.len(), job.page_size)
+        {
+            let base = self.zeros(bytes.len())?;
+            return self.lay(number, id, base, pages, bytes);
+        }
         let place = self.store(Class::Extent, bytes, &id)?;
         job.write_row(number, &Row::Blob { place, extra: 0, id })
+    }
+
+    /// Lays `pages` of the extent `bytes` over `base`.
+    pub(super) fn lay(&mut self, number: u64, id: Id, base: Base, pages: u128, bytes: &[u8]) -> Result<()> {
+        self.group.add(number, id, base, pages, bytes);
+        if self.group.is_full() { self.flush_group() } else { Ok(()) }
+    }
+
+    /// A base of `length` zeros, stored as a blob: a few bytes that anything can be laid over.
+    pub(super) fn zeros(&mut self, length: usize) -> Result<Base> {
+        let zeros = vec![0; length];
+        let mut hashes = Vec::new();
+        self.job.shared.ids.page_hashes(&zeros, self.job.page_size, &mut hashes);
+        let base_id = self.job.shared.ids.extent(&hashes);
+        Ok(Base {
+            place: self.store(Class::Extent, &zeros, &base_id)?,
+            head: 0,
+            base_id,
+            chain: Vec::new(),
+        })
     }
 
     /// Compares an extent with the parent's, page hash by page hash. A doubt about the parent is `Nothing` (INV-04).
@@ -211,7 +263,7 @@ impl<'a> Worker<'a> {
             return Ok(Known::Nothing);
         };
         let lost = |pack: u32| job.shared.lost.contains(&pack);
-        if lost(place.pack) || chain.iter().any(|(_, slot)| lost(slot.place.pack)) {
+        if lost(place.pack) || chain.iter().any(|(_, slot)| lost(slot.place.pack)) || chain.len() > job.way.overlays {
             return Ok(Known::Nothing);
         }
         if same {
@@ -228,7 +280,7 @@ impl<'a> Worker<'a> {
     fn overlay(&self, place: Placement, head: u32, row_id: &Id, chain: Vec<(u32, Slot)>, hashes: &[u8]) -> Known {
         let pages = hashes.len() / ID_BYTES;
         let allowed = max_overlay_pages(pages);
-        if allowed == 0 || chain.len() >= MAX_OVERLAYS {
+        if allowed == 0 || chain.len() >= self.job.way.overlays.min(MAX_OVERLAYS) {
             return Known::Nothing;
         }
         let mut changed = 0_u128;
@@ -264,7 +316,7 @@ impl<'a> Worker<'a> {
         Ok(place)
     }
 
-    fn flush_group(&mut self) -> Result<()> {
+    pub(super) fn flush_group(&mut self) -> Result<()> {
         if self.group.is_empty() {
             return Ok(());
         }
@@ -273,6 +325,14 @@ impl<'a> Worker<'a> {
         let place = self.store(Class::Group, group.bytes(), &id)?;
         group.place(self.job, place, id)
     }
+}
+
+/// The bits of all pages of `length` bytes; `None` where a page is cut, or there are more than overlays can name.
+pub(super) fn whole_pages(length: usize, page_size: usize) -> Option<u128> {
+    let pages = u32::try_from(length / page_size)
+        .ok()
+        .filter(|pages| (1..=128).contains(pages))?;
+    length.is_multiple_of(page_size).then(|| u128::MAX >> (128 - pages))
 }
 
 /// Holds a source to its contract: whole extents, and an end exactly where it was announced.

@@ -15,6 +15,7 @@
 )]
 
 mod bad_input;
+mod changes;
 mod crash;
 mod keys;
 mod log;
