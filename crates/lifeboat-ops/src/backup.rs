@@ -166,12 +166,11 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
     let repository = stores::joined(protected).await?;
     let damage = proof::damage(&protected.state_dir, &protected.component);
     let damaged = damage.iter().find(|damage| !damage.renewed);
-    let opened = Opened::open(env, protected).await?;
     let plan = BackupPlan {
         component: protected.component.clone(),
         kind: protected.source.kind().to_owned(),
         method: "physical".to_owned(),
-        source: opened.identity(),
+        source: String::new(),
         instance: Arc::clone(&instance),
         encryption: protected.encryption.clone(),
         trust: protected.trust.clone(),
@@ -182,14 +181,13 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
         // An incremental backup would share the damaged files, unless they are marked: then it stores again what they held.
         full: request.full || damage.iter().any(|damage| !damage.renewed && !damage.marked),
     };
-    let mut writer = Writer::begin(env, &repository, plan).await?;
     let about = log::About {
         env,
         protected,
         repository: &repository,
         instance: &instance,
     };
-    let stored = opened.store(&about, &mut writer).await?;
+    let (writer, stored) = read(&about, plan).await?;
     let facts = stored.facts.as_json()?;
     let committed = writer.commit(stored.moment_us, facts).await?;
     env.progress.finish();
@@ -215,6 +213,24 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
         stall: stored.stall,
         notes,
     })
+}
+
+/// Reads the source into a session, and once more into another where some of it has to come whole.
+async fn read(about: &log::About<'_>, plan: BackupPlan) -> Result<(Writer, source::Stored)> {
+    let mut whole = cluster::Whole::default();
+    loop {
+        let opened = Opened::open(about.env, about.protected, &whole).await?;
+        let plan = BackupPlan {
+            source: opened.identity(),
+            ..plan.clone()
+        };
+        let mut writer = Writer::begin(about.env, about.repository, plan).await?;
+        let stored = opened.store(about, &mut writer).await?;
+        if stored.again.is_empty() {
+            return Ok((writer, stored));
+        }
+        whole.add(stored.again);
+    }
 }
 
 /// What was found in a PKI, for `status`.

@@ -53,7 +53,7 @@ use stream::KnownChunks;
 pub use tree::TreeCount;
 
 /// What to back up, and how.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BackupPlan {
     /// Of what.
     pub component: ComponentName,

@@ -97,6 +97,12 @@ impl Header {
         block < self.truncation_blocks
     }
 
+    /// The parent's blocks from here on are gone; see [`Header::from_parent`].
+    #[must_use]
+    pub fn kept_blocks(&self) -> u32 {
+        self.truncation_blocks
+    }
+
     /// Bytes of the whole increment; a file of another length is cut or foreign.
     #[must_use]
     pub fn increment_bytes(&self) -> u64 {

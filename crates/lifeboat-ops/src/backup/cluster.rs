@@ -3,11 +3,17 @@
 //! The server keeps its log → the backup begins there → the log flows → files → the backup ends there → what the server gave at the end →
 //! the log up to the end stands in the stores. Whatever fails, nothing is committed (INV-03), and the server forgets us with the connection.
 
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use lifeboat_engine::postgres::ConnInfo;
-use lifeboat_engine::postgres::capture::{self, Captured, Content, FileInfo, Local};
+use lifeboat_engine::postgres::capture::{
+    self, Capture, Captured, Content, FileInfo, Local, Parent, Server, Stream, StreamOptions,
+};
 use lifeboat_engine::postgres::sql::Sql;
+use lifeboat_engine::postgres::{ConnInfo, wire};
 use lifeboat_io::compute;
 use lifeboat_model::{Error, ErrorKind, Lsn, Result};
 use lifeboat_repo::{FileMeta, Writer};
@@ -24,54 +30,87 @@ pub(crate) const TABLESPACE_MAP: &str = "tablespace_map";
 /// What was read, for a later increment.
 pub(crate) const MANIFEST: &str = "backup_manifest";
 
+/// Bytes of the pages that increments are made of.
+const PAGE_BYTES: u32 = 8192;
+
+/// What has to come whole although its changes were to be had, because of the sessions that were tried before.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Whole {
+    files: BTreeSet<String>,
+    sessions: u32,
+}
+
+impl Whole {
+    pub(super) fn add(&mut self, files: Vec<String>) {
+        self.files.extend(files);
+        self.sessions += 1;
+    }
+}
+
 /// A server that lets us in.
 #[derive(Debug)]
 pub(crate) struct OpenedCluster {
     info: ConnInfo,
     sql: Sql,
     options: capture::Options,
-    system: u64,
+    server: Server,
+    /// Why it is not read from its data directory; `None` where it is.
+    remote: Option<String>,
+    whole: Whole,
 }
 
 impl OpenedCluster {
-    pub(super) async fn open(cluster: &Cluster) -> Result<Self> {
+    pub(super) async fn open(cluster: &Cluster, whole: &Whole) -> Result<Self> {
         let info = cluster.login.conninfo().await?;
         let sql = Sql::connect(&info).await?;
-        let server = capture::Server::ask(&sql.client).await?;
+        let server = Server::ask(&sql.client).await?;
         let options = capture::Options {
             data_dir: cluster.data_dir.clone(),
             label: "lifeboat".to_owned(),
             fast: true,
         };
-        if cluster.mode == Mode::Stream {
-            let detail = "backups are not streamed yet";
-            return Err(Error::new(ErrorKind::Refused, "back up", &info, detail)
-                .with_hint("run on the server's own host with `mode: local`"));
-        }
+        let remote = match cluster.mode {
+            Mode::Local => None,
+            Mode::Stream => Some("as configured".to_owned()),
+            Mode::Auto => {
+                let (asked, place) = (
+                    server.clone(),
+                    options.data_dir.clone().unwrap_or_else(|| server.data_dir.clone()),
+                );
+                let proof = compute::run("look at a data directory", move || asked.prove_local(&place).map(drop));
+                proof
+                    .await
+                    .err()
+                    .map(|error| format!("{}: {}", error.subject(), error.detail()))
+            }
+        };
         Ok(Self {
             info,
             sql,
             options,
-            system: server.system_identifier,
+            server,
+            remote,
+            whole: whole.clone(),
         })
     }
 
     pub(super) fn identity(&self) -> String {
-        format!("postgres:{}", self.system)
+        self.server.identity()
     }
 
     pub(super) async fn store(self, about: &About<'_>, writer: &mut Writer) -> Result<Stored> {
         about.env.progress.step("hold the log", None);
-        let held = log::hold(about, &self.info, self.system).await?;
+        let held = log::hold(about, &self.info, self.server.system_identifier).await?;
         about.env.progress.step("begin", None);
-        let local = Local::begin(&self.sql.client, &self.options).await?;
-        let flowing = held.flow(local.position()).await?;
-        about.env.progress.step("back up", Some(local.total_bytes()));
-        let (local, owner) = put_files(writer, local).await?;
+        let (capture, way) = self.begin(writer).await?;
+        let flowing = held.flow(capture.position()).await?;
+        about.env.progress.step("back up", Some(capture.total_bytes()));
+        let (capture, owner) = put_files(writer, capture).await?;
         about.env.progress.step("end", None);
-        let captured = local.finish(&self.sql.client).await?;
+        let captured = capture.finish(&self.sql.client).await?;
         let moment_us = self.now_us().await?;
         put_rest(writer, &captured, &owner, moment_us).await?;
+        remember(writer, &captured).await?;
         about.env.progress.step("store the log", None);
         let end: Lsn = captured.facts.end.parse()?;
         writer.needs_log(flowing.finish(about, end).await?);
@@ -79,7 +118,72 @@ impl OpenedCluster {
             moment_us,
             facts: Facts::Postgres(Box::new(captured.facts)),
             stall: Duration::ZERO,
-            warnings: captured.warnings,
+            warnings: std::iter::once(way).chain(captured.warnings).collect(),
+            again: writer.unknown().to_vec(),
+        })
+    }
+
+    /// Begins the capture in the best way there is; says which and why.
+    async fn begin(&self, writer: &mut Writer) -> Result<(Capture, String)> {
+        let Some(reason) = &self.remote else {
+            let local = Local::begin(&self.sql.client, &self.options).await?;
+            return Ok((Capture::Local(Box::new(local)), "read from the data directory (local)".into()));
+        };
+        let options = StreamOptions {
+            label: self.options.label.clone(),
+            fast: self.options.fast,
+            max_rate_kib: None,
+        };
+        let client = &self.sql.client;
+        let objection = match self.parent(writer).await? {
+            Ok((parent, takers)) => {
+                let connection = wire::connect(&self.info, wire::Mode::Replication).await?;
+                match Stream::begin_increment(client, connection, &options, &parent, &takers).await {
+                    Ok(stream) => {
+                        let way = format!(
+                            "read as what changed since the last backup (increment): not from the data directory, {reason}"
+                        );
+                        return Ok((Capture::Stream(Box::new(stream)), way));
+                    }
+                    // Log summaries that are missing, for example. If the server is gone, the next question says so.
+                    Err(error) => error.detail().to_owned(),
+                }
+            }
+            Err(objection) => objection,
+        };
+        let connection = wire::connect(&self.info, wire::Mode::Replication).await?;
+        let stream = Stream::begin(client, connection, &options).await?;
+        let way = format!("read as a whole (stream): not from the data directory, {reason}; not as what changed, {objection}");
+        Ok((Capture::Stream(Box::new(stream)), way))
+    }
+
+    /// What an increment can be built on and the files of which changes can be taken, or why there is none.
+    async fn parent(&self, writer: &mut Writer) -> Result<std::result::Result<(Parent, BTreeSet<String>), String>> {
+        let client = &self.sql.client;
+        if let Some(objection) = Parent::objection_to(client, &self.server).await? {
+            return Ok(Err(objection));
+        }
+        let mut takers = writer.expect_changes(PAGE_BYTES)?;
+        takers.retain(|path| !self.whole.files.contains(path));
+        if self.whole.sessions > 1 {
+            return Ok(Err("too much of it could not be laid on the last backup".into()));
+        }
+        let Some(remembered) = writer.remembered() else {
+            return Ok(Err("there is no last backup to build on".into()));
+        };
+        let read = compute::run("read what is remembered of the last backup", move || {
+            let mut bytes = Vec::new();
+            let mut file: &File = &remembered;
+            let read = file.seek(SeekFrom::Start(0)).and_then(|_start| file.read_to_end(&mut bytes));
+            read.map_err(|error| Error::io("read", "the local state", error))?;
+            Ok(Parent::decode(&bytes))
+        });
+        let Some(parent) = read.await? else {
+            return Ok(Err("nothing is remembered of the last backup".into()));
+        };
+        Ok(match parent.objection(client, &self.server).await? {
+            Some(objection) => Err(objection),
+            None => Ok((parent, takers)),
         })
     }
 
@@ -100,25 +204,40 @@ impl OpenedCluster {
 }
 
 /// All files, `pg_control` last. Returns how the last one is described.
-async fn put_files(writer: &mut Writer, mut local: Local) -> Result<(Local, FileInfo)> {
+async fn put_files(writer: &mut Writer, mut capture: Capture) -> Result<(Capture, FileInfo)> {
     let mut last = None;
     loop {
         let opening = compute::run("open the next file", move || {
-            let next = local.next_item()?;
-            Ok((local, next))
+            let next = capture.next_item()?;
+            Ok((capture, next))
         });
         let next;
-        (local, next) = opening.await?;
+        (capture, next) = opening.await?;
         let Some(item) = next else { break };
         let meta = meta(&item.file);
-        match item.content {
-            Content::Pages(pages) => drop(writer.put_pages(meta, pages).await?),
-            Content::Stream(stream) => drop(writer.put_stream(meta, stream).await?),
-        }
+        let put = match item.content {
+            Content::Pages(pages) => writer.put_pages(meta, pages).await.map(drop),
+            Content::Stream(stream) => writer.put_stream(meta, stream).await.map(drop),
+            Content::Changes(changes) => writer.put_changes(meta, changes).await.map(drop),
+        };
+        // Where the stream broke off, whoever stores it saw only that.
+        put.map_err(|error| capture.failure().unwrap_or(error))?;
         last = Some(item.file);
     }
     let last = last.ok_or_else(|| Error::new(ErrorKind::Bug, "back up", "a cluster", "it has no files"))?;
-    Ok((local, last))
+    Ok((capture, last))
+}
+
+/// Keeps with the local state what the next increment is built on.
+async fn remember(writer: &Writer, captured: &Captured) -> Result<()> {
+    let (memory, bytes) = (writer.memory(), Parent::of(captured).encode()?);
+    compute::run("remember what was read", move || {
+        let written = memory
+            .write_all_at(&bytes, 0)
+            .and_then(|()| memory.set_len(bytes.len() as u64));
+        written.map_err(|error| Error::io("write", "the local state", error))
+    })
+    .await
 }
 
 /// What the server gave at the end.

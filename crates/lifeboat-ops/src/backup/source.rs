@@ -11,7 +11,7 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Encryption, FileMeta, TreeCount, Writer};
 
 use super::Facts;
-use super::cluster::OpenedCluster;
+use super::cluster::{OpenedCluster, Whole};
 use super::log::About;
 use crate::protected::{Protected, Source};
 
@@ -39,18 +39,20 @@ pub(crate) struct Stored {
     pub(crate) facts: Facts,
     pub(crate) stall: Duration,
     pub(crate) warnings: Vec<String>,
+    /// Files that came as changes and have to come whole, in another session: what was stored is no backup.
+    pub(crate) again: Vec<String>,
 }
 
 impl Opened {
     /// Opens the source of `protected`.
-    pub(crate) async fn open(env: &Env, protected: &Protected) -> Result<Self> {
+    pub(crate) async fn open(env: &Env, protected: &Protected, whole: &Whole) -> Result<Self> {
         if let Some(options) = protected.source.capture_options() {
             let clock = Arc::clone(&env.clock);
             let capture = compute::run("begin a capture", move || sqlite::begin(&options, clock)).await?;
             return Ok(Self::Sqlite(capture));
         }
         if let Some(cluster) = protected.source.cluster() {
-            return Ok(Self::Postgres(OpenedCluster::open(cluster).await?));
+            return Ok(Self::Postgres(OpenedCluster::open(cluster, whole).await?));
         }
         let Some(options) = protected.source.files() else {
             return Err(Error::new(
@@ -135,6 +137,7 @@ async fn store_database(env: &Env, writer: &mut Writer, capture: sqlite::Capture
         facts: Facts::Sqlite(captured.facts),
         stall: captured.stall,
         warnings: captured.warnings,
+        again: Vec::new(),
     })
 }
 
@@ -205,6 +208,7 @@ async fn store_files(
         facts: Facts::Files(captured.facts),
         stall: Duration::ZERO,
         warnings: captured.warnings.into_iter().chain(warnings).collect(),
+        again: Vec::new(),
     })
 }
 

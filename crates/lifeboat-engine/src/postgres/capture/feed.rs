@@ -7,13 +7,14 @@ use std::io::Read;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lifeboat_io::flow::{PageSource, SEGMENT_BYTES};
+use lifeboat_io::flow::{PageChanges, PageSource, SEGMENT_BYTES};
 use lifeboat_model::{Error, ErrorKind, Position, Result};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::pages::{Checking, check_once};
 use super::plan::FileInfo;
+use crate::postgres::increment::{Begun, Header};
 use crate::postgres::layout::Relation;
 use crate::postgres::page::PAGE_BYTES;
 use crate::postgres::replication::backup::{BaseBackup, Event};
@@ -324,6 +325,91 @@ impl PageSource for Pages {
             check_once(checking, &self.path, *first_block, offset, buffer);
         }
         Ok(Some(offset))
+    }
+}
+
+/// A file that came as an increment.
+#[derive(Debug)]
+pub(super) struct Changes {
+    blocks: Stream,
+    header: Header,
+    taken: usize,
+    path: String,
+    checking: Option<(Checking, u32)>,
+}
+
+impl Changes {
+    /// Reads the header of the increment `blocks`, which has `size_bytes`, of the file `path`.
+    pub(super) fn begin(mut blocks: Stream, size_bytes: u64, path: &str, checking: Option<(Checking, u32)>) -> Result<Self> {
+        let mut head = Vec::new();
+        let header = loop {
+            match Header::parse(path, &head)? {
+                Begun::Header(header, _) => break header,
+                Begun::Needs(length) => {
+                    let before = head.len();
+                    head.resize(length, 0);
+                    let read = blocks.read_exact(head.get_mut(before..).unwrap_or_default());
+                    read.map_err(|error| blocks.cause(path, error))?;
+                }
+            }
+        };
+        if header.increment_bytes() != size_bytes {
+            let detail = format!(
+                "it has {size_bytes} bytes, and its header speaks of {}",
+                header.increment_bytes()
+            );
+            return Err(Error::new(ErrorKind::Corrupt, "read the increment", path, detail));
+        }
+        Ok(Self {
+            blocks,
+            header,
+            taken: 0,
+            path: path.to_owned(),
+            checking,
+        })
+    }
+
+    /// Whether the block, counted from the beginning of the file, is still the parent's.
+    pub(super) fn is_old(&self, block: u32) -> bool {
+        self.header.from_parent(block) && self.header.blocks().binary_search(&block).is_err()
+    }
+}
+
+impl PageChanges for Changes {
+    fn page_size(&self) -> u32 {
+        // 8,192.
+        u32::try_from(PAGE_BYTES).unwrap_or(u32::MAX)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        u64::from(self.header.file_blocks()) * PAGE_BYTES as u64
+    }
+
+    fn kept_pages(&self) -> u64 {
+        u64::from(self.header.kept_blocks())
+    }
+
+    fn next_page(&mut self, page: &mut Vec<u8>) -> Result<Option<u64>> {
+        let Some(block) = self.header.blocks().get(self.taken).copied() else {
+            return Ok(None);
+        };
+        page.resize(PAGE_BYTES, 0);
+        let read = self.blocks.read_exact(page);
+        read.map_err(|error| self.blocks.cause(&self.path, error))?;
+        self.taken += 1;
+        if let Some((checking, first_block)) = &self.checking {
+            check_once(checking, &self.path, *first_block, u64::from(block) * PAGE_BYTES as u64, page);
+        }
+        Ok(Some(u64::from(block)))
+    }
+}
+
+impl Stream {
+    /// The server's own words about why reading `path` failed.
+    fn cause(&self, path: &str, error: std::io::Error) -> Error {
+        self.feed
+            .failure()
+            .unwrap_or_else(|| Error::io("read the increment", path, error))
     }
 }
 

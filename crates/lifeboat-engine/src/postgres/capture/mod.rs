@@ -4,9 +4,11 @@
 //! several readers each, the rest one after the other, `pg_control` last and whole. Nothing is written into the data directory. If we die, the
 //! server notices that the session ended, and nothing is left behind.
 
+mod either;
 mod facts;
 mod feed;
 mod pages;
+mod parent;
 mod plan;
 mod server;
 mod stream;
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_io::compute;
-use lifeboat_io::flow::PageSource;
+use lifeboat_io::flow::{PageChanges, PageSource};
 use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result};
 use tokio_postgres::Client;
 
@@ -26,10 +28,12 @@ use super::control::{Control, FILE_BYTES};
 use super::label::Label;
 use super::layout;
 use super::manifest::{ManifestWriter, WalRange};
+pub use either::Capture;
 pub use facts::Facts;
 use facts::Parts;
 pub use pages::BadPage;
 use pages::{Checking, Findings, PageFile};
+pub use parent::Parent;
 pub use plan::FileInfo;
 use plan::{Planned, Tree};
 pub use server::Server;
@@ -66,6 +70,8 @@ pub enum Content {
     Pages(Arc<dyn PageSource>),
     /// A stream.
     Stream(Box<dyn Read + Send>),
+    /// What became of the pages of the backup before.
+    Changes(Box<dyn PageChanges>),
 }
 
 impl std::fmt::Debug for Content {
@@ -73,6 +79,7 @@ impl std::fmt::Debug for Content {
         f.write_str(match self {
             Self::Pages(_) => "pages",
             Self::Stream(_) => "a stream",
+            Self::Changes(_) => "changes",
         })
     }
 }

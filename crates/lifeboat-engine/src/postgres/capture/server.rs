@@ -35,8 +35,10 @@ pub struct Server {
     pub preload: String,
     /// Bytes of its pages.
     pub block_bytes: u32,
-    /// Whether pages carry numbers that can be checked here: they are on, and pages and segments have the usual sizes.
-    checkable: bool,
+    /// Whether pages and segments have the usual sizes.
+    usual_sizes: bool,
+    /// Whether pages carry numbers.
+    checksums: bool,
     port: String,
     started_s: i64,
 }
@@ -60,7 +62,7 @@ impl Server {
                    pg_is_in_recovery(), (select rolname::text from pg_roles where oid = 10), \
                    current_setting('shared_preload_libraries'), current_setting('port'), \
                    floor(extract(epoch from pg_postmaster_start_time()))::bigint, current_setting('block_size')::int, \
-                   current_setting('data_checksums') = 'on' and (select setting::bigint = $1 from pg_settings where name = 'segment_size')";
+                   current_setting('data_checksums') = 'on', (select setting::bigint = $1 from pg_settings where name = 'segment_size')";
         let segment_pages = i64::from(SEGMENT_PAGES);
         let row = client.query_one(sql, &[&segment_pages]).await.map_err(|error| {
             failed("ask the server about itself", &error)
@@ -82,7 +84,8 @@ impl Server {
             port: row.get(8),
             started_s: row.get(9),
             block_bytes: u32::try_from(row.get::<_, i32>(10)).unwrap_or(0),
-            checkable: row.get::<_, Option<bool>>(11).unwrap_or(false) && row.get::<_, i32>(10) == PAGE,
+            checksums: row.get::<_, Option<bool>>(11).unwrap_or(false),
+            usual_sizes: row.get::<_, Option<bool>>(12).unwrap_or(false) && row.get::<_, i32>(10) == PAGE,
         })
     }
 
@@ -95,7 +98,13 @@ impl Server {
     /// Whether pages carry numbers that can be checked here.
     #[must_use]
     pub fn checkable(&self) -> bool {
-        self.checkable
+        self.checksums && self.usual_sizes
+    }
+
+    /// Whether pages and segments have the usual sizes.
+    #[must_use]
+    pub fn usual_sizes(&self) -> bool {
+        self.usual_sizes
     }
 
     /// Kind `Incompatible` where the version is not one whose data directory we know.

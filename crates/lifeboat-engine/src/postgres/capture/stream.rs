@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Cursor;
 use std::sync::Arc;
 
-use lifeboat_model::{Error, ErrorKind, Position, Result};
+use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result};
 use tokio_postgres::Client;
 
 use super::facts::Parts;
-use super::feed::{Ended, Feed, Message, Pages, Stream as Bytes, TABLESPACES, first_block};
+use super::feed::{Changes, Ended, Feed, Message, Pages, Stream as Bytes, TABLESPACES, first_block};
 use super::pages::{BadPage, Checking, Findings};
 use super::plan::{FileInfo, Tree};
-use super::{Captured, Content, Facts, Item, OUTSIDE, Server, damage_of};
+use super::{Captured, Content, Facts, Item, OUTSIDE, Parent, Server, damage_of};
 use crate::postgres::control::Control;
+use crate::postgres::increment;
 use crate::postgres::label::{Label, Tablespace};
 use crate::postgres::layout::{self, Class};
 use crate::postgres::manifest::{self, WalRange};
@@ -55,6 +56,11 @@ pub struct StreamOptions {
 pub struct Stream {
     server: Server,
     start: Position,
+    /// Where the log of the parent began, where this is an increment.
+    parents: Vec<Lsn>,
+    /// Pages that are damaged in the parent, and those of them that this backup takes over.
+    bad_in_parent: Vec<BadPage>,
+    bad_taken_over: Vec<BadPage>,
     feed: Arc<Feed>,
     outside: VecDeque<(FileInfo, Vec<u8>)>,
     outside_names: Vec<String>,
@@ -74,7 +80,28 @@ impl Stream {
     /// Asks for the stream. `client` is only asked questions, now and in [`Stream::finish`]; it must be connected to the same server.
     ///
     /// Kind `Incompatible` for a version before 14; `Refused` where the two connections lead to different clusters.
-    pub async fn begin(client: &Client, mut connection: Connection, options: &StreamOptions) -> Result<Self> {
+    pub async fn begin(client: &Client, connection: Connection, options: &StreamOptions) -> Result<Self> {
+        Self::begin_on(client, connection, options, None).await
+    }
+
+    /// Asks for what changed since `parent`; of its files only the `takers` come as changes. Errors as [`Stream::begin`], and whatever the server
+    /// has against it: then ask for everything, on another connection.
+    pub async fn begin_increment(
+        client: &Client,
+        connection: Connection,
+        options: &StreamOptions,
+        parent: &Parent,
+        takers: &BTreeSet<String>,
+    ) -> Result<Self> {
+        Self::begin_on(client, connection, options, Some((parent, takers))).await
+    }
+
+    async fn begin_on(
+        client: &Client,
+        mut connection: Connection,
+        options: &StreamOptions,
+        parent: Option<(&Parent, &BTreeSet<String>)>,
+    ) -> Result<Self> {
         let server = Server::ask(client).await?;
         server.must_stream()?;
         let identity = connection.identify_system().await?;
@@ -91,6 +118,13 @@ impl Stream {
         request.max_rate_kib = options.max_rate_kib;
         request.manifest = Some(ManifestChecksums::None);
         request.progress = true;
+        let (mut parents, mut bad_in_parent) = (Vec::new(), Vec::new());
+        if let Some((parent, takers)) = parent {
+            request.incremental = true;
+            parents = parent.starts()?;
+            bad_in_parent = parent.bad_pages();
+            connection.upload_manifest(&mut parent.trimmed(takers)?.as_slice()).await?;
+        }
         let (outside, warnings) = outside(client, &server).await;
         let backup = connection.base_backup(&request).await?;
         let mut tree = Tree::default();
@@ -107,6 +141,9 @@ impl Stream {
             outside_names: outside.iter().map(|(file, _)| file.path.clone()).collect(),
             outside: outside.into(),
             server,
+            parents,
+            bad_in_parent,
+            bad_taken_over: Vec::new(),
             tree,
             control: None,
             label: None,
@@ -225,29 +262,59 @@ impl Stream {
             self.feed.skip(number)?;
             return Ok(None);
         }
-        let first_block = first_block(path).filter(|_| self.server.block_bytes as usize == PAGE_BYTES);
-        let content = match first_block {
-            Some(first_block) => {
-                let checking = Checking {
-                    start: self.start.lsn,
-                    findings: Arc::clone(&self.findings),
-                };
-                Content::Pages(Arc::new(Pages {
-                    feed: Arc::clone(&self.feed),
-                    number,
-                    path: path.to_owned(),
-                    size_bytes,
-                    checking: self.server.checkable().then_some((checking, first_block)),
-                }))
+        let bytes = || Bytes {
+            feed: Arc::clone(&self.feed),
+            number,
+            piece: Vec::new(),
+            at: 0,
+        };
+        if let Some(target) = increment::target(path).filter(|target| first_block(target).is_some()) {
+            if self.parents.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::Failed,
+                    "back up",
+                    path,
+                    "the server sent an increment, and none was asked for",
+                ));
             }
-            None => Content::Stream(Box::new(Bytes {
+            let changes = Changes::begin(bytes(), size_bytes, &target, self.checking(&target))?;
+            let first = first_block(&target).unwrap_or(0);
+            let bad = self.bad_in_parent.iter().filter(|page| page.path == target);
+            let old = bad.filter(|page| changes.is_old(page.block.saturating_sub(first)));
+            self.bad_taken_over.extend(old.cloned());
+            let file = FileInfo { path: target, ..file };
+            let content = Content::Changes(Box::new(changes));
+            return Ok(Some(Item { file, content }));
+        }
+        let is_pages = first_block(path).is_some() && self.server.block_bytes as usize == PAGE_BYTES;
+        let content = if is_pages {
+            Content::Pages(Arc::new(Pages {
                 feed: Arc::clone(&self.feed),
                 number,
-                piece: Vec::new(),
-                at: 0,
-            })),
+                path: path.to_owned(),
+                size_bytes,
+                checking: self.checking(path),
+            }))
+        } else {
+            Content::Stream(Box::new(bytes()))
         };
         Ok(Some(Item { file, content }))
+    }
+
+    /// How the pages of `path` are checked, and the number of its first one.
+    fn checking(&self, path: &str) -> Option<(Checking, u32)> {
+        let first_block = first_block(path).filter(|_block| self.server.checkable())?;
+        let checking = Checking {
+            start: self.start.lsn,
+            findings: Arc::clone(&self.findings),
+        };
+        Some((checking, first_block))
+    }
+
+    /// Why the stream broke off, where it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.feed.failure()
     }
 
     /// Looks at what came. Any error means that what was read is not a backup; call it also after an error while storing, for its reason.
@@ -267,25 +334,12 @@ impl Stream {
         let label_bytes = self.label.take().ok_or_else(|| lacks(LABEL))?;
         let label = Label::parse(&label_bytes)?;
         let control = self.control.take().ok_or_else(|| lacks(layout::CONTROL))?;
-        if ended.end.timeline != self.start.timeline || label.start != self.start {
-            let detail = format!(
-                "it began at {} and ended at {}, and its label says {}",
-                self.start, ended.end, label.start
-            );
-            return Err(Error::new(ErrorKind::Failed, "back up", "the cluster", detail)
-                .with_hint("run the backup again: what was read cannot be restored"));
-        }
-        if control.system_identifier != self.server.system_identifier {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                "back up",
-                "the cluster",
-                "its pg_control is that of another",
-            ));
-        }
+        self.check_ends(&ended, &label, &control)?;
         self.check_list(&ended)?;
         let (bad, count) = self.findings.judge(ended.end.lsn);
-        let (bad_pages, bad_count) = self.second_look(client, bad, count).await;
+        let (mut bad_pages, mut bad_count) = self.second_look(client, bad, count).await;
+        bad_count += self.bad_taken_over.len() as u64;
+        bad_pages.append(&mut self.bad_taken_over);
         let mut warnings = std::mem::take(&mut self.warnings);
         warnings.extend(said(&ended));
         warnings.extend(damage_of(&bad_pages, bad_count, control.checkable()));
@@ -294,7 +348,7 @@ impl Stream {
             end: ended.end.lsn,
         };
         let facts = Facts::new(&Parts {
-            mode: "stream",
+            mode: if self.parents.is_empty() { "stream" } else { "increment" },
             server: &self.server,
             control: &control,
             tree: &self.tree,
@@ -306,11 +360,41 @@ impl Stream {
         });
         Ok(Captured {
             facts,
-            label: label_bytes,
+            // Laid on its parent it is whole.
+            label: Label::without_increment(&label_bytes),
             tablespace_map: self.map,
             manifest: ended.manifest,
             warnings,
         })
+    }
+
+    /// What the server said at the beginning and at the end is of one backup of one cluster on one timeline.
+    fn check_ends(&self, ended: &Ended, label: &Label, control: &Control) -> Result<()> {
+        if ended.end.timeline != self.start.timeline || label.start != self.start {
+            let detail = format!(
+                "it began at {} and ended at {}, and its label says {}",
+                self.start, ended.end, label.start
+            );
+            return Err(Error::new(ErrorKind::Failed, "back up", "the cluster", detail)
+                .with_hint("run the backup again: what was read cannot be restored"));
+        }
+        let from = label.incremental_from.map(|from| from.lsn);
+        if from.is_none() != self.parents.is_empty() || from.is_some_and(|from| !self.parents.contains(&from)) {
+            let detail = format!(
+                "its label says that it continues {from:?}, and its parent began at {:?}",
+                self.parents
+            );
+            return Err(Error::new(ErrorKind::Failed, "back up", "the cluster", detail));
+        }
+        if control.system_identifier != self.server.system_identifier {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "back up",
+                "the cluster",
+                "its pg_control is that of another",
+            ));
+        }
+        Ok(())
     }
 
     /// Compares what came with the server's own list, and with what every cluster has.
@@ -383,7 +467,7 @@ async fn again(client: &Client, page: &BadPage) -> std::result::Result<bool, tok
     let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
         return Ok(true);
     };
-    Ok(judge(&bytes, page.block, lifeboat_model::Lsn(u64::MAX)) == Verdict::Fine)
+    Ok(judge(&bytes, page.block, Lsn(u64::MAX)) == Verdict::Fine)
 }
 
 /// Configuration that lies outside the data directory, as far as the role may read it through SQL, and what to say about the rest.

@@ -152,6 +152,7 @@ async fn a_server_that_dies_ends_in_no_backup() {
                 stream.read_to_end(&mut Vec::new()).unwrap();
             }
             Content::Pages(pages) => while pages.next_segment(&mut Vec::new()).unwrap().is_some() {},
+            Content::Changes(_) => panic!("changes"),
         }
     }
     let error = local.finish(&session.client).await.unwrap_err();
@@ -224,6 +225,7 @@ async fn a_standby_is_read_like_a_primary_unless_it_is_promoted() {
                     stream.read_to_end(&mut Vec::new()).unwrap();
                 }
                 Content::Pages(pages) => while pages.next_segment(&mut Vec::new()).unwrap().is_some() {},
+                Content::Changes(_) => panic!("changes"),
             }
         }
         let error = local.finish(&session.client).await.unwrap_err();

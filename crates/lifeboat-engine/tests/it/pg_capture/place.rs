@@ -68,6 +68,7 @@ impl Place {
             Content::Stream(mut stream) => {
                 std::io::copy(&mut stream, &mut &to).unwrap();
             }
+            Content::Changes(_) => panic!("changes have no place without a parent"),
             Content::Pages(pages) => {
                 to.set_len(pages.size_bytes()).unwrap();
                 std::thread::scope(|scope| {

@@ -26,6 +26,7 @@ fn forget(content: Content) -> Result<()> {
     match content {
         Content::Stream(mut stream) => drop(stream.read_to_end(&mut Vec::new())),
         Content::Pages(pages) => while pages.next_segment(&mut Vec::new())?.is_some() {},
+        Content::Changes(mut changes) => while changes.next_page(&mut Vec::new())?.is_some() {},
     }
     Ok(())
 }
