@@ -143,7 +143,9 @@ impl Starter {
             .append(true)
             .mode(durable::FILE_MODE)
             .open(&path);
-        opened.map_err(|error| Error::io("open", path.display(), error))
+        let file = opened.map_err(|error| Error::io("open", path.display(), error))?;
+        crate::cli::give(&file, &self.folder)?;
+        Ok(file)
     }
 
     fn failed(&self) -> Error {

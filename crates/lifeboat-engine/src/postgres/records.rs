@@ -332,15 +332,15 @@ impl Scan {
         let end = self.page_at.plus(behind as u64);
         let partial = partial.clone();
         match partial.whole(end, self.previous) {
-            Ok(record) => {
-                (self.previous, self.end) = (Some(record.start), end);
-                each(&record);
+            Ok(mut record) => {
                 self.state = State::Between;
-                // XLOG_SWITCH: nothing else is in this segment.
+                // XLOG_SWITCH: nothing else is in this segment, and the server counts what is left of it to the record.
                 if record.kind.0 == 0 && record.kind.1 & 0xf0 == 0x40 {
-                    self.end = self.size.align_up(end);
-                    self.state = State::Skipping(self.end);
+                    record.end = self.size.align_up(end);
+                    self.state = State::Skipping(record.end);
                 }
+                (self.previous, self.end) = (Some(record.start), record.end);
+                each(&record);
             }
             Err(why) => self.state = State::Over(Why::Broken(why)),
         }

@@ -11,9 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lifeboat_engine::postgres::records::PageHeader;
 use lifeboat_model::wal::{History, LogFile, Range, SegmentSize, Stretch};
 use lifeboat_model::{Error, ErrorKind, Lsn, Result, Timeline};
-use lifeboat_repo::{
-    BLOCK_BYTES, ComponentName, Identities, Lineage, LogReader, Repository, Trust, block_end, block_start, list_log,
-};
+use lifeboat_repo::{BLOCK_BYTES, ComponentName, Identities, Lineage, LogReader, Repository, Trust, list_log};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -190,7 +188,7 @@ impl Archive {
     pub async fn part(&self, segment: &Segment, from: u64) -> Result<Part> {
         let inner = &self.0;
         let start = segment.start.plus(from);
-        let end = block_end(start).min(segment.end);
+        let end = inner.unit_end(start).min(segment.end);
         let held = inner.held_end(&segment.stretch).min(end);
         let length = usize::try_from(end.since(start).min(BLOCK_BYTES)).unwrap_or_default();
         if held <= start {
@@ -224,9 +222,9 @@ impl Archive {
     fn read_ahead(&self, from: Lsn) {
         let mut ahead = lock(&self.0.ahead);
         while ahead.try_join_next().is_some() {}
-        let mut at = block_start(from);
+        let mut at = self.0.unit_start(from);
         for _ in 0..AHEAD {
-            at = at.plus(BLOCK_BYTES);
+            at = self.0.unit_end(at);
             let Some(stretch) = self.0.asked_next(at).filter(|_| at < self.0.limit.until) else {
                 break;
             };
@@ -338,6 +336,15 @@ impl Inner {
         Ok(fresh)
     }
 
+    /// What is read at once: a block, or a segment where that is smaller. In front of a base's first segment nothing may be held.
+    fn unit_start(&self, at: Lsn) -> Lsn {
+        Lsn(at.0 & !(self.size.bytes().min(BLOCK_BYTES) - 1))
+    }
+
+    fn unit_end(&self, at: Lsn) -> Lsn {
+        self.unit_start(at).plus(self.size.bytes().min(BLOCK_BYTES))
+    }
+
     /// The end of what is handed out of a stretch.
     fn held_end(&self, stretch: &Stretch) -> Lsn {
         stretch.end.map_or(self.limit.until, |end| end.min(self.limit.until))
@@ -345,7 +352,7 @@ impl Inner {
 
     /// The first byte of the block at `at` that belongs into files of the stretch's timeline: the segment in which it began is whole.
     fn first_of(&self, stretch: &Stretch, at: Lsn) -> Lsn {
-        block_start(at).max(self.size.align_down(stretch.begin))
+        self.unit_start(at).max(self.size.align_down(stretch.begin))
     }
 
     /// The stretch for whose timeline the server asks first at a position: the newest that has a segment there.
@@ -358,10 +365,10 @@ impl Inner {
 
     /// The verified bytes of the block that holds `at`, read once however many ask. A failure is not kept.
     async fn block(inner: &Arc<Self>, stretch: Stretch, at: Lsn) -> Result<Arc<Vec<u8>>> {
-        let cell = lock(&inner.blocks).take((stretch.timeline, block_start(at)));
+        let cell = lock(&inner.blocks).take((stretch.timeline, inner.unit_start(at)));
         let read = async {
             let start = inner.first_of(&stretch, at);
-            let end = block_end(at).min(inner.held_end(&stretch));
+            let end = inner.unit_end(at).min(inner.held_end(&stretch));
             inner.compose(stretch, start, end).await.map(Arc::new)
         };
         cell.get_or_try_init(|| read).await.map(Arc::clone)

@@ -77,7 +77,7 @@ pub async fn resolve(archive: &Archive, base: (Lsn, Lsn), goal: Goal) -> Result<
     };
     let mut steps = 0;
     loop {
-        let (found, end) = walk(archive, begin.max(block_start(oldest)), goal).await?;
+        let (found, end) = walk(archive, begin.max(archive.segment_size().align_down(oldest)), goal).await?;
         let at_first = begin <= oldest;
         let satisfied = found.last.is_some() && (found.commit.is_some() || steps >= CURIOSITY_BLOCKS);
         if !satisfied && !at_first {

@@ -42,6 +42,8 @@ mod zero;
 
 use std::path::PathBuf;
 
+pub(crate) use wal_serve::give;
+
 use args::{Cli, Command, RestoreCommand};
 use clap::Parser as _;
 use clap::error::ErrorKind as ClapKind;

@@ -36,7 +36,7 @@ pub(super) async fn run(cx: &Cx, file: &Path) -> Result<Exit> {
     };
     let restore = RestoreFile::read(file)?;
     let archive = open(cx, &restore).await?;
-    let serving = wal::serve(&cx.env, archive, &folder, None).await?;
+    let serving = wal::serve(&cx.env, archive, &folder, owner(&folder)?).await?;
     cx.out
         .note(&format!("serving the log of {} for {}", restore.component, folder.display()));
     let mut told = None;
@@ -52,6 +52,25 @@ pub(super) async fn run(cx: &Cx, file: &Path) -> Result<Exit> {
     Ok(Exit::OK)
 }
 
+/// Whose server it is: as root we may be somebody else.
+pub(crate) fn owner(folder: &Path) -> Result<Option<(u32, u32)>> {
+    use std::os::unix::fs::MetadataExt;
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let meta = folder
+        .metadata()
+        .map_err(|error| Error::io("look at", folder.display(), error))?;
+    Ok(Some((meta.uid(), meta.gid())))
+}
+
+/// A file beside the restore file belongs to whom that folder belongs to, whoever makes it.
+pub(crate) fn give(file: &std::fs::File, folder: &Path) -> Result<()> {
+    let Some((user, group)) = owner(folder)? else { return Ok(()) };
+    std::os::unix::fs::fchown(file, Some(user), Some(group))
+        .map_err(|error| Error::io("give away a file in", folder.display(), error))
+}
+
 fn lock(folder: &Path) -> Result<Option<std::fs::File>> {
     let path = folder.join("lock");
     let failed = |error| Error::io("lock", path.display(), error);
@@ -65,6 +84,7 @@ fn lock(folder: &Path) -> Result<Option<std::fs::File>> {
         Ok(()) => {
             // For people; the lock is what counts.
             let pid = format!("{}\n", std::process::id());
+            give(&file, folder)?;
             file.set_len(0)
                 .and_then(|()| (&file).write_all(pid.as_bytes()))
                 .map_err(failed)?;

@@ -111,6 +111,10 @@ async fn servers_recover_to_the_exact_record() {
         let (third_us, _) = scene.commit(3);
         scene.fill(1);
         let (_, fourth) = scene.commit(4);
+        if segment_mib == 64 {
+            // The last record is the one that leaves the rest of its segment out.
+            scene.cluster.query("select pg_switch_wal()");
+        }
         let until = scene.put_all().await;
         let archive = scene.archive(1, until).await;
 

@@ -61,6 +61,10 @@ pub(super) fn settings(
         }
     }
     set("shared_preload_libraries", &loaded.join(","));
+    // The server does not start with less than two segments.
+    let segments = control.wal_segment_bytes >> 20;
+    set("min_wal_size", &format!("{}MB", segments.saturating_mul(2).max(80)));
+    set("max_wal_size", &format!("{}MB", segments.saturating_mul(4).max(1024)));
     set("wal_level", if control.wal_level >= 2 { "logical" } else { "replica" });
     for (name, needed) in control.needs.settings() {
         let least = match name {
