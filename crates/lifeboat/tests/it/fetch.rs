@@ -177,23 +177,22 @@ async fn a_store_that_fails_for_a_while_does_not_end_a_recovery() {
     let until = scene.put_all().await;
     let latest = scene.resolve(&scene.archive(1, until).await, Goal::Lsn(until)).await;
     let limit = scene.archive(1, until).await.limit();
-    let calm = FaultyStore::new(scene.store(), Plan::calm());
-    drop(Archive::open(scene.place_in(Arc::new(calm)).await, limit).await.unwrap());
-    // Opened well, and then two of three requests fail.
+    let calm = Arc::new(FaultyStore::new(scene.store(), Plan::calm()));
+    drop(
+        Archive::open(scene.place_in(Arc::clone(&calm) as _).await, limit)
+            .await
+            .unwrap(),
+    );
+    // Opened well; then nothing answers for some requests, twice.
+    let opened = calm.operations();
     let mut plan = Plan::calm();
-    for number in (4..200).filter(|number| number % 3 != 0) {
+    for number in (opened + 2..opened + 12).chain(opened + 30..opened + 40) {
         plan = plan.fault(number, Fault::Refused(ErrorKind::Unreachable));
     }
     let faulty = Arc::new(FaultyStore::new(scene.store(), plan));
-    let mut opened = None;
-    for _ in 0..20 {
-        // Opening fails, too, where it meets a fault; that is told before anything is started.
-        if let Ok(archive) = Archive::open(scene.place_in(Arc::clone(&faulty) as _).await, limit).await {
-            opened = Some(archive);
-            break;
-        }
-    }
-    let archive = opened.unwrap();
+    let archive = Archive::open(scene.place_in(Arc::clone(&faulty) as _).await, limit)
+        .await
+        .unwrap();
     let (rows, reached) = scene.recover(&archive, &latest, 60).await.unwrap();
     assert_eq!((rows.as_str(), reached), ("1,2,3,4", until));
     assert!(!faulty.faulted().is_empty());

@@ -218,10 +218,9 @@ impl Scene {
     /// The files of the log in the store, by path.
     pub fn log_files(&self, timeline: u32) -> Vec<PathBuf> {
         let lineage = self.lineage.unwrap();
-        let folder = self
-            .folder
-            .path()
-            .join(format!("store/c/test/db/log/{lineage}/{timeline:08x}"));
+        let component = self.place().component.folder().unwrap();
+        let below = format!("store/{component}/log/{lineage}/{timeline:08x}");
+        let folder = self.folder.path().join(below);
         let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
             .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
             .map(|entry| entry.unwrap().path())
