@@ -16,7 +16,7 @@ mod stream;
 mod tree;
 mod upload;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -44,6 +44,7 @@ use crate::replicas::CopyOutcome;
 use crate::repository::Repository;
 use crate::session::OpenSession;
 use crate::state::{FileState, State, StateFolder};
+use changes::Expected;
 use pages::{PageJob, ParentFile, Ranges, Worker, state_io};
 use place::FreeRows;
 use shared::Shared;
@@ -119,6 +120,7 @@ pub struct Writer {
     shared: Arc<Shared>,
     uploader: JoinSet<Result<Vec<Pack>>>,
     files: Vec<FileState>,
+    names: Names,
     free_rows: FreeRows,
     /// The file whose put began and has not succeeded: no backup may be made of this session any more (INV-03).
     unfinished: Option<String>,
@@ -126,13 +128,33 @@ pub struct Writer {
     tree: Option<TreeCount>,
     /// The log that it needs, where it needs any.
     log: Option<LogNeed>,
-    /// Whether a later backup may be told only what changed ([`Writer::expect_changes`]).
-    expects_changes: bool,
-    /// Files of whose extents some carry as many overlays as they may, in the parent.
-    crowded: BTreeSet<String>,
-    /// Files that came as changes which could not be laid on the parent.
-    unknown: Vec<String>,
+    /// Of files that are told as what changed.
+    changes: Expected,
     next_hash: u64,
+}
+
+/// Files by their paths; clusters have a hundred thousand.
+#[derive(Debug, Default)]
+struct Names {
+    /// Those whose put has begun.
+    begun: HashSet<String>,
+    /// Where those of the parent stand in its list.
+    parent: HashMap<String, usize>,
+}
+
+impl Names {
+    fn beside(parent: Option<&State>) -> Self {
+        let files = parent.map_or(&[][..], |state| state.files.as_slice()).iter().enumerate();
+        Self {
+            begun: HashSet::new(),
+            parent: files.map(|(index, file)| (file.record.meta.path.clone(), index)).collect(),
+        }
+    }
+
+    /// The file `path` of the parent.
+    fn of_parent<'a>(&self, parent: Option<&'a State>, path: &str) -> Option<&'a FileState> {
+        parent?.files.get(*self.parent.get(path)?)
+    }
 }
 
 /// The files of the generation that is being written, and of the parent's.
@@ -292,7 +314,7 @@ impl Writer {
         }
         self.unfinished = Some(path.to_owned());
         check_path(path)?;
-        if self.files.iter().any(|file| file.record.meta.path == path) {
+        if !self.names.begun.insert(path.to_owned()) {
             return Err(Error::new(
                 ErrorKind::Bug,
                 "store",
@@ -305,8 +327,7 @@ impl Writer {
 
     /// Rows for a file: where the parent has them, else where it has none.
     fn place_rows(&mut self, path: &str, rows: u64) -> Vec<(u64, u64)> {
-        let files = self.parent.as_ref().map_or(&[][..], |state| state.files.as_slice());
-        let parent = files.iter().find(|file| file.record.meta.path == path);
+        let parent = self.names.of_parent(self.parent.as_ref(), path);
         self.free_rows
             .place(parent.map_or(&[], |file| file.record.ranges.as_slice()), rows)
     }
@@ -355,10 +376,10 @@ impl Writer {
 
     fn parent_file(&self, path: &str, page_size: u32) -> Option<ParentFile> {
         let (state, generation) = (self.parent.as_ref()?, self.generation.parent.as_ref()?);
-        let file = state
-            .files
-            .iter()
-            .find(|file| file.record.meta.path == path && file.record.page_size == page_size)?;
+        let file = self
+            .names
+            .of_parent(Some(state), path)
+            .filter(|file| file.record.page_size == page_size)?;
         Some(ParentFile {
             rows: Arc::clone(&generation.rows),
             hashes: Arc::clone(&generation.hashes),

@@ -290,6 +290,41 @@ async fn what_stands_in_the_way_of_an_increment_is_said() {
     expect("stream", "summarize_wal").await;
 }
 
+/// PG-11: a damaged page of the last backup is one of this backup, too, until it comes anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_the_last_backup_is_told_with_every_increment() {
+    let options = Options::new().set("summarize_wal", "on").set("wal_keep_size", "1GB");
+    let mut cluster = Cluster::start(18, &options);
+    cluster.pgbench_init(1);
+    let path = cluster.query("select pg_relation_filepath('pgbench_accounts')");
+    cluster.stop(Stop::Fast);
+    let place = cluster.data_dir().join(&path);
+    let mut bytes = std::fs::read(&place).unwrap();
+    bytes[177 * 8192 + 5000] ^= 1;
+    cluster.write(&place, &bytes);
+    cluster.begin();
+    let world = world(&cluster).await;
+    let blocks = |report: &Report| -> Vec<(String, u32)> {
+        let facts = report.facts.postgres().unwrap();
+        assert_eq!(facts.bad_page_count, facts.bad_pages.len() as u64);
+        let pages = facts.bad_pages.iter();
+        pages.map(|(path, block, _)| (path.clone(), *block)).collect()
+    };
+    for expected in ["stream", "increment", "increment"] {
+        let report = world.back_up().await.unwrap();
+        assert_eq!(
+            (mode(&report), blocks(&report)),
+            (expected, vec![(path.clone(), 177)]),
+            "{:?}",
+            report.notes
+        );
+        cluster.query("update pgbench_tellers set tbalance = tbalance + 1");
+    }
+    cluster.query("truncate pgbench_accounts");
+    let report = world.back_up().await.unwrap();
+    assert_eq!((mode(&report), blocks(&report)), ("increment", Vec::new()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_killed_in_the_middle_of_an_increment_leaves_the_last_backup() {
     let options = Options::new().set("summarize_wal", "on").set("wal_keep_size", "1GB");

@@ -11,11 +11,12 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_store::Key;
 use tokio::task::JoinSet;
 
+use super::changes::Expected;
 use super::place::FreeRows;
 use super::shared::{Shared, SharedParts};
 use super::slots::Slots;
 use super::stream::KnownChunks;
-use super::{BackupPlan, Generation, ParentGeneration, Writer, for_each_row, upload};
+use super::{BackupPlan, Generation, Names, ParentGeneration, Writer, for_each_row, upload};
 use crate::closure::SessionKey;
 use crate::id::{BackupId, ComponentName, Lineage, SessionId};
 use crate::key::age::{Encryption, SessionKeys};
@@ -70,6 +71,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         Arc::clone(&plan.instance),
         receiver,
     ));
+    let names = Names::beside(parent.as_ref());
     let free_rows = FreeRows::beside(parent.as_ref().map_or(&[], |state| state.files.as_slice()));
     Ok(Writer {
         env: env.clone(),
@@ -96,9 +98,8 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         unfinished: None,
         tree: None,
         log: None,
-        expects_changes: false,
-        crowded: BTreeSet::new(),
-        unknown: Vec::new(),
+        names,
+        changes: Expected::default(),
         next_hash: 0,
     })
 }

@@ -25,13 +25,24 @@ use crate::pack::Placement;
 /// In a file that comes whole because some of its extents carry all the overlays they may, those with more than this are stored anew.
 const THINNED: usize = MAX_OVERLAYS / 2;
 
+/// What a session knows of files that are told as what changed.
+#[derive(Debug, Default)]
+pub(crate) struct Expected {
+    /// Whether later backups may be told so.
+    expected: bool,
+    /// Files of whose extents some carry as many overlays as they may, in the parent.
+    crowded: BTreeSet<String>,
+    /// Files that came so and could not be laid on the parent.
+    pub(super) unknown: Vec<String>,
+}
+
 impl Writer {
     /// Says that later backups may be told only what changed: the ends of page files are stored so that they can grow and shrink. To be called
     /// before anything is put.
     ///
     /// Returns the page files of the parent of which changes can be taken; the others have to come whole.
     pub fn expect_changes(&mut self, page_size: u32) -> Result<BTreeSet<String>> {
-        self.expects_changes = true;
+        self.changes.expected = true;
         let mut takers = BTreeSet::new();
         let (Some(state), Some(generation)) = (&self.parent, &self.generation.parent) else {
             return Ok(takers);
@@ -54,7 +65,7 @@ impl Writer {
                 Ok(())
             })?;
             if longest >= MAX_OVERLAYS {
-                self.crowded.insert(record.meta.path.clone());
+                self.changes.crowded.insert(record.meta.path.clone());
             } else if is_whole {
                 takers.insert(record.meta.path.clone());
             }
@@ -73,7 +84,7 @@ impl Writer {
             Ok(true) => self.end_pages(meta, &job).map(Some),
             Ok(false) => {
                 self.unfinished = None;
-                self.unknown.push(meta.path);
+                self.changes.unknown.push(meta.path);
                 Ok(None)
             }
             Err(error) => Err(self.first_cause(error).await),
@@ -83,17 +94,21 @@ impl Writer {
     /// Files that came as changes and have to come whole. While there are any, nothing can be committed.
     #[must_use]
     pub fn unknown(&self) -> &[String] {
-        &self.unknown
+        &self.changes.unknown
     }
 
     /// How the extents of the file `path` are stored.
     pub(super) fn way_of(&self, path: &str) -> Way {
-        if !self.expects_changes {
+        if !self.changes.expected {
             return Way::default();
         }
         Way {
             loose_ends: true,
-            overlays: if self.crowded.contains(path) { THINNED } else { MAX_OVERLAYS },
+            overlays: if self.changes.crowded.contains(path) {
+                THINNED
+            } else {
+                MAX_OVERLAYS
+            },
         }
     }
 }

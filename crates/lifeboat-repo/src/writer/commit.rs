@@ -39,7 +39,7 @@ pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json
     if let Some(path) = &writer.unfinished {
         return Err(super::unfinished_file(path));
     }
-    if let Some(path) = writer.unknown.first() {
+    if let Some(path) = writer.changes.unknown.first() {
         return Err(super::unfinished_file(path));
     }
     let maps = match store_maps(&writer).await {
