@@ -1,7 +1,7 @@
 //! The verb `follow`: the log of a PostgreSQL cluster, as it is written, into the spool and into the stores (docs/postgres.md "Following").
 //!
-//! One task receives and one makes durable ([`receive`]), one reports to the server, one ships ([`ship`]); between them bounded queues and the
-//! spool ([`spool`]). Where following goes on is decided in [`place`]. If we die anywhere, nothing that was acknowledged is lost: the spool or a
+//! One task receives and one makes durable (`receive`), one reports to the server, one ships (`ship`); between them bounded queues and the
+//! spool (`spool`). Where following goes on is decided in `place`. If we die anywhere, nothing that was acknowledged is lost: the spool or a
 //! store holds it.
 
 mod marks;
