@@ -166,7 +166,8 @@ impl Flowing {
     /// Waits for the follower of this host.
     async fn followed(self, about: &About<'_>, range: Range) -> Result<LogNeed> {
         let protected = about.protected;
-        let mut before = (range.start, tokio::time::Instant::now());
+        let clock = &about.env.clock;
+        let mut before = (range.start, clock.monotonic());
         loop {
             let listing = list_log(about.repository, &protected.component, &protected.trust).await?;
             if let Some(record) = listing.lineages.last() {
@@ -186,10 +187,10 @@ impl Flowing {
                     return Ok(LogNeed { lineage, range });
                 }
                 if reached > before.0 {
-                    before = (reached, tokio::time::Instant::now());
+                    before = (reached, clock.monotonic());
                 }
             }
-            if before.1.elapsed() > PATIENCE {
+            if clock.monotonic().saturating_sub(before.1) > PATIENCE {
                 return Err(late(before.0, range.end).with_hint(
                     "a follower holds the log of this component and does not get on: look at what it says, or stop it and run the backup again",
                 ));

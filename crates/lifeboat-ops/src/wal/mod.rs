@@ -1,6 +1,6 @@
 //! Stored log for a server that recovers (PG-07): which file it may have, handing it out on a socket, and asking there.
 //!
-//! [`Archive`] decides and reads: a file, or that there is none (by what was decided or proven, never because something failed). [`serve`]
+//! [`Archive`] decides and reads: a file, or that there is none (by what was decided or proven, never because something failed). [`serve()`]
 //! answers on a socket, ahead of what is asked for; [`fetch()`] asks, as often as it takes. [`resolve()`] looks into the log for the exact
 //! record with which a recovery ends. Nothing here writes into the repository.
 

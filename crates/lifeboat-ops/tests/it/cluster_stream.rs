@@ -141,6 +141,55 @@ fn reports_read(reports: &[Report]) -> u64 {
     reports.first().map_or(0, |report| report.stats.read_bytes)
 }
 
+/// What is done before each backup; TWO is a folder for a tablespace.
+const WORKS: [&[&str]; 7] = [
+    &[],
+    &[
+        "update pgbench_accounts set abalance = 1 where aid % 977 = 0",
+        "insert into grow select generate_series(1, 9000), 'y'",
+        "update far set a = a + 1 where a % 100 = 0",
+    ],
+    // The end of a table goes back to the file system.
+    &[
+        "delete from cut where a > 200",
+        "vacuum (truncate) cut",
+        "insert into grow values (1, 'z')",
+    ],
+    &[
+        "cluster sorted using sorted_a",
+        "create database files strategy file_copy",
+        "create database log strategy wal_log",
+        "create tablespace two location 'TWO'",
+        "alter table far set tablespace two",
+    ],
+    &[
+        "drop database old",
+        "drop tablespace one",
+        "insert into cut select generate_series(1, 30000), 'again'",
+        "truncate grow",
+        "vacuum full pgbench_tellers",
+    ],
+    // Nothing at all.
+    &[],
+    &[
+        "update pgbench_accounts set abalance = 2 where aid % 500 < 3",
+        "insert into grow select 1, 'x'",
+    ],
+];
+
+/// Every file of a relation is there, and the same.
+fn assert_same_pages(ours: &BTreeMap<String, Vec<u8>>, theirs: &BTreeMap<String, Vec<u8>>, number: usize) {
+    let pages = |files: &BTreeMap<String, Vec<u8>>| -> Vec<String> {
+        files.keys().filter(|path| Relation::parse(path).is_some()).cloned().collect()
+    };
+    assert_eq!(pages(ours), pages(theirs), "{number}");
+    for path in pages(ours) {
+        let (ours, theirs) = (&ours[&path], &theirs[&path]);
+        let sizes = (ours.len(), theirs.len());
+        assert!(ours == theirs, "{path} of {number}: {sizes:?} bytes");
+    }
+}
+
 /// What increments of all kinds of work become is what the server sends as a whole, byte for byte.
 #[tokio::test(flavor = "multi_thread")]
 async fn increments_become_what_a_whole_backup_is() {
@@ -159,45 +208,10 @@ async fn increments_become_what_a_whole_backup_is() {
     let (one, two) = (cluster.make_folder("one"), cluster.make_folder("two"));
     cluster.query(&format!("create tablespace one location '{}'", one.display()));
     cluster.query("create table far tablespace one as select generate_series(1, 9000) as a");
-    let space = format!("create tablespace two location '{}'", two.display());
-    let works: [&[&str]; 7] = [
-        &[],
-        &[
-            "update pgbench_accounts set abalance = 1 where aid % 977 = 0",
-            "insert into grow select generate_series(1, 9000), 'y'",
-            "update far set a = a + 1 where a % 100 = 0",
-        ],
-        // The end of a table goes back to the file system.
-        &[
-            "delete from cut where a > 200",
-            "vacuum (truncate) cut",
-            "insert into grow values (1, 'z')",
-        ],
-        &[
-            "cluster sorted using sorted_a",
-            "create database files strategy file_copy",
-            "create database log strategy wal_log",
-            &space,
-            "alter table far set tablespace two",
-        ],
-        &[
-            "drop database old",
-            "drop tablespace one",
-            "insert into cut select generate_series(1, 30000), 'again'",
-            "truncate grow",
-            "vacuum full pgbench_tellers",
-        ],
-        // Nothing at all.
-        &[],
-        &[
-            "update pgbench_accounts set abalance = 2 where aid % 500 < 3",
-            "insert into grow select 1, 'x'",
-        ],
-    ];
     let world = world(&cluster).await;
-    for (number, work) in works.iter().enumerate() {
+    for (number, work) in WORKS.iter().enumerate() {
         for sql in *work {
-            cluster.query(sql);
+            cluster.query(&sql.replace("TWO", &two.display().to_string()));
         }
         if number == 5 {
             // Neither a restart nor a crash stands in the way.
@@ -222,20 +236,7 @@ async fn increments_become_what_a_whole_backup_is() {
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         cluster.run("pg_basebackup", &words);
-        let theirs = folder(&fresh);
-        let pages = |files: &BTreeMap<String, Vec<u8>>| -> Vec<String> {
-            files.keys().filter(|path| Relation::parse(path).is_some()).cloned().collect()
-        };
-        assert_eq!(pages(&ours), pages(&theirs), "{number}");
-        for path in pages(&ours) {
-            let (ours, theirs) = (&ours[&path], &theirs[&path]);
-            assert!(
-                ours == theirs,
-                "{path} of {number}: {} bytes, {} bytes",
-                ours.len(),
-                theirs.len()
-            );
-        }
+        assert_same_pages(&ours, &folder(&fresh), number);
         let label = String::from_utf8_lossy(&ours["backup_label"]).into_owned();
         assert!(
             label.contains("START WAL LOCATION") && !label.contains("INCREMENTAL"),

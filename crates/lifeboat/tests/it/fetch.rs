@@ -16,88 +16,43 @@ use lifeboat_testkit::postgres::{Options, majors};
 
 use scene::{Scene, lifeboat, served, short_folder, tli};
 
+/// How somebody may get it wrong; S is a socket that is not there, D a place to put a file.
+const WRONG: [&str; 16] = [
+    "wal fetch",
+    "wal fetch --help",
+    "wal fetch 000000010000000000000001 D",
+    "wal fetch --socket S",
+    "wal fetch --socket S 000000010000000000000001",
+    "wal fetch --socket S 000000010000000000000001 D more",
+    "wal fetch --socket S --frobnicate 000000010000000000000001 D",
+    "wal fetch --socket S --restore S 000000010000000000000001 D",
+    "wal fetch --socket S --patience soon 000000010000000000000001 D",
+    "wal fetch --socket S --patience 0 000000010000000000000001 D",
+    "wal fetch --socket EMPTY --patience 0 000000010000000000000001 D",
+    "wal fetch --restore S --patience 0 000000010000000000000001 D",
+    "--json wal fetch --what",
+    "--config /nowhere.yaml wal fetch --what",
+    "--config wal fetch a b",
+    "--frobnicate wal fetch a b",
+];
+
 #[test]
 fn wrong_words_end_in_255_and_never_in_what_a_server_takes_for_absence() {
     let folder = short_folder();
     let dest = folder.path().join("dest");
-    let dest = dest.to_str().unwrap();
     let nowhere = folder.path().join("nowhere");
-    let socket = nowhere.to_str().unwrap();
-    for words in [
-        &["wal", "fetch"][..],
-        &["wal", "fetch", "--help"],
-        &["wal", "fetch", "000000010000000000000001", dest],
-        &["wal", "fetch", "--socket", socket],
-        &["wal", "fetch", "--socket", socket, "000000010000000000000001"],
-        &["wal", "fetch", "--socket", socket, "000000010000000000000001", dest, "more"],
-        &[
-            "wal",
-            "fetch",
-            "--socket",
-            socket,
-            "--frobnicate",
-            "000000010000000000000001",
-            dest,
-        ],
-        &[
-            "wal",
-            "fetch",
-            "--socket",
-            socket,
-            "--restore",
-            socket,
-            "000000010000000000000001",
-            dest,
-        ],
-        &[
-            "wal",
-            "fetch",
-            "--socket",
-            socket,
-            "--patience",
-            "soon",
-            "000000010000000000000001",
-            dest,
-        ],
-        &[
-            "wal",
-            "fetch",
-            "--socket",
-            socket,
-            "--patience",
-            "0",
-            "000000010000000000000001",
-            dest,
-        ],
-        &[
-            "wal",
-            "fetch",
-            "--socket",
-            "",
-            "--patience",
-            "0",
-            "000000010000000000000001",
-            dest,
-        ],
-        &[
-            "wal",
-            "fetch",
-            "--restore",
-            socket,
-            "--patience",
-            "0",
-            "000000010000000000000001",
-            dest,
-        ],
-        &["--json", "wal", "fetch", "--what"],
-        &["--config", "/nowhere.yaml", "wal", "fetch", "--what"],
-        &["--config", "wal", "fetch", "a", "b"],
-        &["--frobnicate", "wal", "fetch", "a", "b"],
-    ] {
-        let output = lifeboat(words);
-        assert_eq!(output.status.code(), Some(255), "{words:?}: {output:?}");
-        assert!(!output.stderr.is_empty(), "{words:?}");
-        assert!(!Path::new(dest).exists(), "{words:?}");
+    for line in WRONG {
+        let word = |word| match word {
+            "S" => nowhere.to_str().unwrap(),
+            "D" => dest.to_str().unwrap(),
+            "EMPTY" => "",
+            other => other,
+        };
+        let words: Vec<&str> = line.split(' ').map(word).collect();
+        let output = lifeboat(&words);
+        assert_eq!(output.status.code(), Some(255), "{line}: {output:?}");
+        assert!(!output.stderr.is_empty(), "{line}");
+        assert!(!dest.exists(), "{line}");
     }
 }
 
@@ -318,6 +273,13 @@ async fn another_clusters_log_is_never_handed_out() {
     );
 }
 
+/// Asks on `socket` for a file; how that ended.
+fn ask(socket: &str, patience: &str, name: &str, dest: &Path) -> Option<i32> {
+    let dest = dest.to_str().unwrap();
+    let words = ["wal", "fetch", "--patience", patience, "--socket", socket, name, dest];
+    tokio::task::block_in_place(|| lifeboat(&words)).status.code()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_come_whole_with_zeros_behind_the_limit() {
     let mut scene = Scene::new(majors()[2], 16).await;
@@ -331,19 +293,7 @@ async fn files_come_whole_with_zeros_behind_the_limit() {
     let socket = serving.socket().to_str().unwrap().to_owned();
     let mode = std::os::unix::fs::PermissionsExt::mode(&serving.socket().metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    let fetch = |name: &str, dest: &Path| {
-        let words = [
-            "wal",
-            "fetch",
-            "--patience",
-            "5",
-            "--socket",
-            &socket,
-            name,
-            dest.to_str().unwrap(),
-        ];
-        tokio::task::block_in_place(|| lifeboat(&words)).status.code()
-    };
+    let fetch = |name: &str, dest: &Path| ask(&socket, "5", name, dest);
     let (first, last) = (scene.size.number_of(scene.base.0), scene.size.number_of(Lsn(until.0 - 1)));
     for number in first..=last {
         let name = scene.size.name_of(Timeline::FIRST, number).unwrap();
@@ -376,31 +326,10 @@ async fn files_come_whole_with_zeros_behind_the_limit() {
         ("000000010000000000000zzz", dest.clone()),
         (&segment, folder.path().join("no/such/folder")),
     ] {
-        let words = [
-            "wal",
-            "fetch",
-            "--patience",
-            "0",
-            "--socket",
-            &socket,
-            name,
-            dest.to_str().unwrap(),
-        ];
-        let output = tokio::task::block_in_place(|| lifeboat(&words));
-        assert_eq!(output.status.code(), Some(255), "{output:?}");
+        assert_eq!(ask(&socket, "0", name, &dest), Some(255), "{name}");
     }
     serving.stop().await.unwrap();
-    let words = [
-        "wal",
-        "fetch",
-        "--patience",
-        "0",
-        "--socket",
-        &socket,
-        &segment,
-        dest.to_str().unwrap(),
-    ];
-    assert_eq!(tokio::task::block_in_place(|| lifeboat(&words)).status.code(), Some(255));
+    assert_eq!(ask(&socket, "0", &segment, &dest), Some(255));
 }
 
 #[tokio::test(flavor = "multi_thread")]

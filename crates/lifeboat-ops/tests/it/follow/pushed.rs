@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lifeboat_model::wal::{LogFile, SegmentSize};
 use lifeboat_model::{ErrorKind, Lsn, Timeline};
 use lifeboat_ops::follow::{self, Pushed};
 use lifeboat_testkit::postgres::{Cluster, Options, majors};
@@ -21,8 +22,11 @@ async fn push(world: &Followed, path: &std::path::Path) -> lifeboat_model::Resul
 fn next_segment(cluster: &Cluster) -> (PathBuf, Lsn) {
     cluster.query("create table if not exists t (i int); insert into t values (1)");
     let name = cluster.query("select pg_walfile_name(pg_switch_wal())");
-    let number = u64::from_str_radix(&name[8..16], 16).unwrap() * 256 + u64::from_str_radix(&name[16..], 16).unwrap();
-    (cluster.data_dir().join("pg_wal").join(name), Lsn(number * SEGMENT))
+    let size = SegmentSize::new(SEGMENT).unwrap();
+    let Some(LogFile::Segment { number, .. }) = LogFile::parse(&name, size) else {
+        panic!("{name} is no segment");
+    };
+    (cluster.data_dir().join("pg_wal").join(name), size.start_of(number))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

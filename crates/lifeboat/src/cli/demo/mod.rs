@@ -23,7 +23,7 @@ pub(crate) async fn run(cx: &Cx, args: args::Demo) -> Result<Exit> {
         Some(folder) => new_folder(folder.clone())?,
         None => new_folder(std::env::temp_dir().join(format!("lifeboat-demo-{}", draw(cx)?)))?,
     };
-    let result = tell(cx, &folder).await;
+    let result = Box::pin(tell(cx, &folder)).await;
     if args.keep.is_none() {
         durable::remove_folder(&folder)?;
     }
@@ -35,7 +35,7 @@ pub(crate) async fn run(cx: &Cx, args: args::Demo) -> Result<Exit> {
 
 async fn tell(cx: &Cx, folder: &std::path::Path) -> Result<story::Summary> {
     let world = World::create(cx, folder).await?;
-    story::run(cx, world).await
+    Box::pin(story::run(cx, world)).await
 }
 
 fn new_folder(folder: PathBuf) -> Result<PathBuf> {
