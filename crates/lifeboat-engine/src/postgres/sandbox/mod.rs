@@ -30,6 +30,8 @@ pub use log::last_words;
 const LOOK: Duration = Duration::from_millis(25);
 /// How long a server may take to stop before it is killed.
 const STOP: Duration = Duration::from_secs(60);
+/// How long it may turn sessions away while it ends.
+const ENDING: Duration = Duration::from_secs(20);
 
 /// What to start, and how.
 #[derive(Debug, Clone)]
@@ -193,17 +195,16 @@ impl Sandbox {
     /// Waits until recovery has ended, one way or the other: the server is a primary, or stands at its target. Where the server says nothing
     /// new for as long as the plan's patience, the error is of kind `TimedOut` and tells where recovery stands.
     pub async fn wait_until_recovered(&mut self, env: &Env) -> Result<Stage> {
-        let mut session = self.connect("postgres").await?;
+        let mut session = self.session(env).await?;
         let mut seen = (Stage::Primary, 0);
         let mut since = env.clock.monotonic();
         loop {
             let stage = match self.stage(&session).await {
                 Ok(stage @ (Stage::Primary | Stage::Paused(_))) => return Ok(stage),
                 Ok(stage) => stage,
-                Err(error) => {
-                    // A session can end when recovery conflicts with it; a server that ended says why.
-                    self.still_runs()?;
-                    session = self.connect("postgres").await.map_err(|_second| error)?;
+                // A session can end when recovery conflicts with it; a server that ended says why.
+                Err(_lost) => {
+                    session = self.session(env).await?;
                     continue;
                 }
             };
@@ -213,6 +214,22 @@ impl Sandbox {
                 (seen, since) = (now, env.clock.monotonic());
             } else if env.clock.monotonic().saturating_sub(since) > self.plan.patience {
                 return Err(self.silent(&format!("recovery stands at {stage:?}")));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// A session, or why the server ended: it turns sessions away for a while before it is gone.
+    async fn session(&mut self, env: &Env) -> Result<Session> {
+        let since = env.clock.monotonic();
+        loop {
+            let refused = match self.connect("postgres").await {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            self.still_runs()?;
+            if env.clock.monotonic().saturating_sub(since) > ENDING {
+                return Err(refused);
             }
             tokio::time::sleep(LOOK).await;
         }
