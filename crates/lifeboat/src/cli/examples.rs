@@ -53,19 +53,23 @@ pub(super) const WAL: &str = "\
 Examples:
   archive_command = 'lifeboat wal push shop/db %p'
   restore_command = 'exec lifeboat wal fetch --restore /srv/db/lifeboat/restore.json \"%f\" \"%p\"'
-  lifeboat wal push shop/db pg_wal/000000010000000000000005";
+  lifeboat wal push shop/db pg_wal/000000010000000000000005
+  lifeboat wal push shop/db pg_wal/00000002.history
+  lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 000000010000000000000005 /tmp/segment";
 
 pub(super) const WAL_FETCH: &str = "\
 Examples:
   restore_command = 'exec lifeboat wal fetch --restore /srv/db/lifeboat/restore.json \"%f\" \"%p\"'
   lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 000000010000000000000005 /tmp/segment
-  lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 00000002.history /tmp/history";
+  lifeboat wal fetch --restore /srv/db/lifeboat/restore.json 00000002.history /tmp/history
+  lifeboat wal fetch --socket /srv/db/lifeboat/log 000000010000000000000005 /tmp/segment";
 
 pub(super) const WAL_PUSH: &str = "\
 Examples:
   archive_command = 'lifeboat --config /etc/lifeboat.yaml wal push shop/db %p'
   lifeboat wal push shop/db pg_wal/000000010000000000000005
-  lifeboat wal push shop/db pg_wal/00000002.history";
+  lifeboat wal push shop/db pg_wal/00000002.history
+  lifeboat --config /etc/lifeboat.yaml wal push shop pg_wal/000000010000000000000006";
 
 pub(super) const COPY: &str = "\
 Examples:
