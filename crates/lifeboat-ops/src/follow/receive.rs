@@ -112,6 +112,11 @@ pub(crate) async fn run(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Resul
     Ok(End::Stopped)
 }
 
+/// How often a slot is tried that somebody still holds.
+const SLOT_LOOKS: u32 = 50;
+/// Time between two tries.
+const SLOT_LOOK: Duration = Duration::from_millis(100);
+
 /// What no waiting mends.
 fn is_final(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Incompatible | ErrorKind::Bug | ErrorKind::Refused)
@@ -290,6 +295,18 @@ async fn ensure_slot(shared: &Shared, connection: &mut Connection, identity: &Id
     Ok(read.and_then(|slot| slot.restart).unwrap_or(identity.position.lsn))
 }
 
+/// Drops our slot; the connection before this one may still be ending.
+async fn drop_slot(shared: &Shared, connection: &mut Connection) -> Result<()> {
+    let mut look = 0;
+    loop {
+        match connection.drop_slot(&shared.options.slot).await {
+            Err(error) if error.kind() == ErrorKind::Locked && look < SLOT_LOOKS => look += 1,
+            dropped => return dropped,
+        }
+        tokio::time::sleep(SLOT_LOOK).await;
+    }
+}
+
 /// The end of a timeline: the history of the next one is kept first.
 async fn ended(shared: &Arc<Shared>, mut connection: Connection, switch: Position) -> Result<After> {
     let file = connection.timeline_history(switch.timeline).await?;
@@ -310,10 +327,16 @@ async fn gap(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>, held: Position, why
     check_source(shared, source)?;
     let identity = connection.identify_system().await?;
     let way = ways(shared, &mut connection, identity.position.timeline).await?;
-    let slot = ensure_slot(shared, &mut connection, &identity).await?;
+    let mut slot = ensure_slot(shared, &mut connection, &identity).await?;
+    let mut ranges = place::missing(held, shared.source.segment.align_down(slot), &way);
+    if ranges.is_empty() {
+        // Our first status has set the slot back to what we hold, and the log behind that is gone: it begins anew where log is.
+        drop_slot(shared, &mut connection).await?;
+        slot = ensure_slot(shared, &mut connection, &identity).await?;
+        ranges = place::missing(held, shared.source.segment.align_down(slot), &way);
+    }
     drop(connection);
     let first = shared.source.segment.align_down(slot);
-    let ranges = place::missing(held, first, &way);
     if ranges.is_empty() {
         return Err(why.duplicate());
     }

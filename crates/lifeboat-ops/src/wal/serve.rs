@@ -171,6 +171,8 @@ async fn converse(mut stream: UnixStream, shared: &Shared) -> Result<()> {
     let name = in_time(question(&mut stream)).await?;
     let answered = answer(&mut stream, &shared.archive, &name).await;
     if let Err(error) = &answered {
+        // Before whoever asked hears of it, and asks us why.
+        lock(&shared.state).trouble = Some(error.to_string());
         let mut text = error.to_string();
         if let Some(hint) = error.hint() {
             text = format!("{text}; {hint}");
