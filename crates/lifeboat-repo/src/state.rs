@@ -30,6 +30,11 @@ use crate::key::Secret;
 use crate::key::recipient::Fingerprint;
 use crate::manifest::{FileRecord, Inline, InlineJson, decode_table, encode_table};
 
+/// How often a lock is tried that somebody holds.
+const LOCK_LOOKS: u32 = 20;
+/// Time between two tries.
+const LOCK_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Files of a generation, in the order of their checksums.
 pub(crate) const GENERATION_FILES: [&str; 6] = ["rows", "hashes", "slots", "row-hashes", "slot-hashes", "engine"];
 
@@ -125,7 +130,16 @@ impl StateFolder {
             .write(true)
             .open(&name)
             .map_err(|error| Error::io("open", name.display(), error))?;
-        match lock.try_lock() {
+        let mut locked = lock.try_lock();
+        for _ in 0..LOCK_LOOKS {
+            if !matches!(locked, Err(std::fs::TryLockError::WouldBlock)) {
+                break;
+            }
+            // A program that this process is just starting holds all our files open until it has begun: that is no other run.
+            std::thread::sleep(LOCK_LOOK);
+            locked = lock.try_lock();
+        }
+        match locked {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(std::fs::TryLockError::WouldBlock) => Err(Error::new(
                 ErrorKind::Locked,
