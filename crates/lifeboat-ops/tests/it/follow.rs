@@ -53,14 +53,14 @@ async fn a_synchronous_commit_waits_for_the_follower_and_a_crashed_server_is_fol
         cluster.reload();
         cluster.wait_until("select bool_or(sync_state = 'sync') from pg_stat_replication");
         for round in 0..20 {
+            let before = flushed(&cluster);
             cluster.query(&format!("insert into t values ({round})"));
             // It is durable here before the commit is answered.
-            let end = flushed(&cluster);
             let durable = cluster
                 .query("select flush_lsn from pg_stat_replication")
                 .parse::<Lsn>()
                 .unwrap();
-            assert!(durable <= end);
+            assert!(durable > before && durable <= flushed(&cluster), "{before} {durable}");
         }
         cluster.query("alter system reset synchronous_standby_names");
         cluster.kill_9();
