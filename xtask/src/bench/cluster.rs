@@ -102,7 +102,7 @@ impl<'bench> Room<'bench> {
             std::fs::remove_dir_all(&folder)?;
         }
         std::fs::create_dir_all(&folder)?;
-        let archive = "-c wal_level=replica -c archive_mode=on -c archive_timeout=0 -c archive_command=/bin/true";
+        let archive = "-c wal_level=replica -c archive_mode=on -c archive_timeout=0";
         let server = Server::start(archive)?;
         let (scale, rows) = if options.quick { ("5", "50000") } else { ("110", "2200000") };
         server.fill(scale, rows)?;
@@ -141,7 +141,8 @@ impl<'bench> Room<'bench> {
         sh::run(
             self.server
                 .command(Path::new("mkdir"))
-                .args(["-p", "log", "lock", "spool", "repo"].map(|name| folder.join(name))),
+                .arg("-p")
+                .args(["log", "lock", "spool", "repo"].map(|name| folder.join(name))),
         )?;
         let file = self.folder.join("pgbackrest.conf");
         std::fs::write(&file, text)?;
@@ -218,15 +219,21 @@ impl<'bench> Room<'bench> {
 
     fn lifeboat(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.options.lifeboat);
-        command.args(words).arg("--config").arg(self.folder.join("lifeboat.yaml"));
+        command.arg("--config").arg(self.folder.join("lifeboat.yaml")).args(words);
         command
     }
 
-    /// A new store each time.
+    /// A new store each time, of which this host remembers nothing.
     fn first_backup(&self) -> Result<f64> {
-        let store = self.folder.join("store");
+        let (store, state) = (self.folder.join("store"), self.folder.join("state"));
         if store.try_exists()? {
             std::fs::remove_dir_all(&store)?;
+        }
+        for entry in std::fs::read_dir(&state)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            }
         }
         sh::output(&mut self.lifeboat(&["init", "--no-backup"]))?;
         data::sync(&self.folder)?;
