@@ -47,6 +47,20 @@ impl Block {
             .try_fold(0, |end, (from, to)| (*from == end).then_some(*to))
     }
 
+    /// Notes that these bytes came; what they touch becomes one piece with them.
+    fn insert(&mut self, mut from: usize, mut to: usize) {
+        self.pieces.retain(|(begin, end)| {
+            let apart = *end < from || *begin > to;
+            if !apart {
+                from = from.min(*begin);
+                to = to.max(*end);
+            }
+            apart
+        });
+        let at = self.pieces.partition_point(|(begin, _)| *begin < from);
+        self.pieces.insert(at, (from, to));
+    }
+
     fn is_whole(&self) -> bool {
         self.unbroken() == Some(BLOCK)
     }
@@ -90,7 +104,8 @@ impl Gather {
         }
     }
 
-    /// Takes a piece of the file `file`, which belongs at `offset`. No byte may come twice before [`Gather::end`].
+    /// Takes a piece of the file `file`, which belongs at `offset`. A byte may come again when no call from before is
+    /// still under way: the later one counts.
     pub fn put(&self, file: u64, mut offset: u64, mut piece: &[u8], open: Open<'_>) -> Result<()> {
         while !piece.is_empty() {
             let (number, from) = (
@@ -140,8 +155,7 @@ impl Gather {
             if let Some(room) = block.bytes.bytes_mut().get_mut(from..to) {
                 room.copy_from_slice(piece);
             }
-            let at = block.pieces.partition_point(|(begin, _)| *begin < from);
-            block.pieces.insert(at, (from, to));
+            block.insert(from, to);
             block.is_whole()
         });
         if whole {
@@ -161,7 +175,7 @@ impl Gather {
         }
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         // What is gathered takes from here first, so that both together are not much more than asked for.
-        if spare.len() < SPARE {
+        if spare.len() < SPARE.min(self.most) {
             spare.push(block.bytes);
         }
         Ok(())

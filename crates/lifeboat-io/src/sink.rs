@@ -3,24 +3,26 @@
 //! Left alone, the kernel begins to write when gigabytes are dirty, so that a restore would first compute and then wait for the disk. A
 //! thread of its own syncs every 16 MiB: computing and writing go side by side, and little is left for the end.
 //!
-//! Where nobody reads the file back soon, large pieces go around the page cache altogether (`O_DIRECT`).
+//! Where nobody reads the file back soon, what comes is gathered into blocks of a MiB, and whole ones go around the page cache altogether
+//! (`O_DIRECT`).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use lifeboat_model::{Error, ErrorKind, Result};
 
-use crate::direct::{self, Aligned, BLOCK_BYTES};
+use crate::direct;
 use crate::flow::PageSink;
+use crate::gather::Gather;
 
 /// Bytes between two syncs.
 const FLUSH_BYTES: u64 = 16 << 20;
-/// Smaller pieces go through the page cache, which joins them; the disk would be asked for each of them alone.
-const DIRECT_BYTES: usize = 64 << 10;
+/// MiB of one file that are gathered at once: as many as threads write, and some that wait for their ends.
+const GATHERED: usize = 6;
 
 /// A [`PageSink`] over a file.
 #[derive(Debug)]
@@ -28,56 +30,9 @@ pub struct FileSink {
     file: Arc<File>,
     name: String,
     written: AtomicU64,
-    direct: Option<Direct>,
+    /// Around the page cache; nothing else is written then.
+    gather: Option<Gather>,
     flusher: Mutex<Option<Flusher>>,
-}
-
-/// The same file, opened once more to write around the page cache.
-#[derive(Debug)]
-struct Direct {
-    file: File,
-    /// Some file systems take the flag and then refuse the writes.
-    refused: AtomicBool,
-    /// Room, taken and given back.
-    rooms: Mutex<Vec<Aligned>>,
-}
-
-impl Direct {
-    fn open(file: &File) -> Option<Self> {
-        let file = direct::open(file)?;
-        Some(Self {
-            file,
-            refused: AtomicBool::new(false),
-            rooms: Mutex::new(Vec::new()),
-        })
-    }
-
-    /// Writes `bytes`, or says `false` where they have to go another way.
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<bool> {
-        let fits =
-            bytes.len() >= DIRECT_BYTES && bytes.len().is_multiple_of(BLOCK_BYTES) && offset.is_multiple_of(BLOCK_BYTES as u64);
-        if !fits || self.refused.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let spare = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut room = spare
-            .filter(|room| room.len() >= bytes.len())
-            .unwrap_or_else(|| Aligned::new(bytes.len()));
-        let Some(aligned) = room.bytes_mut().get_mut(..bytes.len()) else {
-            return Ok(false);
-        };
-        aligned.copy_from_slice(bytes);
-        let outcome = self.file.write_all_at(aligned, offset);
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(room);
-        match outcome {
-            Ok(()) => Ok(true),
-            Err(error) if direct::refused(&error) => {
-                self.refused.store(true, Ordering::Relaxed);
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// The syncing thread; it ends when nobody can wake it any more.
@@ -94,18 +49,33 @@ impl FileSink {
             file: Arc::new(file),
             name: name.into(),
             written: AtomicU64::new(0),
-            direct: None,
+            gather: None,
             flusher: Mutex::new(None),
         }
     }
 
-    /// For a file of `size_bytes`, most of it data, that nobody reads back soon: large pieces go around the page cache, where the file
-    /// system lets them. A restore then neither pushes out of memory what the machine's other programs read, nor waits for memory to copy
+    /// For a file of `size_bytes`, most of it data, that nobody reads back soon: blocks of a MiB go around the page cache, where the file
+    /// system lets them. What replaces bytes that were written comes when all writes from before have returned. A restore then neither pushes out of memory what the machine's other programs read, nor waits for memory to copy
     /// into. Its room is taken at once: a disk that is too small is found now.
     pub fn around_cache(mut self, size_bytes: u64) -> Result<Self> {
         direct::make_room(&self.file, size_bytes, &self.name)?;
-        self.direct = Direct::open(&self.file);
+        self.gather = Some(Gather::new(GATHERED, None));
         Ok(self)
+    }
+
+    /// The file, as a gatherer of one file asks for it.
+    fn opened(&self) -> Result<(File, String)> {
+        let file = self.file.try_clone();
+        let file = file.map_err(|error| Error::io("open once more", &self.name, error))?;
+        Ok((file, self.name.clone()))
+    }
+
+    /// Hands over what is gathered.
+    fn end_gather(&self) -> Result<()> {
+        match &self.gather {
+            Some(gather) => gather.end(0, &|_| self.opened()),
+            None => Ok(()),
+        }
     }
 
     /// Wakes the flusher, or starts it. Where no thread can be had, `finish` does all the syncing.
@@ -150,13 +120,11 @@ impl FileSink {
 
 impl PageSink for FileSink {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let failed = |error| Error::io("write", &self.name, error);
-        if let Some(direct) = &self.direct
-            && direct.write_at(offset, bytes).map_err(failed)?
-        {
-            return Ok(());
+        if let Some(gather) = &self.gather {
+            return gather.put(0, offset, bytes, &|_| self.opened());
         }
-        self.file.write_all_at(bytes, offset).map_err(failed)?;
+        let written = self.file.write_all_at(bytes, offset);
+        written.map_err(|error| Error::io("write", &self.name, error))?;
         let length = bytes.len() as u64;
         let before = self.written.fetch_add(length, Ordering::Relaxed);
         if before / FLUSH_BYTES != (before + length) / FLUSH_BYTES {
@@ -166,6 +134,7 @@ impl PageSink for FileSink {
     }
 
     fn read_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+        self.end_gather()?;
         while !buffer.is_empty() {
             let count = self
                 .file
@@ -182,6 +151,7 @@ impl PageSink for FileSink {
     }
 
     fn finish(&self, size_bytes: u64) -> Result<()> {
+        self.end_gather()?;
         self.end_flusher()?;
         self.file
             .set_len(size_bytes)

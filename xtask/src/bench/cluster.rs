@@ -3,6 +3,8 @@
 //! PostgreSQL 15 of Debian on this host; pgBackRest of Debian with two processes and zstd 1, its repository unencrypted, ours encrypted. Caches are warm,
 //! every side ends with its file system synced. A restored cluster is not started: both sides leave the replay to the server.
 
+mod log;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::alternate::{Side, alternate};
 use super::measure::{Measured, measured};
-use super::postgres::Server;
+use super::postgres::{Server, USER};
 use super::{Figures, Options, data, ratio};
 use crate::setup::{self, Need};
 use crate::sh;
@@ -62,9 +64,10 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
     let delta = room.pgbackrest_restore(&["--delta"])?;
     println!("  pgBackRest, delta restore of an unchanged directory: {delta:.3} s");
     let incremental = room.incremental(options)?;
+    let log = log::run(&room)?;
     let peak = room.peak_kib.get();
     room.remove()?;
-    Ok(vec![
+    let mut figures = vec![
         ("backup_vs_pgbackrest", ratio(*theirs, *ours)),
         ("backup_vs_pg_basebackup", ratio(*base, *ours)),
         ("stored_vs_pgbackrest", ratio(Some(float(sizes.0)), Some(float(sizes.1)))),
@@ -73,13 +76,11 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
         ("restore_vs_pgbackrest", ratio(*their_restore, *our_restore)),
         ("delta_restore_vs_pgbackrest", None),
         ("peak_rss_mib", Some(float(peak) / 1024.0)),
-        ("wal_mb_per_s", None),
-        ("offsite_rpo_p99_s", None),
-        ("replay_vs_local_cp", None),
-        ("sync_vs_pg_receivewal", None),
         ("backup_seconds", *ours),
         ("restore_seconds", *our_restore),
-    ])
+    ];
+    figures.extend(log);
+    Ok(figures)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures need four digits")]
@@ -92,7 +93,67 @@ struct Room<'bench> {
     options: &'bench Options,
     server: Server,
     folder: PathBuf,
+    home: Home,
     peak_kib: std::cell::Cell<u64>,
+}
+
+/// A configuration of ours with its key, state and store, where the server's user can get to.
+struct Home {
+    folder: PathBuf,
+    lifeboat: PathBuf,
+}
+
+impl Home {
+    /// `store` is named like the folder. Each has a slot of its own.
+    fn new(room: &Room<'_>, name: &str, store: &str) -> Result<Self> {
+        Self::make(room.options, &room.server, name, store)
+    }
+
+    fn make(options: &Options, server: &Server, name: &str, store: &str) -> Result<Self> {
+        let lifeboat = server.folder.join("lifeboat-program");
+        if !lifeboat.try_exists()? {
+            std::fs::copy(&options.lifeboat, &lifeboat)?;
+        }
+        let home = Self {
+            folder: server.folder.join(name),
+            lifeboat,
+        };
+        std::fs::create_dir(&home.folder)?;
+        sh::output(home.program(&["key", "new", "key.txt"]).current_dir(&home.folder))?;
+        let text = std::fs::read_to_string(home.folder.join("key.txt"))?;
+        let public = text.lines().find_map(|line| line.split_once("public key: "));
+        let public = public.context("the key file does not name its public half")?.1.trim();
+        let write = |instance: &str| {
+            let text = format!(
+                "version: 1\ninstance: {{ name: bench, state_dir: state }}\ninstances: {{ bench: \"{instance}\" }}\n\
+                 keys: {{ main: {{ age: {{ recipients: [{public}], identity: {{ file: key.txt }} }} }} }}\n\
+                 stores: {{ {name}: {{ {store} }} }}\n\
+                 systems: {{ bench: {{ objectives: {{ rpo: 1h, rto: 1h }}, components: {{ db: {{ postgres: {{ host: {socket}, user: {USER}, \
+                 database: bench, slot: bench_{name} }}, backup: {{ to: [{name}] }} }} }} }} }}\n",
+                socket = server.folder.display()
+            );
+            std::fs::write(home.folder.join("lifeboat.yaml"), text)
+        };
+        // Any valid key will do until `init` has made the real one and named it.
+        write("ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")?;
+        let said = home.lifeboat(&["init"]).output()?;
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        let instance = said.split(['"', ' ', '\n']).find(|word| word.starts_with("ed25519:"));
+        write(instance.context("init named no public key")?)?;
+        Ok(home)
+    }
+
+    fn program(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.lifeboat);
+        command.args(words);
+        command
+    }
+
+    fn lifeboat(&self, words: &[&str]) -> Command {
+        let mut command = self.program(&["--quiet", "--config"]);
+        command.arg(self.folder.join("lifeboat.yaml")).args(words);
+        command
+    }
 }
 
 impl<'bench> Room<'bench> {
@@ -102,18 +163,19 @@ impl<'bench> Room<'bench> {
             std::fs::remove_dir_all(&folder)?;
         }
         std::fs::create_dir_all(&folder)?;
-        let archive = "-c wal_level=replica -c archive_mode=on -c archive_timeout=0";
-        let server = Server::start(archive)?;
+        // Durable, as a server that matters is.
+        let server = Server::start("-c fsync=on -c wal_level=replica -c archive_mode=on -c archive_timeout=0")?;
         let (scale, rows) = if options.quick { ("5", "50000") } else { ("110", "2200000") };
         server.fill(scale, rows)?;
+        let home = Home::make(options, &server, "disk", "fs: { path: store }")?;
         let room = Self {
             options,
             server,
             folder,
+            home,
             peak_kib: std::cell::Cell::new(0),
         };
         room.configure_pgbackrest()?;
-        room.configure_lifeboat()?;
         println!("  the cluster has {} MiB", data::size_of(&room.server.data())? >> 20);
         Ok(room)
     }
@@ -193,39 +255,9 @@ impl<'bench> Room<'bench> {
         Ok(run.seconds)
     }
 
-    fn configure_lifeboat(&self) -> Result<()> {
-        sh::output(self.lifeboat(&["key", "new", "key.txt"]).current_dir(&self.folder))?;
-        let text = std::fs::read_to_string(self.folder.join("key.txt"))?;
-        let public = text.lines().find_map(|line| line.split_once("public key: "));
-        let public = public.context("the key file does not name its public half")?.1.trim();
-        let write = |instance: &str| {
-            let text = format!(
-                "version: 1\ninstance: {{ name: bench, state_dir: state }}\ninstances: {{ bench: \"{instance}\" }}\n\
-                 keys: {{ main: {{ age: {{ recipients: [{public}], identity: {{ file: key.txt }} }} }} }}\n\
-                 stores: {{ disk: {{ fs: {{ path: store }} }} }}\n\
-                 systems: {{ bench: {{ components: {{ db: {{ postgres: {{ host: {socket}, user: postgres, database: bench }}, backup: {{ to: [disk] }} }} }} }} }}\n",
-                socket = self.server.folder.display()
-            );
-            std::fs::write(self.folder.join("lifeboat.yaml"), text)
-        };
-        // Any valid key will do until `init` has made the real one and named it.
-        write("ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")?;
-        let said = self.lifeboat(&["init"]).output()?;
-        let said = String::from_utf8_lossy(&said.stderr).into_owned();
-        let instance = said.split(['"', ' ', '\n']).find(|word| word.starts_with("ed25519:"));
-        write(instance.context("init named no public key")?)?;
-        Ok(())
-    }
-
-    fn lifeboat(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.options.lifeboat);
-        command.arg("--config").arg(self.folder.join("lifeboat.yaml")).args(words);
-        command
-    }
-
     /// A new store each time, of which this host remembers nothing.
     fn first_backup(&self) -> Result<f64> {
-        let (store, state) = (self.folder.join("store"), self.folder.join("state"));
+        let (store, state) = (self.home.folder.join("store"), self.home.folder.join("state"));
         if store.try_exists()? {
             std::fs::remove_dir_all(&store)?;
         }
@@ -235,18 +267,18 @@ impl<'bench> Room<'bench> {
                 std::fs::remove_dir_all(entry.path())?;
             }
         }
-        sh::output(&mut self.lifeboat(&["init", "--no-backup"]))?;
+        sh::output(&mut self.home.lifeboat(&["init", "--no-backup"]))?;
         data::sync(&self.folder)?;
-        let run = self.timed(&mut self.lifeboat(&["backup"]))?;
-        self.peak_kib.set(self.peak_kib.get().max(run.peak_rss_kib));
+        let run = self.timed(&mut self.home.lifeboat(&["backup"]))?;
+        self.saw(&run);
         Ok(run.seconds)
     }
 
     fn restore(&self, round: usize) -> Result<f64> {
         let to = self.server.folder.join(format!("restored-{round}"));
-        let mut command = self.lifeboat(&["restore", "bench/db", "--no-replay", "--to"]);
+        let mut command = self.home.lifeboat(&["restore", "bench/db", "--no-replay", "--to"]);
         let run = self.timed(command.arg(&to))?;
-        self.peak_kib.set(self.peak_kib.get().max(run.peak_rss_kib));
+        self.saw(&run);
         std::fs::remove_dir_all(&to)?;
         Ok(run.seconds)
     }
@@ -267,7 +299,7 @@ impl<'bench> Room<'bench> {
     /// What both repositories hold.
     fn stored(&self) -> Result<(u64, u64)> {
         let theirs = self.pgbackrest_folder().join("repo/backup");
-        let packs = self.folder.join("store/c/bench~2Fdb");
+        let packs = self.home.folder.join("store/c/bench~2Fdb");
         let log = packs.join("log");
         let ours = data::size_of(&packs)? - if log.try_exists()? { data::size_of(&log)? } else { 0 };
         Ok((ours, data::size_of(&theirs)?))
@@ -279,7 +311,7 @@ impl<'bench> Room<'bench> {
         self.server
             .run("pgbench", &["-T", seconds, "-c", "4", "-j", "2", "-n", "bench"])?;
         let before = self.stored()?;
-        let ours = self.timed(&mut self.lifeboat(&["backup"]))?;
+        let ours = self.timed(&mut self.home.lifeboat(&["backup"]))?;
         let theirs = self.timed(&mut self.pgbackrest(&["--type=incr", "backup"]))?;
         let after = self.stored()?;
         let (ours_stored, theirs_stored) = (after.0 - before.0, after.1 - before.1);
@@ -294,6 +326,22 @@ impl<'bench> Room<'bench> {
             ratio(Some(float(ours_stored)), Some(float(theirs_stored))),
             ratio(Some(theirs.seconds), Some(ours.seconds)),
         ))
+    }
+
+    /// Lets the server's user read and write all of it.
+    fn give(&self, folder: &Path) -> Result<()> {
+        sh::run(sh::program("chown", ["-R", USER]).arg(folder))
+    }
+
+    /// Makes it ours again.
+    fn take_back(&self, folder: &Path) -> Result<()> {
+        let user = sh::output(&mut sh::program("id", ["-un"]))?;
+        sh::run(sh::program("chown", ["-R", user.trim()]).arg(folder))
+    }
+
+    /// Remembers the largest peak of our runs.
+    fn saw(&self, run: &Measured) {
+        self.peak_kib.set(self.peak_kib.get().max(run.peak_rss_kib));
     }
 
     /// Ends with everything on the disk.

@@ -107,7 +107,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         "--example",
         "scale_bench",
     ]))?;
-    if *name == "s3" {
+    if ["s3", "postgres"].contains(name) {
         let example = ["--package", "lifeboat-testkit", "--example", "s3_server"];
         sh::run(sh::cargo()?.args(["build", "--release", "--locked"]).args(example))?;
     }

@@ -12,7 +12,7 @@ use crate::{setup, sh};
 /// Where Debian puts the programs that are not on the path.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 /// The user of the Debian package; the server refuses to run as root.
-const USER: &str = "postgres";
+pub(super) const USER: &str = "postgres";
 
 /// A table as applications have them: identifiers, times, words and documents. The seed is set in the same session.
 const TABLE: &str = "
@@ -120,9 +120,20 @@ impl Server {
         self.folder.join("data")
     }
 
+    /// The first value that a statement returns.
+    pub(super) fn ask(&self, text: &str) -> Result<String> {
+        let mut psql = self.program("psql");
+        sh::output(psql.args(["-qAt", "-v", "ON_ERROR_STOP=1", "-d", "bench", "-c", text]))
+    }
+
+    /// One of its programs, as its user.
+    pub(super) fn program(&self, name: &str) -> Command {
+        self.command(&Path::new(PROGRAMS).join(name))
+    }
+
     /// Runs one of its programs.
     pub(super) fn run(&self, program: &str, words: &[&str]) -> Result<()> {
-        sh::run(self.command(&Path::new(PROGRAMS).join(program)).args(words))
+        sh::run(self.program(program).args(words))
     }
 
     /// A program, as the server's user.

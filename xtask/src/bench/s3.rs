@@ -27,7 +27,8 @@ const NEEDS: &[Need] = &[Need {
 }];
 /// Delays of the two series, in milliseconds.
 const DELAYS_MS: [u32; 2] = [0, 50];
-const BUCKET: &str = "bench";
+/// The bucket that everything goes to; the server takes any.
+pub(super) const BUCKET: &str = "bench";
 
 /// Times of one series.
 #[derive(Debug)]
@@ -254,7 +255,7 @@ impl Bench<'_> {
 }
 
 /// The server takes any, but clients want some.
-fn credentials(command: &mut Command) -> &mut Command {
+pub(super) fn credentials(command: &mut Command) -> &mut Command {
     command
         .env("AWS_ACCESS_KEY_ID", Server::KEY)
         .env("AWS_SECRET_ACCESS_KEY", Server::SECRET)
@@ -263,18 +264,20 @@ fn credentials(command: &mut Command) -> &mut Command {
 
 /// The S3 service, in a process of its own.
 #[derive(Debug)]
-struct Server {
+pub(super) struct Server {
     child: Child,
     input: Option<ChildStdin>,
     lines: std::io::Lines<BufReader<ChildStdout>>,
-    endpoint: String,
+    /// Its URL.
+    pub(super) endpoint: String,
 }
 
 impl Server {
     const KEY: &'static str = "bench";
     const SECRET: &'static str = "benchmark";
 
-    fn start(options: &Options, delay_ms: u32) -> Result<Self> {
+    /// Starts one that takes `delay_ms` for each request.
+    pub(super) fn start(options: &Options, delay_ms: u32) -> Result<Self> {
         let mut command = Command::new(&options.s3_server);
         command.args(["--latency-ms", &delay_ms.to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
