@@ -56,6 +56,8 @@ pub(crate) struct OpenedCluster {
     server: Server,
     /// Why it is not read from its data directory; `None` where it is.
     remote: Option<String>,
+    /// A stream will do where it cannot be read from there after all.
+    may_stream: bool,
     whole: Whole,
 }
 
@@ -91,6 +93,7 @@ impl OpenedCluster {
             server,
             remote,
             whole: whole.clone(),
+            may_stream: cluster.mode == Mode::Auto,
         })
     }
 
@@ -98,7 +101,7 @@ impl OpenedCluster {
         self.server.identity()
     }
 
-    pub(super) async fn store(self, about: &About<'_>, writer: &mut Writer) -> Result<Stored> {
+    pub(super) async fn store(mut self, about: &About<'_>, writer: &mut Writer) -> Result<Stored> {
         about.env.progress.step("hold the log", None);
         let held = log::hold(about, &self.info, self.server.system_identifier).await?;
         about.env.progress.step("begin", None);
@@ -119,15 +122,24 @@ impl OpenedCluster {
             facts: Facts::Postgres(Box::new(captured.facts)),
             stall: Duration::ZERO,
             warnings: std::iter::once(way).chain(captured.warnings).collect(),
-            again: writer.unknown().to_vec(),
+            again: [writer.unknown(), captured.again.as_slice()].concat(),
         })
     }
 
     /// Begins the capture in the best way there is; says which and why.
-    async fn begin(&self, writer: &mut Writer) -> Result<(Capture, String)> {
-        let Some(reason) = &self.remote else {
-            let local = Local::begin(&self.sql.client, &self.options).await?;
-            return Ok((Capture::Local(Box::new(local)), "read from the data directory (local)".into()));
+    async fn begin(&mut self, writer: &mut Writer) -> Result<(Capture, String)> {
+        let reason = match &self.remote {
+            Some(reason) => reason.clone(),
+            None => match Local::begin(&self.sql.client, &self.options).await {
+                Ok(local) => return Ok((Capture::Local(Box::new(local)), "read from the data directory (local)".into())),
+                // It is the server's, but not all of it can be read here: links that lead elsewhere in a container, for example.
+                Err(error) if self.may_stream && error.kind() == ErrorKind::Unreachable => {
+                    // The session may have begun a backup, which ends with it.
+                    self.sql = Sql::connect(&self.info).await?;
+                    format!("{}: {}", error.subject(), error.detail())
+                }
+                Err(error) => return Err(error),
+            },
         };
         let options = StreamOptions {
             label: self.options.label.clone(),

@@ -97,6 +97,8 @@ pub struct Captured {
     pub manifest: Vec<u8>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+    /// Files that did not come as they have to: they are to be sent whole, in another backup. While there are any, this one must not count.
+    pub again: Vec<String>,
 }
 
 /// A capture under way.
@@ -126,6 +128,22 @@ impl Local {
         let (asked, place) = (server.clone(), data_dir.clone());
         let control = compute::run("look at a data directory", move || asked.prove_local(&place)).await?;
         let start = server.start(client, &options.label, options.fast).await?;
+        // Once more: a server that was promoted a moment ago writes its new timeline with the checkpoint that the backup asked for.
+        let looked = data_dir.clone();
+        let control = compute::run("look at a data directory", move || {
+            let again = read_control(&looked)?;
+            if again.system_identifier == control.system_identifier {
+                return Ok(again);
+            }
+            let detail = "another cluster took its place";
+            Err(Error::new(
+                ErrorKind::Unreachable,
+                "read the data directory",
+                looked.display(),
+                detail,
+            ))
+        })
+        .await?;
         let (place, configuration) = (data_dir.clone(), server.configuration.clone());
         let version_folder = format!("PG_{}_{}", server.major, control.catalog_version);
         let (mut tree, outside) = compute::run("list a data directory", move || {
@@ -268,6 +286,11 @@ impl Local {
             return Err(Error::new(ErrorKind::Failed, "back up", "the cluster", detail)
                 .with_hint("run the backup again: what was read cannot be restored"));
         }
+        if label.start != self.position() {
+            let detail = format!("it began at {}, and its label says {}", self.position(), label.start);
+            return Err(Error::new(ErrorKind::Failed, "back up", "the cluster", detail)
+                .with_hint("run the backup again: what was read cannot be restored"));
+        }
         let (bad_pages, bad_count) = self.findings.judge(stopped.end);
         let warnings = damage_of(&bad_pages, bad_count, self.control.checkable());
         let range = WalRange {
@@ -292,6 +315,7 @@ impl Local {
             tablespace_map: stopped.tablespace_map,
             manifest,
             warnings,
+            again: Vec::new(),
         })
     }
 

@@ -14,6 +14,9 @@ use crate::postgres::manifest;
 
 /// From this major on servers make increments.
 const INCREMENTS: u32 = 17;
+/// Before these minors a server says wrongly how far a table that `VACUUM` cut short still is its parent's (release notes of 17.8 and 18.2:
+/// "Fix incorrect handling of incremental backups of large tables"): pages that are gone could come back.
+const MENDED: [(u32, u32); 2] = [(17, 8), (18, 2)];
 
 /// The backup before, as far as an increment needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +138,14 @@ impl Parent {
             return Ok(Some(format!(
                 "PostgreSQL {} makes no increments, which came with {INCREMENTS}",
                 server.major
+            )));
+        }
+        if let Some((major, minor)) = MENDED.into_iter().find(|(major, _)| *major == server.major)
+            && server.minor < minor
+        {
+            return Ok(Some(format!(
+                "increments of PostgreSQL {}.{} are wrong where a table was cut short; upgrade it to {major}.{minor}",
+                server.major, server.minor
             )));
         }
         if !server.usual_sizes() {

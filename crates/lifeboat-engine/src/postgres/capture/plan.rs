@@ -190,19 +190,25 @@ impl Walk {
 
     /// Of a tablespace only the folder of this server's version is ours: a location can hold those of several.
     fn tablespace(&mut self, oid: u32, place: &Path, path: &str, location: &[u8]) -> Result<()> {
-        self.tree.tablespaces.push(Tablespace {
-            oid,
-            location: location.to_vec(),
-        });
         let failed = |error| {
             Error::io("look at the tablespace", place.display(), error)
                 .with_kind(ErrorKind::Unreachable)
                 .with_hint("check that the disk of the tablespace is mounted")
         };
-        self.tree.folders.push(info(path, &place.metadata().map_err(failed)?));
         let name = self.version_folder.clone();
         let inner = place.join(&name);
-        let meta = inner.symlink_metadata().map_err(failed)?;
+        let looked = place.metadata().and_then(|outer| Ok((outer, inner.symlink_metadata()?)));
+        let (outer, meta) = match looked {
+            Ok(looked) => looked,
+            // It was dropped since its link was read.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && place.symlink_metadata().is_err() => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        self.tree.tablespaces.push(Tablespace {
+            oid,
+            location: location.to_vec(),
+        });
+        self.tree.folders.push(info(path, &outer));
         let path = format!("{path}/{name}");
         self.tree.folders.push(info(&path, &meta));
         self.folder(&inner, &path)

@@ -19,6 +19,8 @@ const PAGE: i32 = 8192;
 pub struct Server {
     /// 15, for example.
     pub major: u32,
+    /// 18 of 15.18, for example.
+    pub minor: u32,
     /// As it writes it: `15.18 (Debian …)`.
     pub version: String,
     /// Which cluster.
@@ -56,7 +58,7 @@ pub(super) struct Stopped {
 impl Server {
     /// Asks the server. Kind `Unreachable` where it lets us not know what is needed.
     pub async fn ask(client: &Client) -> Result<Self> {
-        let sql = "select current_setting('server_version_num')::int / 10000, current_setting('server_version'), \
+        let sql = "select current_setting('server_version_num')::int, current_setting('server_version'), \
                    (select system_identifier from pg_control_system())::text, current_setting('data_directory'), \
                    array[current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file')], \
                    pg_is_in_recovery(), (select rolname::text from pg_roles where oid = 10), \
@@ -68,10 +70,11 @@ impl Server {
             failed("ask the server about itself", &error)
                 .with_hint("the role needs pg_read_all_settings: GRANT pg_read_all_settings TO the role")
         })?;
-        let major = u32::try_from(row.get::<_, i32>(0)).unwrap_or(0);
+        let number = u32::try_from(row.get::<_, i32>(0)).unwrap_or(0);
         let identifier: String = row.get(2);
         Ok(Self {
-            major,
+            major: number / 10_000,
+            minor: number % 10_000,
             version: row.get(1),
             system_identifier: identifier.parse().map_err(|error| {
                 Error::new(ErrorKind::Corrupt, "read", "the system identifier", &identifier).with_source(error)

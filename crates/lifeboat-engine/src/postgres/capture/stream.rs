@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Cursor;
 use std::sync::Arc;
 
+use lifeboat_io::flow::PageChanges;
 use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result};
 use tokio_postgres::Client;
 
@@ -21,7 +22,7 @@ use crate::postgres::increment;
 use crate::postgres::label::{Label, Tablespace};
 use crate::postgres::layout::{self, Class};
 use crate::postgres::manifest::{self, WalRange};
-use crate::postgres::page::{PAGE_BYTES, Verdict, judge};
+use crate::postgres::page::{PAGE_BYTES, SEGMENT_PAGES, Verdict, judge, position};
 use crate::postgres::replication::backup::{ManifestChecksums, Request};
 use crate::postgres::wire::Connection;
 
@@ -37,6 +38,19 @@ const NEEDED: [&str; 5] = [
     "pg_multixact/offsets/",
     "pg_xact/",
 ];
+/// Every cluster has these folders.
+const FOLDERS: [&str; 8] = [
+    "base",
+    "global",
+    "pg_commit_ts",
+    "pg_logical",
+    "pg_multixact",
+    "pg_stat",
+    "pg_twophase",
+    "pg_xact",
+];
+/// Bytes of a whole segment of a relation.
+const SEGMENT_BYTES: u64 = SEGMENT_PAGES as u64 * PAGE_BYTES as u64;
 /// Bad pages that are looked at once more, each with a query.
 const SECOND_LOOKS: usize = 1000;
 
@@ -73,6 +87,10 @@ pub struct Stream {
     findings: Arc<Findings>,
     /// Path and length of every file that came.
     came: BTreeMap<String, u64>,
+    /// Files that came as increments and are shorter than a whole segment.
+    short: Vec<String>,
+    /// The folders of the databases that there were when it began.
+    databases: BTreeSet<String>,
     warnings: Vec<String>,
 }
 
@@ -126,6 +144,7 @@ impl Stream {
             connection.upload_manifest(&mut parent.trimmed(takers)?.as_slice()).await?;
         }
         let (outside, warnings) = outside(client, &server).await;
+        let databases = databases(client).await?;
         let backup = connection.base_backup(&request).await?;
         let mut tree = Tree::default();
         for tablespace in backup.tablespaces() {
@@ -151,6 +170,8 @@ impl Stream {
             ended: None,
             findings: Arc::default(),
             came: BTreeMap::new(),
+            short: Vec::new(),
+            databases,
             warnings,
         })
     }
@@ -282,6 +303,9 @@ impl Stream {
             let bad = self.bad_in_parent.iter().filter(|page| page.path == target);
             let old = bad.filter(|page| changes.is_old(page.block.saturating_sub(first)));
             self.bad_taken_over.extend(old.cloned());
+            if changes.size_bytes() < SEGMENT_BYTES {
+                self.short.push(target.clone());
+            }
             let file = FileInfo { path: target, ..file };
             let content = Content::Changes(Box::new(changes));
             return Ok(Some(Item { file, content }));
@@ -336,6 +360,8 @@ impl Stream {
         let control = self.control.take().ok_or_else(|| lacks(layout::CONTROL))?;
         self.check_ends(&ended, &label, &control)?;
         self.check_list(&ended)?;
+        self.check_folders(client).await?;
+        let again = self.too_short();
         let (bad, count) = self.findings.judge(ended.end.lsn);
         let (mut bad_pages, mut bad_count) = self.second_look(client, bad, count).await;
         bad_count += self.bad_taken_over.len() as u64;
@@ -365,7 +391,34 @@ impl Stream {
             tablespace_map: self.map,
             manifest: ended.manifest,
             warnings,
+            again,
         })
+    }
+
+    /// Every cluster has these folders and one for each of its databases; the server leaves out those that are links.
+    async fn check_folders(&self, client: &Client) -> Result<()> {
+        let came: BTreeSet<&str> = self.tree.folders.iter().map(|folder| folder.path.as_str()).collect();
+        // One that was dropped meanwhile need not have come.
+        let now = databases(client).await?;
+        let databases = self.databases.intersection(&now).map(String::as_str);
+        match FOLDERS.into_iter().chain(databases).find(|folder| !came.contains(folder)) {
+            None => Ok(()),
+            Some(folder) => Err(is_link(folder)),
+        }
+    }
+
+    /// Files that came as increments, ended inside their segment, and have a segment behind them: the server would never look behind such an
+    /// end. It says nothing of pages that were added and not written yet, the last of which may lie there; so such a file has to come whole.
+    fn too_short(&mut self) -> Vec<String> {
+        let mut short = std::mem::take(&mut self.short);
+        short.retain(|path| {
+            let Some((next, increment)) = next_segment(path) else {
+                return false;
+            };
+            let came = self.came.get(&next).or_else(|| self.came.get(&increment));
+            came.is_some_and(|size_bytes| *size_bytes > 0)
+        });
+        short
     }
 
     /// What the server said at the beginning and at the end is of one backup of one cluster on one timeline.
@@ -425,28 +478,26 @@ impl Stream {
                 .next()
                 .is_some_and(|(path, _)| path.starts_with(folder));
             if !there {
-                let detail = "the stream has no file in it; on the server it is a link, which a stream leaves out";
-                return Err(
-                    Error::new(ErrorKind::Refused, "back up", folder.trim_end_matches('/'), detail)
-                        .with_hint("run the backup on the server's host, as a user who may read the data directory"),
-                );
+                return Err(is_link(folder.trim_end_matches('/')));
             }
         }
         Ok(())
     }
 
-    /// A page that was torn on its way is whole by now; one that is damaged is not. Where the role may not look, doubt stands.
+    /// A page that was torn on its way was being written, and the log has it whole from the start on: it is fine if the server's copy fits by
+    /// now and was written since. A copy that is older says that the page did not come as it was; then, and where the role may not look, doubt
+    /// stands.
     async fn second_look(&self, client: &Client, bad: Vec<BadPage>, count: u64) -> (Vec<BadPage>, u64) {
         let (mut still, mut fine) = (Vec::new(), 0);
         let mut may_look = true;
         for (index, page) in bad.into_iter().enumerate() {
             if may_look && index < SECOND_LOOKS {
                 match again(client, &page).await {
-                    Ok(true) => {
+                    Ok(Some(lsn)) if lsn >= self.start.lsn => {
                         fine += 1;
                         continue;
                     }
-                    Ok(false) => {}
+                    Ok(_) => {}
                     Err(_) => may_look = false,
                 }
             }
@@ -456,31 +507,67 @@ impl Stream {
     }
 }
 
-/// Whether a page fits by now.
-async fn again(client: &Client, page: &BadPage) -> std::result::Result<bool, tokio_postgres::Error> {
+/// The position of a page that fits by now; none where it does not, or is gone.
+async fn again(client: &Client, page: &BadPage) -> std::result::Result<Option<Lsn>, tokio_postgres::Error> {
     let in_file = i64::from(page.block - first_block(&page.path).unwrap_or(0).min(page.block));
     let length = i64::try_from(PAGE_BYTES).unwrap_or(8192);
     let sql = "select pg_read_binary_file($1, $2, $3, true)";
     let row = client.query_one(sql, &[&page.path, &(in_file * length), &length]).await?;
     let bytes: Option<Vec<u8>> = row.try_get(0)?;
-    // Gone, or cut off: the log says so, too.
-    let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
-        return Ok(true);
+    let whole = bytes.filter(|bytes| judge(bytes, page.block, Lsn(u64::MAX)) == Verdict::Fine);
+    let page = whole.and_then(|bytes| <[u8; PAGE_BYTES]>::try_from(bytes).ok());
+    Ok(page.map(|page| position(&page)))
+}
+
+/// The folders of the databases that lie in the data directory itself.
+async fn databases(client: &Client) -> Result<BTreeSet<String>> {
+    // 1663 is pg_default.
+    let sql = "select oid::bigint from pg_database where dattablespace = 1663";
+    let rows = client.query(sql, &[]).await.map_err(|error| {
+        Error::new(
+            ErrorKind::Unreachable,
+            "ask for the databases of",
+            "PostgreSQL",
+            error.to_string(),
+        )
+    })?;
+    Ok(rows.iter().map(|row| format!("base/{}", row.get::<_, i64>(0))).collect())
+}
+
+/// The names under which the segment behind the file `path` comes: whole, and as an increment.
+fn next_segment(path: &str) -> Option<(String, String)> {
+    let (folder, name) = path.rsplit_once('/')?;
+    let (number, segment) = match name.split_once('.') {
+        Some((number, segment)) => (number, segment.parse::<u32>().ok()?),
+        None => (name, 0),
     };
-    Ok(judge(&bytes, page.block, Lsn(u64::MAX)) == Verdict::Fine)
+    let next = format!("{number}.{}", segment + 1);
+    Some((format!("{folder}/{next}"), format!("{folder}/{}{next}", increment::PREFIX)))
+}
+
+fn is_link(folder: &str) -> Error {
+    let detail = "it did not come in the stream; on the server it is a link, which a stream leaves out";
+    Error::new(ErrorKind::Refused, "back up", folder, detail)
+        .with_hint("run the backup on the server's host, as a user who may read the data directory")
 }
 
 /// Configuration that lies outside the data directory, as far as the role may read it through SQL, and what to say about the rest.
 async fn outside(client: &Client, server: &Server) -> (Vec<(FileInfo, Vec<u8>)>, Vec<String>) {
     let (mut files, mut unread) = (Vec::new(), Vec::new());
-    let mut places: Vec<_> = server
-        .configuration
-        .iter()
-        .filter(|place| !place.starts_with(&server.data_dir))
-        .collect();
+    let mut places = server.configuration.clone();
+    // Files that those include, where they set anything.
+    let sql = "select distinct sourcefile from pg_settings where sourcefile is not null";
+    let included = client.query(sql, &[]).await.unwrap_or_default();
+    places.extend(
+        included
+            .iter()
+            .filter_map(|row| row.try_get::<_, String>(0).ok())
+            .map(Into::into),
+    );
+    places.retain(|place| !place.starts_with(&server.data_dir));
     places.sort();
     places.dedup();
-    for place in places {
+    for place in &places {
         let Some(path) = place.to_str() else { continue };
         let read = client.query_one("select pg_read_binary_file($1)", &[&path]).await;
         match read.and_then(|row| row.try_get::<_, Vec<u8>>(0)) {
@@ -518,4 +605,21 @@ fn said(ended: &Ended) -> Vec<String> {
 
 fn lacks(path: &'static str) -> Error {
     Error::new(ErrorKind::Failed, "back up", path, "the server did not send it").with_hint("run the backup again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_segment_behind_a_file_has_two_names() {
+        let names = |path| next_segment(path).unwrap();
+        let two = |whole: &str, increment: &str| (whole.to_owned(), increment.to_owned());
+        assert_eq!(names("base/5/16384"), two("base/5/16384.1", "base/5/INCREMENTAL.16384.1"));
+        assert_eq!(
+            names("pg_tblspc/7/PG_18_2/5/1.9"),
+            two("pg_tblspc/7/PG_18_2/5/1.10", "pg_tblspc/7/PG_18_2/5/INCREMENTAL.1.10")
+        );
+        assert_eq!(next_segment("base/5/1.x"), None);
+    }
 }

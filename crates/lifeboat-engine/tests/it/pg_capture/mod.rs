@@ -51,6 +51,8 @@ async fn a_busy_cluster_comes_back_consistent() {
         let bench_pid = rustix::process::Pid::from_raw(i32::try_from(bench.id()).unwrap()).unwrap();
         rustix::process::kill_process(bench_pid, Signal::INT).unwrap();
         drop(bench.wait_with_output());
+        // Its last transactions may end after it.
+        cluster.wait_until("select count(*) = 0 from pg_stat_activity where application_name = 'pgbench'");
         assert_eq!(captured.facts.bad_page_count, 0, "{:?}", captured.facts.bad_pages);
         assert_eq!(captured.facts.tablespaces.len(), 1);
         assert!(captured.warnings.is_empty(), "{:?}", captured.warnings);
