@@ -27,7 +27,7 @@ use super::{Findings, draw_id, past_runs, remember, remember_place};
 use crate::proof::{self, Level, Proof};
 use crate::protected::{Cluster, Protected};
 use crate::reach::{self, Reach};
-use crate::wal::{Archive, Bracket, Goal, Limit, Place, Resolved, RestoreFile, resolve};
+use crate::wal::{Archive, Bracket, Goal, Limit, MARGIN_US, Place, Resolved, RestoreFile, Source, resolve};
 use destination::{Spaces, owner, places, publish, refuse_hidden, refuse_taken, space};
 use files::Layout;
 pub use replay::Replayed;
@@ -39,6 +39,11 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// From which store; none: the first that answers.
     pub store: Option<String>,
+    /// The other stores that answered when the restore was planned: what the first one lacks is read from them, and whether there is a file
+    /// of log at all is asked in every one.
+    pub others: Vec<(String, Repository)>,
+    /// In the lineage whose id begins so; none: see [`reach::choose`].
+    pub lineage: Option<String>,
     /// Where tablespaces go, by number; others go to a folder beside the destination.
     pub tablespaces: BTreeMap<u32, PathBuf>,
     /// Replay the log and prove what was reached. Without, it is left to whoever starts the server.
@@ -71,9 +76,11 @@ pub struct Plan {
     /// What to know before saying yes.
     pub notes: Vec<String>,
     reader: Reader,
-    repository: Repository,
+    sources: Vec<Source>,
     identities: Identities,
     goal: Goal,
+    /// When the lineage began.
+    opened_us: i64,
     limit: Limit,
     /// None: the log is not replayed here.
     binaries: Option<Binaries>,
@@ -121,18 +128,9 @@ pub async fn plan(
     let to = std::path::absolute(to).map_err(|error| Error::io("resolve", to.display(), error))?;
     refuse_taken(&to)?;
     let listing = protected.listing(repository).await?;
-    let reach = reach::look(protected, repository, &listing, identities)
-        .await?
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::NoSuchPoint,
-                "restore",
-                &protected.component,
-                "there is no backup of it yet",
-            )
-            .with_hint("`lifeboat backup` makes one")
-        })?;
-    let (backup, choice) = reach.choose(&target, protected)?;
+    let lineage = options.lineage.as_deref();
+    let chosen = reach::choose(protected, repository, &listing, identities, &target, lineage).await?;
+    let (reach, backup, choice) = (&chosen.reach, &chosen.backup, chosen.choice);
     let opened = Reader::open(env, repository, backup, identities).await;
     let reader = opened.inspect_err(|error| remember(env, protected, backup, error))?;
     let facts = reach::facts(reader.facts())?;
@@ -143,7 +141,7 @@ pub async fn plan(
     }
     let log_bytes = Reach::log_bytes(backup, choice.until);
     let free_bytes = space(&to, backup.header.size_bytes.saturating_add(log_bytes.min(ROOM_FOR_LOG)))?;
-    let mut notes = Vec::new();
+    let mut notes = chosen.notes;
     let binaries = if options.replay {
         match Binaries::find(facts.major, &cluster.binaries).await {
             Ok(found) => Some(found),
@@ -158,7 +156,7 @@ pub async fn plan(
     } else {
         None
     };
-    let (goal, limit) = goal(&reach, backup, &target, &choice);
+    let (goal, limit) = goal(reach, &target, &choice);
     let mut plan = Plan {
         backup: backup.clone(),
         estimate: estimate(backup.header.size_bytes.saturating_add(log_bytes), &past_runs(protected)),
@@ -172,8 +170,9 @@ pub async fn plan(
         steps: Vec::new(),
         notes,
         reader,
-        repository: repository.clone(),
+        sources: sources(repository, options),
         identities: identities.clone(),
+        opened_us: reach.record.opened_us,
         goal,
         limit,
         binaries,
@@ -187,6 +186,29 @@ pub async fn plan(
 /// Log that lies in the directory while it is replayed.
 const ROOM_FOR_LOG: u64 = 512 << 20;
 
+/// The store of the plan, and the others that answered.
+fn sources(repository: &Repository, options: &Options) -> Vec<Source> {
+    let name = options.store.clone().unwrap_or_else(|| repository.store().name().to_owned());
+    let others = options.others.iter().cloned();
+    std::iter::once((name, repository.clone()))
+        .chain(others)
+        .map(|(name, repository)| Source::opened(name, repository))
+        .collect()
+}
+
+impl Plan {
+    /// How far the store that was planned from comes, to be compared with what others hold: the newest lineage first, then the newest
+    /// timeline; for the latest moment also how much there is of it.
+    #[must_use]
+    pub fn comes_to(&self) -> impl Ord + use<> {
+        let until = match self.target {
+            Target::Latest => self.choice.until,
+            Target::Base(_) | Target::Lsn(..) | Target::Time(..) => Lsn::INVALID,
+        };
+        (self.opened_us, self.choice.timeline, until)
+    }
+}
+
 fn cluster_of(protected: &Protected) -> Result<&Cluster> {
     protected
         .source
@@ -195,21 +217,13 @@ fn cluster_of(protected: &Protected) -> Result<&Cluster> {
 }
 
 /// What is looked for in the log, and how much of it may be looked at.
-fn goal(reach: &Reach, backup: &Backup, target: &Target, choice: &Choice) -> (Goal, Limit) {
-    let start = backup.header.log.map_or(Lsn::INVALID, |need| need.range.start);
+fn goal(reach: &Reach, target: &Target, choice: &Choice) -> (Goal, Limit) {
     let goal = match target {
         Target::Latest | Target::Base(_) | Target::Lsn(..) => Goal::Lsn(choice.until),
-        Target::Time(_, at_us) => {
-            let earlier = reach
-                .marks
-                .iter()
-                .filter(|mark| mark.at_us < *at_us && mark.position.lsn <= choice.until);
-            let from = earlier.map(|mark| mark.position.lsn).max().unwrap_or(start);
-            Goal::Time {
-                at_us: *at_us,
-                from: from.max(start),
-            }
-        }
+        Target::Time(_, at_us) => Goal::Time {
+            at_us: *at_us,
+            from: reach.reachable.look_from(choice, *at_us, MARGIN_US),
+        },
     };
     let limit = Limit {
         lineage: reach.record.lineage,
@@ -317,7 +331,7 @@ async fn restore(env: &Env, protected: &Protected, plan: &Plan, options: &Option
         path: plan.to.clone(),
         fetched,
         bracket: resolved.bracket,
-        until: resolved.until,
+        until: resolved.end,
         replayed,
         took,
         files_took,
@@ -387,7 +401,7 @@ async fn stage(env: &Env, protected: &Protected, plan: &Plan, options: &Options,
     layout.let_in(staging.folder())?;
     // What is wanted is looked for first: a moment that cannot be reached costs nothing but that.
     let place = Place {
-        repository: plan.repository.clone(),
+        sources: plan.sources.clone(),
         component: protected.component.clone(),
         trust: protected.trust.clone(),
         identities: plan.identities.clone(),
@@ -449,7 +463,7 @@ fn leave(protected: &Protected, plan: &Plan, options: &Options, layout: &Layout,
     let file = RestoreFile {
         config: options.config.clone(),
         component: protected.component.to_string(),
-        store: options.store.clone(),
+        stores: plan.sources.iter().map(|source| source.name().to_owned()).collect(),
         limit: Limit {
             until: resolved.until,
             ..plan.limit
