@@ -1,19 +1,21 @@
 //! Which moments of a PostgreSQL cluster a store can give back (PG-01): from the backups that count there and the log that stands there.
 
+use std::collections::BTreeSet;
+
 use lifeboat_engine::postgres::capture::Facts;
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::wal::{Base, Choice, Coverage, History, Mark, Moment, Reachable, Refusal, Target, Why};
-use lifeboat_model::{Error, ErrorKind, Position, Result};
+use lifeboat_model::{Error, ErrorKind, Position, Result, Timeline};
 use lifeboat_repo::{
-    Backup, Identities, LineageRecord, Listing, LogFileKind, LogListing, LogReader, Repository, format_utc, list_log,
+    Backup, Identities, Lineage, LineageRecord, Listing, LogFileKind, LogListing, LogReader, Repository, format_utc, list_log,
 };
 
 use crate::protected::Protected;
 
-/// The log of a cluster in one store, judged, and the bases that stand on it.
+/// The log of one lineage of a cluster in one store, judged, and the bases that stand on it.
 #[derive(Debug)]
 pub struct Reach {
-    /// The lineage of the newest backup, or of the newest log.
+    /// The lineage.
     pub record: LineageRecord,
     /// Backups of that lineage, the oldest first; their places are those in [`Reach::reachable`].
     pub backups: Vec<Backup>,
@@ -23,57 +25,261 @@ pub struct Reach {
     pub marks: Vec<Mark>,
     /// What can be reached.
     pub reachable: Reachable,
+    /// What could not be read and is left out.
+    pub notes: Vec<String>,
 }
 
-/// Looks at the log of `protected` in `repository`, of which `listing` are the backups. `None` where there is no log. Without identities the
+/// What a target leads to.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The lineage in which it lies.
+    pub reach: Reach,
+    /// The backup to begin with.
+    pub backup: Backup,
+    /// How far the log is to be replayed.
+    pub choice: Choice,
+    /// What to know about it.
+    pub notes: Vec<String>,
+}
+
+/// Looks at the log of `protected` in `repository`, of which `listing` are the backups: every lineage, the newest first. Without identities the
 /// histories of timelines cannot be read, and nothing is known about what leads from one to the next.
 pub async fn look(
     protected: &Protected,
     repository: &Repository,
     listing: &Listing,
     identities: &Identities,
-) -> Result<Option<Reach>> {
-    let (component, trust) = (&protected.component, &protected.trust);
-    let log = list_log(repository, component, trust).await?;
-    let newest = listing.latest().and_then(|backup| backup.header.log).map(|need| need.lineage);
-    let of_backup = log.lineages.iter().find(|record| Some(record.lineage) == newest);
-    let Some(record) = of_backup.or(log.lineages.last()).cloned() else {
-        return Ok(None);
-    };
-    let reader = LogReader::of(repository, component, trust, identities.clone(), record.lineage, &log);
-    let judged = reader.headers(|name| name.kind != LogFileKind::History).await?;
-    let histories = histories(&reader, &log, &record, identities).await?;
-    let usable = |backup: &&Backup| {
-        let header = &backup.header;
-        !header.extract && header.log.is_some_and(|need| need.lineage == record.lineage)
-    };
-    let backups: Vec<Backup> = listing.backups.iter().filter(usable).cloned().collect();
-    let bases = backups.iter().filter_map(base).collect();
-    let (coverage, marks) = (judged.coverage(), judged.marks().collect::<Vec<_>>());
-    Ok(Some(Reach {
-        reachable: Reachable::new(record.segment, bases, coverage.clone(), histories, marks.clone()),
-        record,
-        backups,
-        coverage,
-        marks,
-    }))
+) -> Result<Vec<Reach>> {
+    let asked = Asked::new(protected, repository, listing, identities).await?;
+    let mut reaches = Vec::new();
+    for record in asked.log.lineages.iter().rev() {
+        reaches.push(asked.judge(record).await?);
+    }
+    Ok(reaches)
 }
 
-async fn histories(
-    reader: &LogReader,
-    log: &LogListing,
-    record: &LineageRecord,
+/// Chooses the backup to begin with, and how far the log is to be replayed. `lineage` names one by the beginning of its id; without it a
+/// backup lies in its own, the latest moment in that of the newest backup, and times and positions are looked for in the newest that reaches back
+/// to them.
+///
+/// # Errors
+/// `NoSuchPoint` where the target cannot be reached, with the nearest moments that can.
+pub async fn choose(
+    protected: &Protected,
+    repository: &Repository,
+    listing: &Listing,
     identities: &Identities,
-) -> Result<Vec<History>> {
-    let mut histories = Vec::new();
-    if identities.is_empty() {
-        return Ok(histories);
+    target: &Target,
+    lineage: Option<&str>,
+) -> Result<Chosen> {
+    let asked = Asked::new(protected, repository, listing, identities).await?;
+    let order = asked.order(target, lineage)?;
+    let mut refused_so_far: Option<Refusal> = None;
+    let (mut notes, mut looked_at) = (Vec::new(), BTreeSet::new());
+    for record in order {
+        looked_at.insert(record.lineage);
+        let reach = asked.judge(record).await?;
+        match reach.reachable.choose(target) {
+            Ok(choice) => {
+                let backup =
+                    reach.backups.get(choice.base).cloned().ok_or_else(|| {
+                        Error::new(ErrorKind::Bug, "choose a backup of", &protected.component, "it is not listed")
+                    })?;
+                notes.extend(asked.told(&reach));
+                notes.extend(reach.notes.iter().cloned());
+                return Ok(Chosen {
+                    reach,
+                    backup,
+                    choice,
+                    notes,
+                });
+            }
+            Err(refusal) => {
+                let older = lineage.is_none() && reach.reachable.may_be_older(target, &refusal);
+                refused_so_far = Some(match refused_so_far {
+                    Some(newer) => newer.and(refusal),
+                    None => refusal,
+                });
+                notes.extend(reach.notes);
+                if !older {
+                    break;
+                }
+            }
+        }
     }
-    for timeline in log.histories(record.lineage) {
-        let text = reader.history(timeline).await?;
-        histories.push(History::parse(timeline, &String::from_utf8_lossy(&text))?);
+    let refusal = refused_so_far.ok_or_else(|| none_yet(protected))?;
+    Err(refused(target, &refusal, protected, &asked.others(&looked_at), &notes))
+}
+
+/// What is looked at.
+struct Asked<'a> {
+    protected: &'a Protected,
+    repository: &'a Repository,
+    listing: &'a Listing,
+    identities: &'a Identities,
+    log: LogListing,
+}
+
+impl<'a> Asked<'a> {
+    async fn new(
+        protected: &'a Protected,
+        repository: &'a Repository,
+        listing: &'a Listing,
+        identities: &'a Identities,
+    ) -> Result<Self> {
+        Ok(Self {
+            protected,
+            repository,
+            listing,
+            identities,
+            log: list_log(repository, &protected.component, &protected.trust).await?,
+        })
     }
-    Ok(histories)
+
+    /// The lineages in which a target is looked for, in this order; at least one.
+    fn order(&self, target: &Target, lineage: Option<&str>) -> Result<Vec<&LineageRecord>> {
+        let all: Vec<&LineageRecord> = self.log.lineages.iter().rev().collect();
+        if let Some(text) = lineage {
+            return self.named(text).map(|record| vec![record]);
+        }
+        let of = match target {
+            Target::Base(name) => self.listing.backups.iter().find(|backup| backup.id.to_string() == *name),
+            Target::Latest => self.listing.backups.iter().rev().find(|backup| is_base(backup)),
+            Target::Lsn(..) | Target::Time(..) => None,
+        };
+        let Some(need) = of.and_then(|backup| backup.header.log) else {
+            return match all.is_empty() {
+                true => Err(none_yet(self.protected)),
+                false => Ok(all),
+            };
+        };
+        // Never another one in its place: that would be another past.
+        let own = all.iter().find(|record| record.lineage == need.lineage);
+        own.map(|record| vec![*record]).ok_or_else(|| {
+            let detail = format!(
+                "the store has none of the log that the backup needs (lineage {})",
+                need.lineage
+            );
+            Error::new(ErrorKind::NoSuchPoint, "restore", &self.protected.component, detail)
+                .with_hint("`lifeboat copy` brings it from another store")
+        })
+    }
+
+    fn named(&self, text: &str) -> Result<&LineageRecord> {
+        let all = &self.log.lineages;
+        let found: Vec<_> = all
+            .iter()
+            .filter(|record| record.lineage.to_string().starts_with(text))
+            .collect();
+        match found.as_slice() {
+            [only] if !text.is_empty() => Ok(only),
+            _ => {
+                let known: Vec<String> = all.iter().rev().map(short).collect();
+                let detail = format!("{} lineages have an id that begins so, of {}", found.len(), known.join(", "));
+                Err(
+                    Error::new(ErrorKind::NoSuchPoint, "choose the lineage", format!("{text:?}"), detail)
+                        .with_hint("`lifeboat points` shows what each of them reaches"),
+                )
+            }
+        }
+    }
+
+    async fn judge(&self, record: &LineageRecord) -> Result<Reach> {
+        let (component, trust) = (&self.protected.component, &self.protected.trust);
+        let reader = LogReader::of(
+            self.repository,
+            component,
+            trust,
+            self.identities.clone(),
+            record.lineage,
+            &self.log,
+        );
+        let judged = reader.headers(|name| name.kind != LogFileKind::History).await?;
+        let (histories, unread, notes) = self.histories(&reader, record).await?;
+        let usable = |backup: &&Backup| is_base(backup) && backup.header.log.is_some_and(|need| need.lineage == record.lineage);
+        let backups: Vec<Backup> = self.listing.backups.iter().filter(usable).cloned().collect();
+        let bases = backups.iter().filter_map(base).collect();
+        let (coverage, marks) = (judged.coverage(), judged.marks().collect::<Vec<_>>());
+        let reachable = Reachable::new(record.segment, bases, coverage.clone(), histories, marks.clone());
+        Ok(Reach {
+            reachable: reachable.with_unread(unread),
+            record: record.clone(),
+            backups,
+            coverage,
+            marks,
+            notes,
+        })
+    }
+
+    /// The ways to timelines. One that cannot be read closes its timeline, not the others: it is left out, with a note.
+    async fn histories(&self, reader: &LogReader, record: &LineageRecord) -> Result<(Vec<History>, Vec<Timeline>, Vec<String>)> {
+        let (mut histories, mut unread, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        if self.identities.is_empty() {
+            return Ok((histories, unread, notes));
+        }
+        let timelines: BTreeSet<Timeline> = self.log.histories(record.lineage).collect();
+        for timeline in timelines {
+            let text = reader.history(timeline).await;
+            match text.and_then(|text| History::parse(timeline, &String::from_utf8_lossy(&text))) {
+                Ok(history) => histories.push(history),
+                Err(error) if is_of_one_file(&error) => {
+                    notes.push(format!("nothing on timeline {timeline} can be restored: {error}"));
+                    unread.push(timeline);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((histories, unread, notes))
+    }
+
+    /// What to know of the lineage that was taken.
+    fn told(&self, reach: &Reach) -> Option<String> {
+        let newer = self
+            .log
+            .lineages
+            .iter()
+            .rev()
+            .take_while(|record| record.lineage != reach.record.lineage);
+        let newer = newer.last()?;
+        Some(format!(
+            "this lies in the lineage {} of the cluster, which was left when the cluster was set back to an earlier moment; the next one, {}, began at {}",
+            short(&reach.record),
+            short(newer),
+            format_utc(newer.opened_us),
+        ))
+    }
+
+    /// Lineages that were not looked at.
+    fn others(&self, looked_at: &BTreeSet<Lineage>) -> Vec<String> {
+        let others = self.log.lineages.iter().rev();
+        others
+            .filter(|record| !looked_at.contains(&record.lineage))
+            .map(short)
+            .collect()
+    }
+}
+
+/// Whether an error says something about one file, and not about the store.
+fn is_of_one_file(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Corrupt | ErrorKind::Incompatible | ErrorKind::NotFound | ErrorKind::WrongKey
+    )
+}
+
+/// The beginning of a lineage's id, for people.
+#[must_use]
+pub fn short(record: &LineageRecord) -> String {
+    record.lineage.to_string().chars().take(8).collect()
+}
+
+fn is_base(backup: &Backup) -> bool {
+    !backup.header.extract && backup.header.log.is_some()
+}
+
+fn none_yet(protected: &Protected) -> Error {
+    let detail = "there is no backup of it yet";
+    Error::new(ErrorKind::NoSuchPoint, "restore", &protected.component, detail).with_hint("`lifeboat backup` makes one")
 }
 
 fn base(backup: &Backup) -> Option<Base> {
@@ -88,22 +294,6 @@ fn base(backup: &Backup) -> Option<Base> {
 }
 
 impl Reach {
-    /// The backup to begin with, and how far the log is to be replayed.
-    ///
-    /// # Errors
-    /// `NoSuchPoint` where the target cannot be reached, with the nearest moments that can.
-    pub fn choose(&self, target: &Target, protected: &Protected) -> Result<(&Backup, Choice)> {
-        let choice = self
-            .reachable
-            .choose(target)
-            .map_err(|refusal| refused(target, &refusal, protected))?;
-        let backup = self
-            .backups
-            .get(choice.base)
-            .ok_or_else(|| Error::new(ErrorKind::Bug, "choose a backup of", &protected.component, "it is not listed"))?;
-        Ok((backup, choice))
-    }
-
     /// How many bytes of log lie between a backup's start and `until`.
     #[must_use]
     pub fn log_bytes(backup: &Backup, until: lifeboat_model::Lsn) -> u64 {
@@ -119,7 +309,7 @@ pub(crate) fn facts(facts: &serde_json::Value) -> Result<Facts> {
     })
 }
 
-fn refused(target: &Target, refusal: &Refusal, protected: &Protected) -> Error {
+fn refused(target: &Target, refusal: &Refusal, protected: &Protected, others: &[String], notes: &[String]) -> Error {
     let wanted = match target {
         Target::Latest => "the latest moment".to_owned(),
         Target::Base(name) => format!("backup {name}"),
@@ -142,13 +332,22 @@ fn refused(target: &Target, refusal: &Refusal, protected: &Protected) -> Error {
         (None, Some(after)) => format!("; the first is {}", moment(after)),
         (None, None) => String::new(),
     };
+    let also = match others {
+        [] => String::new(),
+        some => format!("; not looked for in other lineages of the cluster: {}", some.join(", ")),
+    };
+    let noted: String = notes.iter().map(|note| format!("; {note}")).collect();
+    let hint = match others {
+        [] => "`lifeboat points` shows all; `lifeboat restore` without a target takes the latest",
+        _ => "`lifeboat points` shows what each lineage reaches; `--lineage` takes one of them",
+    };
     Error::new(
         ErrorKind::NoSuchPoint,
         "restore",
         &protected.component,
-        format!("{wanted} cannot be reached: {why}{near}"),
+        format!("{wanted} cannot be reached: {why}{near}{also}{noted}"),
     )
-    .with_hint("`lifeboat points` shows all; `lifeboat restore` without a target takes the latest")
+    .with_hint(hint)
 }
 
 /// A moment, for people.

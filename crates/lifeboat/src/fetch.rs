@@ -94,7 +94,8 @@ fn run(asked: &Asked) -> Result<Fetched> {
             )
         }
     };
-    wal::fetch(&*env.clock, &socket, &asked.name, &asked.to, asked.patience, &mut || {
+    let patience = wal::Patience::of(asked.patience);
+    wal::fetch(&*env.clock, &socket, &asked.name, &asked.to, patience, &mut || {
         starter.as_mut().map_or(Ok(()), Starter::start)
     })
 }
@@ -109,6 +110,7 @@ struct Starter {
 impl Starter {
     /// Starts it unless one that we started is still at it. One that another call started holds a lock, and ours ends at once and well.
     fn start(&mut self) -> Result<()> {
+        crate::cli::refuse_as_root(&self.folder)?;
         if let Some(child) = &mut self.child {
             match child.ended()? {
                 None => return Ok(()),
@@ -142,10 +144,9 @@ impl Starter {
             .create(true)
             .append(true)
             .mode(durable::FILE_MODE)
+            .custom_flags(crate::cli::NO_LINK)
             .open(&path);
-        let file = opened.map_err(|error| Error::io("open", path.display(), error))?;
-        crate::cli::give(&file, &self.folder)?;
-        Ok(file)
+        opened.map_err(|error| Error::io("open", path.display(), error))
     }
 
     fn failed(&self) -> Error {

@@ -55,11 +55,14 @@ pub struct Settings {
     pub action: Action,
 }
 
-/// A `restore_command` that asks a server of log on this socket (`lifeboat wal fetch --socket`).
-pub fn restore_command(program: &Path, socket: &Path) -> Result<String> {
+/// A `restore_command` that asks a server of log on this socket (`lifeboat wal fetch --socket`), for so many seconds where a store does not
+/// answer.
+pub fn restore_command(program: &Path, socket: &Path, patience_s: u32) -> Result<String> {
     let (program, socket) = (quoted(program)?, quoted(socket)?);
     // Without `exec` a shell would stay in between, for each file.
-    Ok(format!("exec {program} wal fetch --socket {socket} \"%f\" \"%p\""))
+    Ok(format!(
+        "exec {program} wal fetch --patience {patience_s} --socket {socket} \"%f\" \"%p\""
+    ))
 }
 
 /// A `restore_command` for a directory that a person starts: the first call starts a server of log as the user of the database server
@@ -226,7 +229,7 @@ mod tests {
 
     fn settings(target: Target) -> Settings {
         Settings {
-            restore_command: restore_command(Path::new("/opt/it's 100%/lifeboat"), Path::new("/tmp/s\\x/socket")).unwrap(),
+            restore_command: restore_command(Path::new("/opt/it's 100%/lifeboat"), Path::new("/tmp/s\\x/socket"), 7).unwrap(),
             target,
             timeline: Timeline::new(3).unwrap(),
             action: Action::Promote,
@@ -246,9 +249,9 @@ mod tests {
         let command = settings(Target::Consistent).restore_command;
         assert_eq!(
             command,
-            "exec '/opt/it'\\''s 100%%/lifeboat' wal fetch --socket '/tmp/s\\x/socket' \"%f\" \"%p\""
+            "exec '/opt/it'\\''s 100%%/lifeboat' wal fetch --patience 7 --socket '/tmp/s\\x/socket' \"%f\" \"%p\""
         );
-        assert!(restore_command(Path::new("/a\nb"), Path::new("/x")).is_err());
+        assert!(restore_command(Path::new("/a\nb"), Path::new("/x"), 7).is_err());
     }
 
     #[test]

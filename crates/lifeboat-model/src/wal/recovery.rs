@@ -131,6 +131,7 @@ pub struct Reachable {
     coverage: Coverage,
     ways: BTreeMap<Timeline, History>,
     marks: Vec<Mark>,
+    unread: BTreeSet<Timeline>,
 }
 
 impl Reachable {
@@ -145,7 +146,15 @@ impl Reachable {
             coverage,
             ways,
             marks,
+            unread: BTreeSet::new(),
         }
+    }
+
+    /// The same, where history files of these timelines are held and cannot be read: the timelines are known, the ways to them are not.
+    #[must_use]
+    pub fn with_unread(mut self, timelines: impl IntoIterator<Item = Timeline>) -> Self {
+        self.unread.extend(timelines);
+        self
     }
 
     /// The newest timeline of which anything is known; a newer one than that of the log counts also when only its history file is held.
@@ -153,6 +162,7 @@ impl Reachable {
     pub fn newest_timeline(&self) -> Timeline {
         let bases = self.bases.iter().map(|base| base.timeline);
         let known = bases.chain(self.coverage.timelines()).chain(self.ways.keys().copied());
+        let known = known.chain(self.unread.iter().copied());
         known.max().unwrap_or(Timeline::FIRST)
     }
 
@@ -210,10 +220,41 @@ impl Reachable {
         }
     }
 
+    /// Where to begin to look in the log for the last commit until `at_us`: the newest position on the chosen way, not behind the choice, with a
+    /// mark that is earlier by `margin_us`; else the base's start. A hint: a mark says what lies in front of its position, not that nothing
+    /// later does, so whoever looks has to see that it is early enough there.
+    #[must_use]
+    pub fn look_from(&self, choice: &Choice, at_us: i64, margin_us: i64) -> Lsn {
+        let start = self.bases.get(choice.base).map_or(Lsn::INVALID, |base| base.start);
+        let Some(way) = self.ways.get(&choice.timeline) else {
+            return start;
+        };
+        let earlier = self
+            .marks_along(way)
+            .filter(|mark| mark.at_us <= at_us.saturating_sub(margin_us) && mark.position.lsn <= choice.until);
+        earlier.map(|mark| mark.position.lsn).fold(start, Lsn::max)
+    }
+
+    /// Whether a target that is refused here may lie in an older lineage of the cluster, which was left when it was set back to an earlier moment:
+    /// it is not refused for what this one holds, but for what it does not reach back to. Positions are those of a lineage: one that is held here
+    /// means this one.
+    #[must_use]
+    pub fn may_be_older(&self, target: &Target, refusal: &Refusal) -> bool {
+        let reaches_back = |lsn: Lsn| self.coverage.ranges().any(|range| range.start <= lsn);
+        match (target, &refusal.why) {
+            (Target::Time(..), Why::BeforeFirst | Why::NoBase | Why::UnknownTimeline(_)) => true,
+            (Target::Lsn(_, lsn), Why::BeforeFirst | Why::NoBase | Why::UnknownTimeline(_)) => !reaches_back(*lsn),
+            _ => false,
+        }
+    }
+
     fn way(&self, timeline: Option<Timeline>) -> Result<&History, Refusal> {
         let newest = self.newest_timeline();
         let wanted = timeline.unwrap_or(newest);
-        let known = || self.coverage.timelines().chain(self.bases.iter().map(|base| base.timeline));
+        let known = || {
+            let bases = self.bases.iter().map(|base| base.timeline);
+            self.coverage.timelines().chain(bases).chain(self.unread.iter().copied())
+        };
         self.ways.get(&wanted).ok_or_else(|| {
             let why = if known().any(|timeline| timeline == wanted) {
                 Why::NoHistory(wanted)
@@ -363,6 +404,30 @@ impl Reachable {
                 .filter(|moment| !before(moment))
                 .min_by_key(|moment| order(moment))
                 .copied(),
+        }
+    }
+}
+
+impl Refusal {
+    /// The refusal of a target that was looked for in another lineage, too, and is refused there as `other`: what says most, with the nearest moments
+    /// of both by their times.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let says_little = matches!(
+            other.why,
+            Why::NoBase | Why::BeforeFirst | Why::UnknownTimeline(_) | Why::Behind
+        );
+        let timed = |moments: [Option<Moment>; 2]| moments.into_iter().flatten().filter(|moment| moment.at_us.is_some());
+        Self {
+            before: timed([self.before, other.before])
+                .max_by_key(|moment| moment.at_us)
+                .or(self.before)
+                .or(other.before),
+            after: timed([self.after, other.after])
+                .min_by_key(|moment| moment.at_us)
+                .or(self.after)
+                .or(other.after),
+            why: if says_little { self.why } else { other.why },
         }
     }
 }

@@ -35,7 +35,7 @@ use lifeboat_repo::{Backup, Fetched, Identities, Reader, Repository};
 use super::{past_runs, quarantine, remember};
 use crate::protected::{Cluster, Protected};
 use crate::reach::{self, Reach};
-use crate::wal::{Bracket, Goal, Limit};
+use crate::wal::{Bracket, Goal, Limit, MARGIN_US, Source};
 use delta::Survey;
 use destination::{owner, places, refuse_hidden, space};
 pub(super) use existing::refuse_running;
@@ -65,6 +65,11 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// From which store; none: the first that answers.
     pub store: Option<String>,
+    /// The other stores that answered when the restore was planned: what the first one lacks is read from them, and whether there is a file
+    /// of log at all is asked in every one.
+    pub others: Vec<(String, Repository)>,
+    /// In the lineage whose id begins so; none: see [`reach::choose`].
+    pub lineage: Option<String>,
     /// Where tablespaces go, by number; others go to a folder beside the destination.
     pub tablespaces: BTreeMap<u32, PathBuf>,
     /// Replay the log and prove what was reached. Without, it is left to whoever starts the server.
@@ -103,9 +108,11 @@ pub struct Plan {
     /// What to know before saying yes.
     pub notes: Vec<String>,
     reader: Reader,
-    repository: Repository,
+    sources: Vec<Source>,
     identities: Identities,
     goal: Goal,
+    /// When the lineage began.
+    opened_us: i64,
     limit: Limit,
     /// None: the log is not replayed here.
     binaries: Option<Binaries>,
@@ -163,10 +170,9 @@ pub async fn plan(
     let (to, old) = compute::run("look at the destination", move || look(&asked, way)).await?;
     let way = if old.is_some() { options.way } else { Way::New };
     let listing = protected.listing(repository).await?;
-    let reach = reach::look(protected, repository, &listing, identities)
-        .await?
-        .ok_or_else(|| no_backup(protected))?;
-    let (backup, choice) = reach.choose(&target, protected)?;
+    let lineage = options.lineage.as_deref();
+    let chosen = reach::choose(protected, repository, &listing, identities, &target, lineage).await?;
+    let (reach, backup, choice) = (&chosen.reach, &chosen.backup, chosen.choice);
     let opened = Reader::open(env, repository, backup, identities).await;
     let reader = opened.inspect_err(|error| remember(env, protected, backup, error))?;
     let facts = reach::facts(reader.facts())?;
@@ -185,7 +191,8 @@ pub async fn plan(
     let free_bytes = space(&to, needed.saturating_add(log_bytes.min(ROOM_FOR_LOG)))?;
     let mut notes = existing::notes(&to, way, &facts, &tablespaces);
     let binaries = binaries(cluster, &facts, options, &mut notes).await?;
-    let (goal, limit) = goal(&reach, backup, &target, &choice);
+    notes.extend(chosen.notes);
+    let (goal, limit) = goal(reach, &target, &choice);
     let mut plan = Plan {
         backup: backup.clone(),
         estimate: estimate(backup.header.size_bytes.saturating_add(log_bytes), &past_runs(protected)),
@@ -202,8 +209,9 @@ pub async fn plan(
         steps: Vec::new(),
         notes,
         reader,
-        repository: repository.clone(),
+        sources: sources(repository, options),
         identities: identities.clone(),
+        opened_us: reach.record.opened_us,
         goal,
         limit,
         binaries,
@@ -270,6 +278,29 @@ async fn survey(way: Way, to: &Path, tablespaces: &BTreeMap<u32, PathBuf>, facts
 /// Log that lies in the directory while it is replayed.
 const ROOM_FOR_LOG: u64 = 512 << 20;
 
+/// The store of the plan, and the others that answered.
+fn sources(repository: &Repository, options: &Options) -> Vec<Source> {
+    let name = options.store.clone().unwrap_or_else(|| repository.store().name().to_owned());
+    let others = options.others.iter().cloned();
+    std::iter::once((name, repository.clone()))
+        .chain(others)
+        .map(|(name, repository)| Source::opened(name, repository))
+        .collect()
+}
+
+impl Plan {
+    /// How far the store that was planned from comes, to be compared with what others hold: the newest lineage first, then the newest
+    /// timeline; for the latest moment also how much there is of it.
+    #[must_use]
+    pub fn comes_to(&self) -> impl Ord + use<> {
+        let until = match self.target {
+            Target::Latest => self.choice.until,
+            Target::Base(_) | Target::Lsn(..) | Target::Time(..) => Lsn::INVALID,
+        };
+        (self.opened_us, self.choice.timeline, until)
+    }
+}
+
 fn cluster_of(protected: &Protected) -> Result<&Cluster> {
     protected
         .source
@@ -278,21 +309,13 @@ fn cluster_of(protected: &Protected) -> Result<&Cluster> {
 }
 
 /// What is looked for in the log, and how much of it may be looked at.
-fn goal(reach: &Reach, backup: &Backup, target: &Target, choice: &Choice) -> (Goal, Limit) {
-    let start = backup.header.log.map_or(Lsn::INVALID, |need| need.range.start);
+fn goal(reach: &Reach, target: &Target, choice: &Choice) -> (Goal, Limit) {
     let goal = match target {
         Target::Latest | Target::Base(_) | Target::Lsn(..) => Goal::Lsn(choice.until),
-        Target::Time(_, at_us) => {
-            let earlier = reach
-                .marks
-                .iter()
-                .filter(|mark| mark.at_us < *at_us && mark.position.lsn <= choice.until);
-            let from = earlier.map(|mark| mark.position.lsn).max().unwrap_or(start);
-            Goal::Time {
-                at_us: *at_us,
-                from: from.max(start),
-            }
-        }
+        Target::Time(_, at_us) => Goal::Time {
+            at_us: *at_us,
+            from: reach.reachable.look_from(choice, *at_us, MARGIN_US),
+        },
     };
     let limit = Limit {
         lineage: reach.record.lineage,

@@ -4,34 +4,24 @@
 //! there: where it cannot be read, the answer is an error, whatever the reason (PG-07). Bytes are read in blocks, each verified (INV-10), the
 //! next ones ahead of time; at most eight of them are kept.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lifeboat_engine::postgres::records::PageHeader;
 use lifeboat_model::wal::{History, LogFile, Range, SegmentSize, Stretch};
 use lifeboat_model::{Error, ErrorKind, Lsn, Result, Timeline};
-use lifeboat_repo::{BLOCK_BYTES, ComponentName, Identities, Lineage, LogReader, Repository, Trust, list_log};
+use lifeboat_repo::{BLOCK_BYTES, Lineage, holds_two_versions};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
+
+use super::sources::{Place, Sources, Stored, is_verdict};
 
 /// Blocks that are kept: those being read and those that may be asked for again.
 pub(super) const MOST_BLOCKS: usize = 8;
 /// Blocks that are read ahead.
 const AHEAD: usize = 4;
-
-/// Where the log is, and what opens it.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// The repository in the store, or in several as one.
-    pub repository: Repository,
-    /// Whose log.
-    pub component: ComponentName,
-    /// Whose files count.
-    pub trust: Trust,
-    /// What opens them.
-    pub identities: Identities,
-}
 
 /// What a restore decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +67,11 @@ pub struct Archive(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    place: Place,
+    sources: Sources,
     limit: Limit,
     system: u64,
     size: SegmentSize,
     way: History,
-    reader: Mutex<LogReader>,
     blocks: Mutex<Blocks>,
     ahead: Mutex<JoinSet<()>>,
 }
@@ -99,34 +88,27 @@ struct Blocks {
 impl Archive {
     /// Lists the log, and reads the way to the limit's timeline. Kind `NotFound` where the lineage or the timeline's history is not there.
     pub async fn open(place: Place, limit: Limit) -> Result<Self> {
-        let listing = list_log(&place.repository, &place.component, &place.trust).await?;
-        let record = listing.lineages.iter().find(|record| record.lineage == limit.lineage);
-        let record = record.ok_or_else(|| {
-            let detail = format!("there is no log of the lineage {}", limit.lineage);
-            Error::new(ErrorKind::NotFound, "read the log of", &place.component, detail)
-        })?;
-        let (system, size) = (record.system, record.segment);
-        let reader = LogReader::of(
-            &place.repository,
-            &place.component,
-            &place.trust,
-            place.identities.clone(),
-            limit.lineage,
-            &listing,
-        );
+        let sources = Sources::new(place, limit.lineage);
+        let record = sources.record().await?;
         let way = if limit.timeline == Timeline::FIRST {
             History::first()
         } else {
-            let text = reader.history(limit.timeline).await?;
-            History::parse(limit.timeline, &String::from_utf8_lossy(&text))?
+            match sources.history(limit.timeline).await? {
+                Stored::Text(text) => History::parse(limit.timeline, &String::from_utf8_lossy(&text))?,
+                Stored::Unreadable(error) => return Err(error),
+                Stored::Nothing => {
+                    let subject = format!("timeline {}", limit.timeline);
+                    let detail = "no history file of it is stored";
+                    return Err(Error::new(ErrorKind::NotFound, "read the history of", subject, detail));
+                }
+            }
         };
         Ok(Self(Arc::new(Inner {
-            place,
+            sources,
             limit,
-            system,
-            size,
+            system: record.system,
+            size: record.segment,
             way,
-            reader: Mutex::new(reader),
             blocks: Mutex::default(),
             ahead: Mutex::default(),
         })))
@@ -136,7 +118,7 @@ impl Archive {
     #[must_use]
     pub fn until(&self, until: Lsn) -> Self {
         Self(Arc::new(Inner {
-            place: self.0.place.clone(),
+            sources: self.0.sources.again(),
             limit: Limit {
                 until: until.min(self.0.limit.until),
                 ..self.0.limit
@@ -144,7 +126,6 @@ impl Archive {
             system: self.0.system,
             size: self.0.size,
             way: self.0.way.clone(),
-            reader: Mutex::new(self.0.reader()),
             blocks: Mutex::default(),
             ahead: Mutex::default(),
         }))
@@ -213,9 +194,7 @@ impl Archive {
 
     /// The bytes of a range along the way, within one block, from whatever timeline they belong to.
     pub async fn along_way(&self, start: Lsn, end: Lsn) -> Result<Vec<u8>> {
-        let last = self.0.way.stretches().next_back();
-        let last = last.ok_or_else(|| Error::new(ErrorKind::Bug, "read log", start, "a way has no stretch"))?;
-        self.0.compose(last, start, end).await
+        self.0.compose(start, end).await
     }
 
     /// Begins to read the blocks that the server will ask for next.
@@ -288,52 +267,26 @@ impl Inner {
     }
 
     /// Histories behind the limit are handed out, too: after its recovery the server takes the first number for its own timeline of which there
-    /// is none, and must not take one that was used.
+    /// is none, and must not take one that was used. Of one that is stored and cannot be read, that is all that is needed: the server asks only
+    /// whether it is there. Of a lower number than that of the way it needs none but what the way was read from.
     async fn look_for_history(&self, timeline: Timeline) -> Result<Answer> {
         if timeline == Timeline::FIRST {
             return Ok(Answer::Absent("the first timeline has no history".to_owned()));
         }
-        let reader = self.reader();
-        match reader.history(timeline).await {
-            Ok(text) => return Ok(Answer::Text(text)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        match (self.sources.history(timeline).await?, timeline.cmp(&self.limit.timeline)) {
+            (Stored::Text(text), _) => Ok(Answer::Text(text)),
+            (Stored::Nothing, _) => Ok(Answer::Absent(format!("nothing is stored of timeline {timeline}"))),
+            (Stored::Unreadable(error), Ordering::Equal) => Err(error),
+            (Stored::Unreadable(error), Ordering::Less) => {
+                let to = self.limit.timeline;
+                Ok(Answer::Absent(format!(
+                    "the way to timeline {to} is known without it ({error})"
+                )))
+            }
+            (Stored::Unreadable(_), Ordering::Greater) => Ok(Answer::Text(
+                format!("# Timeline {timeline} was used; its history is stored, and cannot be read.\n").into_bytes(),
+            )),
         }
-        // Listed before it was written, perhaps.
-        let reader = self.list_again().await?;
-        match reader.history(timeline).await {
-            Ok(text) => return Ok(Answer::Text(text)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        if reader.files().iter().any(|name| name.range.timeline == timeline) {
-            let detail = "log of this timeline is stored, so there was a history file of it, and it is missing";
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                "fetch the history of",
-                format!("timeline {timeline}"),
-                detail,
-            )
-            .with_hint("`lifeboat wal push` stores it from pg_wal of a server that still has it"));
-        }
-        Ok(Answer::Absent(format!("nothing is stored of timeline {timeline}")))
-    }
-
-    fn reader(&self) -> LogReader {
-        lock(&self.reader).clone()
-    }
-
-    /// Frames are replaced while somebody follows: what is listed grows old.
-    async fn list_again(&self) -> Result<LogReader> {
-        let Place {
-            repository,
-            component,
-            trust,
-            identities,
-        } = &self.place;
-        let fresh = LogReader::open(repository, component, trust, identities.clone(), self.limit.lineage).await?;
-        *lock(&self.reader) = fresh.clone();
-        Ok(fresh)
     }
 
     /// What is read at once: a block, or a segment where that is smaller. In front of a base's first segment nothing may be held.
@@ -369,51 +322,65 @@ impl Inner {
         let read = async {
             let start = inner.first_of(&stretch, at);
             let end = inner.unit_end(at).min(inner.held_end(&stretch));
-            inner.compose(stretch, start, end).await.map(Arc::new)
+            inner.compose(start, end).await.map(Arc::new)
         };
         cell.get_or_try_init(|| read).await.map(Arc::clone)
     }
 
-    /// Bytes as they belong into files of a timeline: from where it began its own, before that its ancestors' (or its own copy of them).
-    async fn compose(&self, of: Stretch, start: Lsn, end: Lsn) -> Result<Vec<u8>> {
+    /// The bytes of the way: each stretch's own, or what later timelines have of it. A timeline begins with a copy of the segment in which it
+    /// left another one.
+    async fn compose(&self, start: Lsn, end: Lsn) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let stretches = self.way.stretches().filter(|stretch| stretch.timeline <= of.timeline);
-        for stretch in stretches {
-            let until = if stretch.timeline == of.timeline { None } else { stretch.end };
-            let range = Range::new(
-                stretch.timeline,
-                start.max(stretch.begin),
-                until.map_or(end, |until| until.min(end)),
-            );
+        for stretch in self.way.stretches() {
+            let until = stretch.end.map_or(end, |left| left.min(end));
+            let range = Range::new(stretch.timeline, start.max(stretch.begin), until);
             if range.is_empty() {
                 continue;
             }
-            let copy = Range {
-                timeline: of.timeline,
-                ..range
+            let read = match self.sources.read(range).await {
+                Err(error) if is_elsewhere(&error) => self.piece_together(&stretch, range, error).await,
+                read => read,
             };
-            let read = match self.read(range).await {
-                Err(error) if is_verdict(&error) && copy != range => self.read(copy).await.map_err(|_same_elsewhere| error),
-                other => other,
-            };
-            bytes.extend_from_slice(&read?);
+            bytes.extend_from_slice(&read.map_err(planned_with)?);
         }
         Ok(bytes)
     }
 
-    async fn read(&self, range: Range) -> Result<Vec<u8>> {
-        match self.reader().read(range).await {
-            Err(error) if is_verdict(&error) => self.list_again().await?.read(range).await.map_err(|error| {
-                if error.kind() == ErrorKind::NotFound {
-                    // It was planned with: it is missing, not absent.
-                    return error.with_kind(ErrorKind::Corrupt).with_hint(
-                        "it was there when the restore was planned; look for it in another store (`lifeboat copy`), or restore to an earlier moment",
-                    );
-                }
-                error
-            }),
-            other => other,
+    /// A range of a stretch from whatever timelines of the way have copies of its parts, where its own does not have it whole: `error`.
+    async fn piece_together(&self, of: &Stretch, range: Range, error: Error) -> Result<Vec<u8>> {
+        let begins = |stretch: &Stretch| self.size.align_down(stretch.begin);
+        let later = self.way.stretches().filter(|later| later.timeline > of.timeline);
+        let copies: Vec<Stretch> = later.filter(|later| begins(later) < range.end).collect();
+        if copies.is_empty() {
+            return Err(error);
         }
+        // Between two of these, a timeline has all or nothing.
+        let held = self.sources.candidates();
+        let ends = held.ranges().flat_map(|held| [held.start, held.end]);
+        let cuts = ends.chain(copies.iter().map(begins)).chain([range.end]);
+        let cuts: BTreeSet<Lsn> = cuts.filter(|cut| range.start < *cut && *cut <= range.end).collect();
+        let (mut bytes, mut at) = (Vec::new(), range.start);
+        for cut in cuts {
+            let may_have = copies.iter().filter(|copy| begins(copy) <= at).map(|copy| copy.timeline);
+            let (mut part, mut first) = (None, None);
+            for timeline in std::iter::once(of.timeline).chain(may_have) {
+                match self.sources.read(Range::new(timeline, at, cut)).await {
+                    Ok(read) => {
+                        part = Some(read);
+                        break;
+                    }
+                    Err(error) if is_elsewhere(&error) => drop(first.get_or_insert(error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            match part {
+                Some(part) => bytes.extend_from_slice(&part),
+                // In the words of the timeline that should have it.
+                None => return Err(first.unwrap_or(error)),
+            }
+            at = cut;
+        }
+        Ok(bytes)
     }
 
     /// The beginning of a segment says whose it is: another cluster's is never handed out (PG-05).
@@ -453,12 +420,19 @@ impl Blocks {
     }
 }
 
-/// Whether an error says something about a file, and not about the store.
-fn is_verdict(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Corrupt | ErrorKind::Incompatible | ErrorKind::NotFound
-    )
+/// Whether another copy may have what one does not give.
+fn is_elsewhere(error: &Error) -> bool {
+    is_verdict(error) && !holds_two_versions(error)
+}
+
+/// What was planned with and is not there is missing, not absent.
+fn planned_with(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => error.with_kind(ErrorKind::Corrupt).with_hint(
+            "it was there when the restore was planned; look for it in another store (`lifeboat copy`), or restore to an earlier moment",
+        ),
+        _ => error,
+    }
 }
 
 /// What these locks guard is whole between statements.

@@ -9,10 +9,12 @@ mod fetch;
 mod resolve;
 mod restore_file;
 mod serve;
+mod sources;
 mod talk;
 
-pub use archive::{Answer, Archive, Limit, Place};
-pub use fetch::{Fetched, fetch};
-pub use resolve::{Bracket, Commit, Goal, Resolved, resolve};
+pub use archive::{Answer, Archive, Limit};
+pub use fetch::{Fetched, Patience, fetch};
+pub use resolve::{Bracket, Commit, Goal, MARGIN_US, Resolved, resolve};
 pub use restore_file::RestoreFile;
 pub use serve::{Serving, serve, socket_in};
+pub use sources::{Place, Source};

@@ -14,18 +14,20 @@ use super::archive::Archive;
 
 /// So many blocks are read to find the commit in front of the target, or behind it, where none is needed to find the target itself.
 const CURIOSITY_BLOCKS: u64 = 4;
+/// Transactions take the time of their end before they write it down, so times in the log ascend only about: where one ended so much before a time
+/// (microseconds), everything in front of it ended before that time too. A clock that was set back by more is taken at its first word.
+pub const MARGIN_US: i64 = 10_000_000;
 
 /// What somebody wants back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
     /// Everything up to a position; for the latest moment, the end of what is held.
     Lsn(Lsn),
-    /// Every commit until a time, microseconds since 1970. `from` is a position behind which nothing is older that is not wanted: the
-    /// base's start, or a mark with an earlier time.
+    /// Every commit until a time, microseconds since 1970.
     Time {
         /// Until when.
         at_us: i64,
-        /// From where on to look.
+        /// Where to begin to look. A guess: what lies there shows whether it is early enough.
         from: Lsn,
     },
 }
@@ -55,7 +57,10 @@ pub struct Bracket {
 pub struct Resolved {
     /// What the server is told.
     pub target: Target,
-    /// Behind the last record: nothing from here on is needed.
+    /// Behind the last record: where the server will stand.
+    pub end: Lsn,
+    /// Nothing from here on is needed. In front of [`Resolved::end`] where the record is one that leaves the rest of its segment out, and that rest
+    /// is not held.
     pub until: Lsn,
     /// The commits on both sides.
     pub bracket: Bracket,
@@ -73,16 +78,19 @@ pub async fn resolve(archive: &Archive, base: (Lsn, Lsn), goal: Goal) -> Result<
     let held = archive.limit().until;
     let mut begin = match goal {
         Goal::Lsn(lsn) => block_start(Lsn(lsn.min(held).0.saturating_sub(1))),
-        Goal::Time { from, .. } => block_start(from),
+        Goal::Time { from, .. } => block_start(from.min(held)),
     };
-    let mut steps = 0;
+    let (mut steps, mut back) = (0, BLOCK_BYTES);
     loop {
         let (found, end) = walk(archive, begin.max(archive.segment_size().align_down(oldest)), goal).await?;
         let at_first = begin <= oldest;
-        let satisfied = found.last.is_some() && (found.commit.is_some() || steps >= CURIOSITY_BLOCKS);
-        if !satisfied && !at_first {
-            begin = Lsn(begin.0.saturating_sub(BLOCK_BYTES));
+        if !at_first && !found.is_enough(steps) {
+            begin = Lsn(begin.0.saturating_sub(back));
             steps += 1;
+            if matches!(goal, Goal::Time { .. }) {
+                // It may be the base's start that is far enough back: not so many blocks, but so many times as much.
+                back = back.saturating_mul(2);
+            }
             continue;
         }
         let broken = match end.why {
@@ -100,6 +108,7 @@ pub async fn resolve(archive: &Archive, base: (Lsn, Lsn), goal: Goal) -> Result<
         })?;
         return Ok(Resolved {
             target: Target::Record(last.start),
+            end: last.end,
             until: last.end.min(held),
             bracket: Bracket {
                 last: found.commit,
@@ -116,6 +125,7 @@ async fn walk(archive: &Archive, begin: Lsn, goal: Goal) -> Result<(Finder, End)
     let mut scan = Scan::new(begin, archive.segment_size());
     let mut finder = Finder {
         goal,
+        first: None,
         last: None,
         commit: None,
         next: None,
@@ -143,6 +153,8 @@ async fn walk(archive: &Archive, begin: Lsn, goal: Goal) -> Result<(Finder, End)
 #[derive(Debug)]
 struct Finder {
     goal: Goal,
+    /// When the first transaction ended that did in what was looked at.
+    first: Option<i64>,
     last: Option<Record>,
     commit: Option<Commit>,
     next: Option<Commit>,
@@ -150,8 +162,19 @@ struct Finder {
 }
 
 impl Finder {
+    /// Whether what was looked at began early enough. For a time: with a transaction that ended well before it, so that none of those in front of it
+    /// ended later. A mark alone does not say so.
+    fn is_enough(&self, steps: u64) -> bool {
+        let proven = match self.goal {
+            Goal::Lsn(_) => true,
+            Goal::Time { at_us, .. } => self.first.is_some_and(|first| first <= at_us.saturating_sub(MARGIN_US)),
+        };
+        proven && self.last.is_some() && (self.commit.is_some() || steps >= CURIOSITY_BLOCKS)
+    }
+
     fn see(&mut self, record: &Record) {
         let ended = record.ended;
+        self.first = self.first.or(ended.map(|ended| ended.at_us));
         let commit = ended.filter(|ended| ended.committed).map(|ended| Commit {
             at_us: ended.at_us,
             end: record.end,

@@ -22,8 +22,8 @@ pub struct RestoreFile {
     pub config: Option<PathBuf>,
     /// Whose log.
     pub component: String,
-    /// From which store; none: the first that answers.
-    pub store: Option<String>,
+    /// From which stores, the preferred one first: those that answered when the restore was planned.
+    pub stores: Vec<String>,
     /// What was decided.
     pub limit: Limit,
 }
@@ -33,7 +33,8 @@ struct Json {
     version: u32,
     config: Option<PathBuf>,
     component: String,
-    store: Option<String>,
+    #[serde(default)]
+    stores: Vec<String>,
     lineage: String,
     timeline: u32,
     until: String,
@@ -54,18 +55,23 @@ impl RestoreFile {
             version: 1,
             config: self.config.clone(),
             component: self.component.clone(),
-            store: self.store.clone(),
+            stores: self.stores.clone(),
             lineage: self.limit.lineage.to_string(),
             timeline: self.limit.timeline.number(),
             until: self.limit.until.to_string(),
         };
         let bytes = serde_json::to_vec_pretty(&json)
             .map_err(|error| Error::new(ErrorKind::Bug, "write", path.display(), "it does not serialise").with_source(error))?;
+        // The origin may have had a link of that name; what it leads to is none of ours.
+        let is_folder = |meta: std::fs::Metadata| meta.is_dir();
+        if folder.symlink_metadata().is_ok_and(|meta| !is_folder(meta)) {
+            durable::remove_file(&folder)?;
+        }
         durable::create_folder(&folder)?;
         durable::replace_file(&path, &bytes, durable::FILE_MODE)?;
         if let Some((user, group)) = owner {
-            for place in [&folder, &path] {
-                std::os::unix::fs::chown(place, Some(user), Some(group))
+            for place in [&path, &folder] {
+                std::os::unix::fs::lchown(place, Some(user), Some(group))
                     .map_err(|error| Error::io("give away", place.display(), error))?;
             }
         }
@@ -88,12 +94,40 @@ impl RestoreFile {
         Ok(Self {
             config: json.config,
             component: json.component,
-            store: json.store,
+            stores: json.stores,
             limit: Limit {
                 lineage,
                 timeline: Timeline::new(json.timeline)?,
                 until: json.until.parse::<Lsn>()?,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_the_origin_had_leads_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let (data_dir, elsewhere) = (root.path().join("data"), root.path().join("elsewhere"));
+        durable::create_folder(&data_dir).unwrap();
+        durable::create_folder(&elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, data_dir.join(FOLDER)).unwrap();
+        let file = RestoreFile {
+            config: None,
+            component: "bank/db".to_owned(),
+            stores: vec!["disk".to_owned(), "other".to_owned()],
+            limit: Limit {
+                lineage: "00000000000000000000000000000001".parse().unwrap(),
+                timeline: Timeline::FIRST,
+                until: Lsn(17),
+            },
+        };
+        let path = file.write(&data_dir, None).unwrap();
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+        assert_eq!(RestoreFile::read(&path).unwrap(), file);
+        assert!(data_dir.join(FOLDER).symlink_metadata().unwrap().is_dir());
     }
 }

@@ -1,29 +1,36 @@
 //! Answers for log on a socket that only the user of the database server can reach: in the process of a restore, or as a program of its own.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lifeboat_io::durable;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, fchown, fstat, open};
+use rustix::io::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
 use super::archive::{Answer, Archive, lock};
+use super::sources::is_verdict;
 use super::talk::{GREETING, QUESTION_LIMIT, Tag, head};
 
+const SOCKET: &str = "log";
 /// The longest path of a socket, as the system has it.
 const PATH_LIMIT_BYTES: usize = 103;
 /// How long somebody may take to ask, or to take what he asked for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often somebody who waits hears that we are at it.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// Log that is being served. Dropped, it ends.
 #[derive(Debug)]
 pub struct Serving {
     socket: PathBuf,
+    opened: OwnedFd,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
@@ -46,11 +53,11 @@ struct State {
 /// Where log is served that is served in `folder`.
 #[must_use]
 pub fn socket_in(folder: &Path) -> PathBuf {
-    folder.join("log")
+    folder.join(SOCKET)
 }
 
-/// Serves `archive` on a new socket in `folder`, which is made where it is missing, 0700, and belongs to `owner` (user and group) where that is
-/// somebody else: the server that asks. Kind `Refused` where the folder is open to others or somebody serves there already.
+/// Serves `archive` on a new socket in `folder`, which is made where it is missing, 0700, and afterwards belongs to `owner` (user and group) where
+/// that is somebody else: the server that asks. Kind `Refused` where the folder is not ours alone, or somebody serves there already.
 pub async fn serve(env: &Env, archive: Archive, folder: &Path, owner: Option<(u32, u32)>) -> Result<Serving> {
     let socket = socket_in(folder);
     if socket.as_os_str().len() > PATH_LIMIT_BYTES {
@@ -58,17 +65,21 @@ pub async fn serve(env: &Env, archive: Archive, folder: &Path, owner: Option<(u3
         return Err(Error::new(ErrorKind::Usage, "serve log on", socket.display(), detail)
             .with_hint("put the restored directory, or the folder for sockets, at a shorter path"));
     }
-    prepare(folder, owner)?;
-    if UnixStream::connect(&socket).await.is_ok() {
+    let opened = prepare(folder)?;
+    let within = socket_of(&opened);
+    if UnixStream::connect(&within).await.is_ok() {
         let detail = "somebody serves log there already";
         return Err(Error::new(ErrorKind::Refused, "serve log on", socket.display(), detail));
     }
-    durable::remove_file(&socket)?;
     let failed = |error| Error::io("serve log on", socket.display(), error);
-    let listener = UnixListener::bind(&socket).map_err(failed)?;
-    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(durable::FILE_MODE)).map_err(failed)?;
+    durable::remove_file(&within)?;
+    let listener = UnixListener::bind(&within).map_err(failed)?;
+    // Nobody else gets into the folder yet.
+    chmodat(&opened, SOCKET, Mode::RUSR | Mode::WUSR, AtFlags::empty()).map_err(|error| failed(error.into()))?;
     if let Some((user, group)) = owner {
-        std::os::unix::fs::chown(&socket, Some(user), Some(group)).map_err(failed)?;
+        let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+        chownat(&opened, SOCKET, user, group, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| failed(error.into()))?;
+        fchown(&opened, user, group).map_err(|error| failed(error.into()))?;
     }
     let shared = Arc::new(Shared {
         env: env.clone(),
@@ -80,27 +91,38 @@ pub async fn serve(env: &Env, archive: Archive, folder: &Path, owner: Option<(u3
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(accept(listener, Arc::clone(&shared)));
-    Ok(Serving { socket, shared, tasks })
+    Ok(Serving {
+        socket,
+        opened,
+        shared,
+        tasks,
+    })
 }
 
-/// The folder is there, and nobody else gets in.
-fn prepare(folder: &Path, owner: Option<(u32, u32)>) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
+/// The socket in the folder that was looked at, whatever the folder's path has come to mean.
+fn socket_of(opened: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())).join(SOCKET)
+}
+
+/// The folder is there, it is ours, and nobody else gets in.
+fn prepare(folder: &Path) -> Result<OwnedFd> {
     durable::create_folder(folder)?;
-    let failed = |error| Error::io("look at", folder.display(), error);
-    let meta = folder.symlink_metadata().map_err(failed)?;
-    let us = rustix::process::geteuid().as_raw();
-    let known = meta.uid() == us || owner.is_some_and(|(user, _)| user == meta.uid());
-    if !meta.is_dir() || !known || meta.mode() & 0o077 != 0 {
-        let detail = "it is not a folder of ours alone";
-        return Err(Error::new(ErrorKind::Refused, "serve log in", folder.display(), detail)
-            .with_hint("remove it, or name another folder; others could read the log there"));
+    let failed = |error: Errno| Error::io("look at", folder.display(), error.into());
+    let refused = |detail: &str| {
+        Error::new(ErrorKind::Refused, "serve log in", folder.display(), detail)
+            .with_hint("remove it, or name another folder; others could read the log there, or have us write somewhere else")
+    };
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = match open(folder, flags, Mode::empty()) {
+        Ok(opened) => opened,
+        Err(Errno::LOOP | Errno::NOTDIR) => return Err(refused("it is not a folder")),
+        Err(error) => return Err(failed(error)),
+    };
+    let meta = fstat(&opened).map_err(failed)?;
+    if meta.st_uid != rustix::process::geteuid().as_raw() || meta.st_mode & 0o077 != 0 {
+        return Err(refused("it is not a folder of ours alone"));
     }
-    match owner {
-        Some((user, group)) if user != meta.uid() => std::os::unix::fs::chown(folder, Some(user), Some(group))
-            .map_err(|error| Error::io("give away", folder.display(), error)),
-        _ => Ok(()),
-    }
+    Ok(opened)
 }
 
 impl Serving {
@@ -135,7 +157,7 @@ impl Serving {
     /// Ends it, and removes the socket.
     pub async fn stop(mut self) -> Result<()> {
         self.tasks.shutdown().await;
-        durable::remove_file(&self.socket)
+        durable::remove_file(&socket_of(&self.opened))
     }
 }
 
@@ -177,8 +199,9 @@ async fn converse(mut stream: UnixStream, shared: &Shared) -> Result<()> {
         if let Some(hint) = error.hint() {
             text = format!("{text}; {hint}");
         }
+        let tag = if is_verdict(error) { Tag::Broken } else { Tag::NotNow };
         // Whoever does not hear it any more will ask again.
-        drop(in_time(say(&mut stream, Tag::NotNow, text.as_bytes())).await);
+        drop(in_time(say(&mut stream, tag, text.as_bytes())).await);
     }
     answered
 }
@@ -201,7 +224,7 @@ async fn question(stream: &mut UnixStream) -> Result<String> {
 }
 
 async fn answer(stream: &mut UnixStream, archive: &Archive, name: &str) -> Result<()> {
-    let segment = match archive.look(name).await? {
+    let segment = match meanwhile(stream, ALIVE_EVERY, archive.look(name)).await? {
         Answer::Absent(why) => return in_time(say(stream, Tag::Absent, why.as_bytes())).await,
         Answer::Text(text) => {
             in_time(say(stream, Tag::Bytes, &text)).await?;
@@ -211,7 +234,7 @@ async fn answer(stream: &mut UnixStream, archive: &Archive, name: &str) -> Resul
     };
     let mut at = 0;
     while at < segment.bytes() {
-        let part = archive.part(&segment, at).await?;
+        let part = meanwhile(stream, ALIVE_EVERY, archive.part(&segment, at)).await?;
         if !part.bytes().is_empty() {
             in_time(say(stream, Tag::Bytes, part.bytes())).await?;
         }
@@ -224,6 +247,17 @@ async fn answer(stream: &mut UnixStream, archive: &Archive, name: &str) -> Resul
         at += (part.bytes().len() + part.zeros()) as u64;
     }
     in_time(say(stream, Tag::Whole, &at.to_le_bytes())).await
+}
+
+/// Says from time to time that we are at it, for as long as `doing` takes: a store that stalls is not a silence.
+async fn meanwhile<T>(stream: &mut UnixStream, every: Duration, doing: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::pin!(doing);
+    loop {
+        match tokio::time::timeout(every, &mut doing).await {
+            Ok(done) => return done,
+            Err(_elapsed) => in_time(say(stream, Tag::Wait, &[])).await?,
+        }
+    }
 }
 
 async fn say(stream: &mut UnixStream, tag: Tag, bytes: &[u8]) -> Result<()> {
@@ -243,3 +277,7 @@ async fn in_time<T>(doing: impl Future<Output = Result<T>>) -> Result<T> {
     };
     tokio::time::timeout(PATIENCE, doing).await.map_err(late)?
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

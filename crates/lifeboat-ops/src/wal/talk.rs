@@ -1,6 +1,7 @@
 //! What is said on the socket: a name, and then frames. Both ends are the same program.
 //!
-//! A file is complete only with its last frame: whatever breaks off before is nothing.
+//! A file is complete only with its last frame: whatever breaks off before is nothing. Reading may take as long as a store takes to answer; whoever
+//! answers says from time to time that he is at it, so that silence means something.
 
 use lifeboat_model::{Error, ErrorKind, Result};
 
@@ -22,8 +23,12 @@ pub(super) enum Tag {
     Whole,
     /// There is no such file, with the reason.
     Absent,
-    /// It cannot be had now, with the reason.
+    /// It cannot be had now, with the reason, which may pass.
     NotNow,
+    /// It cannot be had, with the reason, which somebody has to mend.
+    Broken,
+    /// Nothing yet, and whoever answers is at it.
+    Wait,
 }
 
 /// The head of a frame.
@@ -35,6 +40,8 @@ pub(super) fn head(tag: Tag, length: usize) -> Result<[u8; 5]> {
         Tag::Whole => b'W',
         Tag::Absent => b'A',
         Tag::NotNow => b'N',
+        Tag::Broken => b'D',
+        Tag::Wait => b'.',
     };
     let [a, b, c, d] = length.to_le_bytes();
     Ok([letter, a, b, c, d])
@@ -49,6 +56,8 @@ pub(super) fn read_head(head: [u8; 5]) -> Result<(Tag, usize)> {
         b'W' => Tag::Whole,
         b'A' => Tag::Absent,
         b'N' => Tag::NotNow,
+        b'D' => Tag::Broken,
+        b'.' => Tag::Wait,
         _ => return Err(wrong("it is of another version of Lifeboat, or not of Lifeboat")),
     };
     let length = u32::from_le_bytes([a, b, c, d]);

@@ -19,7 +19,7 @@ pub use copy::{LogCopied, copy_log};
 pub use file::LogHeader;
 pub use listing::{LogListing, confirm_log, list_log};
 pub use name::{LogFileKind, LogName};
-pub use reader::{Judged, LogReader};
+pub use reader::{Judged, LogReader, holds_two_versions};
 pub use record::{GapRecord, LineageRecord};
 pub use writer::{Appended, LogPlan, LogWriter, NewLog};
 

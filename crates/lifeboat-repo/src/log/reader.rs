@@ -401,10 +401,17 @@ impl Assembled {
     }
 }
 
+const DIFFERS: &str =
+    "two stored files hold other bytes for this position: the source was set back, or two clusters wrote under one name";
+
+/// Whether an error of reading log says that two files that fit hold other bytes for one position: no other copy decides which is right (PG-06).
+#[must_use]
+pub fn holds_two_versions(error: &Error) -> bool {
+    error.kind() == ErrorKind::Corrupt && error.detail() == DIFFERS
+}
+
 /// INV-16: two files that fit hold other bytes for one position.
 fn differs(timeline: Timeline, at: Lsn) -> Error {
-    let detail =
-        "two stored files hold other bytes for this position: the source was set back, or two clusters wrote under one name";
-    Error::new(ErrorKind::Corrupt, "read log", Position::new(timeline, at), detail)
+    Error::new(ErrorKind::Corrupt, "read log", Position::new(timeline, at), DIFFERS)
         .with_hint("recover to a moment before it, or from a newer backup; `lifeboat status` names the hosts that wrote them")
 }

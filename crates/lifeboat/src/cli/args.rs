@@ -326,6 +326,10 @@ pub(crate) struct Restore {
     /// Of a PostgreSQL cluster: along the way to this timeline, instead of the newest.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) timeline: Option<u32>,
+    /// Of a PostgreSQL cluster that was set back to an earlier moment: in the lineage whose id begins so (`lifeboat points`), instead of the newest
+    /// that reaches back to what is wanted.
+    #[arg(long, value_name = "ID")]
+    pub(crate) lineage: Option<String>,
     /// Of a PostgreSQL cluster: do not replay the log here; the server does it when it is started there.
     #[arg(long)]
     pub(crate) no_replay: bool,

@@ -42,7 +42,7 @@ mod zero;
 
 use std::path::PathBuf;
 
-pub(crate) use wal_serve::give;
+pub(crate) use wal_serve::{NO_LINK, refuse_as_root};
 
 use args::{Cli, Command, RestoreCommand};
 use clap::Parser as _;

@@ -110,23 +110,38 @@ async fn windows(context: &Context, component: &ComponentSettings, args: &Listed
     for (store, repository, backups) in &survey.open {
         let listing = Listing::of(backups.clone());
         match reach::look(&protected, repository, &listing, &identities).await {
-            Ok(found) => stretches.extend(found.iter().flat_map(|reach| of_store(store, reach))),
+            Ok(found) => {
+                let several = found.len() > 1;
+                for reach in &found {
+                    for note in &reach.notes {
+                        render::tell(&format!("warning: {}: the log in the store {store}: {note}", component.name));
+                    }
+                    stretches.extend(of_store(store, reach, several));
+                }
+            }
             Err(error) => render::tell(&format!("warning: {}: the log in the store {store}: {error}", component.name)),
         }
     }
     stretches
 }
 
-fn of_store(store: &str, reach: &Reach) -> Vec<Stretch> {
+/// The stretches of one lineage in a store, named by it where the cluster has had several.
+fn of_store(store: &str, reach: &Reach, several: bool) -> Vec<Stretch> {
+    let lineage = if several {
+        format!(" (lineage {})", reach::short(&reach.record))
+    } else {
+        String::new()
+    };
     let end = |moment: &Moment| moment.at_us.map_or_else(|| moment.position.lsn.to_string(), text::time);
     let one = |window: Window| {
         let bases = window.bases.iter().filter_map(|place| reach.backups.get(*place));
         Stretch {
             store: store.to_owned(),
-            says: format!("any from {} to {}", end(&window.from), end(&window.to)),
+            says: format!("any from {} to {}{lineage}", end(&window.from), end(&window.to)),
             backups: bases.map(|backup| backup.id.short()).collect(),
             json: json!({
                 "store": store,
+                "lineage": reach.record.lineage.to_string(),
                 "timeline": window.timeline.number(),
                 "from": window.from.at_us.map(lifeboat_repo::format_utc),
                 "from_lsn": window.from.position.lsn.to_string(),

@@ -113,6 +113,7 @@ pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String, e
         path: Vec::new(),
         tablespace: Vec::new(),
         timeline: None,
+        lineage: None,
         no_replay: false,
         outside_links: true,
         to: Some(to),

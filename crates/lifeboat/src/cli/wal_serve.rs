@@ -2,14 +2,15 @@
 //! database server; it ends by itself when nobody has asked for a while, or when the directory has gone.
 
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_io::durable;
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_ops::wal::{self, Archive, RestoreFile};
-use lifeboat_repo::Repository;
-use rustix::fs::{FlockOperation, flock};
+use lifeboat_ops::wal::{self, Archive, RestoreFile, Source};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::Cx;
@@ -29,6 +30,7 @@ pub(super) async fn run(cx: &Cx, file: &Path) -> Result<Exit> {
         return Err(Error::io("begin", "a session", error.into()));
     }
     let folder = durable::parent_of(file);
+    refuse_as_root(&folder)?;
     // Held until we end, however that is.
     let Some(_lock) = lock(&folder)? else {
         cx.out.note("somebody serves the log of this directory already");
@@ -36,7 +38,7 @@ pub(super) async fn run(cx: &Cx, file: &Path) -> Result<Exit> {
     };
     let restore = RestoreFile::read(file)?;
     let archive = open(cx, &restore).await?;
-    let serving = wal::serve(&cx.env, archive, &folder, owner(&folder)?).await?;
+    let serving = wal::serve(&cx.env, archive, &folder, None).await?;
     cx.out
         .note(&format!("serving the log of {} for {}", restore.component, folder.display()));
     let mut told = None;
@@ -52,23 +54,21 @@ pub(super) async fn run(cx: &Cx, file: &Path) -> Result<Exit> {
     Ok(Exit::OK)
 }
 
-/// Whose server it is: as root we may be somebody else.
-pub(crate) fn owner(folder: &Path) -> Result<Option<(u32, u32)>> {
+/// A file is opened, not what a link of its name leads to.
+pub(crate) const NO_LINK: i32 = OFlags::NOFOLLOW.bits().cast_signed();
+
+/// As root nothing is written where somebody else could put a link in the way.
+pub(crate) fn refuse_as_root(folder: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
     let meta = folder
         .metadata()
         .map_err(|error| Error::io("look at", folder.display(), error))?;
-    Ok(Some((meta.uid(), meta.gid())))
-}
-
-/// A file beside the restore file belongs to whom that folder belongs to, whoever makes it.
-pub(crate) fn give(file: &std::fs::File, folder: &Path) -> Result<()> {
-    let Some((user, group)) = owner(folder)? else { return Ok(()) };
-    std::os::unix::fs::fchown(file, Some(user), Some(group))
-        .map_err(|error| Error::io("give away a file in", folder.display(), error))
+    if !rustix::process::geteuid().is_root() || meta.uid() == 0 {
+        return Ok(());
+    }
+    let detail = format!("it belongs to the user {}, and you are root", meta.uid());
+    Err(Error::new(ErrorKind::Refused, "serve log in", folder.display(), detail)
+        .with_hint("run it as that user, as the database server does, for example with `runuser -u postgres --`"))
 }
 
 fn lock(folder: &Path) -> Result<Option<std::fs::File>> {
@@ -78,13 +78,13 @@ fn lock(folder: &Path) -> Result<Option<std::fs::File>> {
         .create(true)
         .truncate(false)
         .write(true)
+        .custom_flags(NO_LINK)
         .open(&path)
         .map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             // For people; the lock is what counts.
             let pid = format!("{}\n", std::process::id());
-            give(&file, folder)?;
             file.set_len(0)
                 .and_then(|()| (&file).write_all(pid.as_bytes()))
                 .map_err(failed)?;
@@ -95,7 +95,8 @@ fn lock(folder: &Path) -> Result<Option<std::fs::File>> {
     }
 }
 
-/// The log in the store that the restore read from, or in the first one that has it.
+/// The log in the stores that the restore was planned with, and in the others of the component where those lack something. Each is opened when it
+/// is asked, and again later where it does not answer.
 async fn open(cx: &Cx, restore: &RestoreFile) -> Result<Archive> {
     let cx = Cx {
         env: cx.env.clone(),
@@ -114,32 +115,27 @@ async fn open(cx: &Cx, restore: &RestoreFile) -> Result<Archive> {
         ));
     };
     let protected = context.protected(component, &[]).await?;
-    let identities = context.identities(component).await?;
-    let mut stores: Vec<_> = protected.stores.iter().collect();
-    // A stable sort: the one that was read from comes first.
-    stores.sort_by_key(|place| restore.store.as_ref().is_some_and(|name| *name != place.name));
-    let mut first = None;
-    for place in stores {
-        let opened = async {
-            let place = wal::Place {
-                repository: Repository::open(std::sync::Arc::clone(&place.store)).await?,
-                component: protected.component.clone(),
-                trust: protected.trust.clone(),
-                identities: identities.clone(),
-            };
-            Archive::open(place, restore.limit).await
+    let mut sources = Vec::new();
+    for name in &restore.stores {
+        // One that is not configured was named by its place.
+        let source = match protected.stores.iter().find(|place| place.name == *name) {
+            Some(place) => Source::at(name.clone(), Arc::clone(&place.store), true),
+            None => {
+                let named = context.protected(component, std::slice::from_ref(name)).await?;
+                let place = named.stores.into_iter().next();
+                let place = place.ok_or_else(|| Error::new(ErrorKind::Bug, "open the store", name, "it has no place"))?;
+                Source::at(name.clone(), place.store, true)
+            }
         };
-        match opened.await {
-            Ok(archive) => return Ok(archive),
-            Err(error) => drop(first.get_or_insert(error)),
-        }
+        sources.push(source);
     }
-    Err(first.unwrap_or_else(|| {
-        Error::new(
-            ErrorKind::ConfigInvalid,
-            "serve the log of",
-            &restore.component,
-            "it has no store",
-        )
-    }))
+    let others = protected.stores.iter().filter(|place| !restore.stores.contains(&place.name));
+    sources.extend(others.map(|place| Source::at(place.name.clone(), Arc::clone(&place.store), restore.stores.is_empty())));
+    let place = wal::Place {
+        sources,
+        identities: context.identities(component).await?,
+        component: protected.component,
+        trust: protected.trust,
+    };
+    Archive::open(place, restore.limit).await
 }

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod scene;
+mod sources;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -66,9 +67,10 @@ async fn servers_recover_to_the_exact_record() {
         let (third_us, _) = scene.commit(3);
         scene.fill(1);
         let (_, fourth) = scene.commit(4);
+        let mut switched = Lsn::INVALID;
         if segment_mib == 64 {
             // The last record is the one that leaves the rest of its segment out.
-            scene.cluster.query("select pg_switch_wal()");
+            switched = scene.lsn("pg_switch_wal()");
         }
         let until = scene.put_all().await;
         let archive = scene.archive(1, until).await;
@@ -117,6 +119,19 @@ async fn servers_recover_to_the_exact_record() {
         // Behind the last commit that is held there is nothing to stop in front of, and everything comes back.
         let later = scene.resolve(&archive, goal(i64::MAX)).await;
         assert_eq!(later.until, until, "{major}");
+        // Wherever it is begun to be looked for: a commit that is too late stands there, and the first one that is lies in front of it.
+        for from in [until, fourth, second, first] {
+            let looked = scene.resolve(&archive, Goal::Time { at_us: second_us, from }).await;
+            assert_eq!(looked, then, "{major} {from}");
+        }
+        if segment_mib == 64 {
+            // Of what the last record leaves out only a part is held.
+            let cut = switched.plus(64);
+            let padded = scene.resolve(&archive.until(cut), goal(i64::MAX)).await;
+            assert_eq!((padded.end, padded.until), (until, cut));
+            let recovered = scene.recover(&archive.until(cut), &padded, 60).await.unwrap();
+            assert_eq!(recovered, ("1,2,3,4".to_owned(), padded.end));
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 mod cli;
 mod cluster;
 mod cluster_replaced;
+mod cluster_reach;
 mod diff;
 mod environment;
 mod fetch;

@@ -164,6 +164,71 @@ fn a_time_needs_a_base_before_it_and_log_that_is_known_to_pass_it() {
     assert_eq!((refusal.why, refusal.before.unwrap().at_us), (Why::Behind, Some(time(12))));
 }
 
+/// Marks of a timeline that was left do not say where the way is to be looked at, nor do those that are hardly earlier.
+#[test]
+fn a_time_is_looked_for_from_an_earlier_mark_of_its_own_way() {
+    let coverage = covering(&[(1, 0, 12), (2, 6, 16)]);
+    let all = reachable(vec![base("a", 1, 2, 4)], coverage, &[(2, &fork(1, 7))]);
+    let second = 1_000_000;
+    let choice = all.choose(&Target::Time(Some(tli(2)), time(14))).unwrap();
+    assert_eq!((choice.timeline, choice.until), (tli(2), at(14)));
+    assert_eq!(all.look_from(&choice, time(14), 0), at(14));
+    assert_eq!(all.look_from(&choice, time(14), 3 * second), at(11));
+    // Timeline 1 went on behind the fork, and its marks are of a time that never was on this way.
+    let marks = vec![
+        Mark {
+            position: Position::new(tli(1), at(11)),
+            at_us: time(8),
+        },
+        Mark {
+            position: Position::new(tli(1), at(5)),
+            at_us: time(5),
+        },
+        Mark {
+            position: Position::new(tli(2), at(13)),
+            at_us: time(13),
+        },
+    ];
+    let covered = covering(&[(1, 0, 12), (2, 6, 16)]);
+    let history = History::parse(tli(2), &fork(1, 7)).unwrap();
+    let all = Reachable::new(size(), vec![base("a", 1, 2, 4)], covered, vec![history], marks);
+    let choice = all.choose(&Target::Time(None, time(9))).unwrap();
+    assert_eq!((choice.timeline, choice.until), (tli(2), at(13)));
+    assert_eq!(all.look_from(&choice, time(9), 0), at(5));
+    assert_eq!(all.look_from(&choice, time(9), 5 * second), at(2));
+}
+
+#[test]
+fn a_history_that_cannot_be_read_closes_its_own_timeline_and_no_other() {
+    let all = reachable(vec![base("a", 1, 2, 4)], covering(&[(1, 2, 12)]), &[]).with_unread([tli(2)]);
+    assert_eq!(all.choose(&Target::Latest).unwrap_err().why, Why::NoHistory(tli(2)));
+    assert_eq!(all.choose(&Target::Base("a".into())).unwrap().timeline, tli(1));
+    assert_eq!(all.choose(&Target::Lsn(Some(tli(1)), at(9))).unwrap().until, at(9));
+    assert_eq!(all.windows().len(), 1);
+}
+
+/// Times go on from lineage to lineage; positions do not.
+#[test]
+fn only_what_lies_before_a_lineage_is_looked_for_in_an_older_one() {
+    let all = reachable(vec![base("a", 1, 9, 11)], covering(&[(1, 8, 12), (1, 14, 16)]), &[]);
+    let older = |target: Target| all.may_be_older(&target, &all.choose(&target).unwrap_err());
+    assert!(older(Target::Time(None, time(3))));
+    assert!(older(Target::Lsn(None, at(5))));
+    // In front of the first base, but it is this lineage's position.
+    assert!(!older(Target::Lsn(None, at(10))));
+    assert!(!older(Target::Time(None, time(15))));
+    assert!(!older(Target::Lsn(None, at(15))));
+    assert!(!older(Target::Latest));
+    assert!(!older(Target::Base("b".into())));
+    // What is refused in both is refused for what says most, with the nearest of both.
+    let before = reachable(vec![base("b", 1, 1, 2)], covering(&[(1, 1, 3), (1, 5, 7)]), &[]);
+    let target = Target::Time(None, time(6));
+    let refusal = all.choose(&target).unwrap_err().and(before.choose(&target).unwrap_err());
+    assert_eq!(refusal.why, Why::Gap(Range::new(tli(1), at(3), at(5))));
+    assert_eq!(refusal.before.unwrap().at_us, Some(time(3)));
+    assert_eq!(refusal.after.unwrap().at_us, Some(time(11)));
+}
+
 /// Whether the step behind `step` is held along a way, said by its own words.
 fn held(coverage: &Coverage, way: &History, step: u64) -> bool {
     let byte = |timeline| coverage.holds(Range::new(timeline, at(step), at(step + 1)));

@@ -15,8 +15,10 @@ use rustix::process::Signal;
 use super::files::Layout;
 use crate::wal::{Archive, Resolved, serve};
 
-/// How long a server may say nothing while it replays.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a server may say nothing while it replays: longer than a file of log may take.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// For how long log is asked for that a store does not give: whatever stalls must not throw away what was fetched for hours.
+const LOG_PATIENCE_S: u32 = 600;
 /// Lines of the server's log that an error holds.
 const LAST_LINES: usize = 8;
 /// How long this program may take to say its version.
@@ -56,7 +58,7 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
     env.progress.step("replay", None);
     let serving = serve(env, archive, &job.staging.join("log"), job.layout.owner).await?;
     let settings = Settings {
-        restore_command: recovery::restore_command(&program, serving.socket())?,
+        restore_command: recovery::restore_command(&program, serving.socket(), LOG_PATIENCE_S)?,
         target: job.resolved.target,
         timeline: job.timeline,
         action: Action::Pause,
@@ -117,7 +119,7 @@ fn told(error: Error, sandbox: &Sandbox) -> Error {
 
 /// The server stands at the target, and goes on from there as a primary.
 async fn prove(env: &Env, sandbox: &mut Sandbox, job: &Job<'_>) -> Result<Lsn> {
-    let wanted = job.resolved.until;
+    let wanted = job.resolved.end;
     let reached = match sandbox.wait_until_recovered(env).await? {
         Stage::Paused(reached) => reached,
         Stage::Primary | Stage::Recovering(_) => {

@@ -197,7 +197,7 @@ fn report(env: &Env, protected: &Protected, plan: &Plan, staged: Staged, (id, be
         path: plan.to.clone(),
         fetched,
         bracket: resolved.bracket,
-        until: resolved.until,
+        until: resolved.end,
         undo_folder: None,
         replayed,
         took,

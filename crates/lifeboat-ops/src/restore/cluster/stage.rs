@@ -41,7 +41,7 @@ pub(super) async fn stage(
     let began = env.clock.monotonic();
     // What is wanted is looked for first: a moment that cannot be reached costs nothing but that.
     let place = Place {
-        repository: plan.repository.clone(),
+        sources: plan.sources.clone(),
         component: protected.component.clone(),
         trust: protected.trust.clone(),
         identities: plan.identities.clone(),
@@ -134,7 +134,7 @@ fn leave(protected: &Protected, plan: &Plan, options: &Options, layout: &Layout,
     let file = RestoreFile {
         config: options.config.clone(),
         component: protected.component.to_string(),
-        store: options.store.clone(),
+        stores: plan.sources.iter().map(|source| source.name().to_owned()).collect(),
         limit: Limit {
             until: resolved.until,
             ..plan.limit

@@ -44,6 +44,7 @@ pub(super) fn refuse_for_others(component: &ComponentSettings, args: &Restore) -
         ("--lsn", args.point.lsn.is_some()),
         ("--tablespace", !args.tablespace.is_empty()),
         ("--timeline", args.timeline.is_some()),
+        ("--lineage", args.lineage.is_some()),
         ("--no-replay", args.no_replay),
     ]
     .into_iter()
@@ -80,20 +81,25 @@ pub(super) async fn plan(cx: &Cx, context: &Context, component: &ComponentSettin
         Target::Base(id) => Target::Base(survey.listing().find(&id)?.id.to_string()),
         other => other,
     };
-    let mut first = None;
-    for (store, repository, _) in survey.open {
+    // Every store is asked: one may lack the newest log, a timeline or a lineage, and must not pass for the whole.
+    let (mut first, mut best) = (None, None::<(String, Plan, Options)>);
+    for (store, repository, _) in &survey.open {
+        let others = survey.open.iter().filter(|(name, ..)| name != store);
         let options = Options {
             store: Some(store.clone()),
+            others: others
+                .map(|(name, repository, _)| (name.clone(), repository.clone()))
+                .collect(),
             ..options.clone()
         };
-        match cluster::plan(&cx.env, &protected, &repository, &identities, target.clone(), &to, &options).await {
-            Ok(mut plan) => {
-                plan.notes.append(&mut notes);
-                return Ok(Planned {
-                    protected,
-                    plan,
-                    options,
-                });
+        match cluster::plan(&cx.env, &protected, repository, &identities, target.clone(), &to, &options).await {
+            Ok(plan) => {
+                if best.as_ref().is_none_or(|(_, best, _)| best.comes_to() < plan.comes_to()) {
+                    best = Some((store.clone(), plan, options));
+                }
+                if matches!(target, Target::Base(_)) {
+                    break;
+                }
             }
             // Another store may hold what this one lacks.
             Err(error) if error.kind() == ErrorKind::NoSuchPoint || stores::worth_another_store(&error) => {
@@ -103,7 +109,19 @@ pub(super) async fn plan(cx: &Cx, context: &Context, component: &ComponentSettin
             Err(error) => return Err(error),
         }
     }
-    Err(first.unwrap_or_else(|| Error::new(ErrorKind::NoSuchPoint, "restore", &component.name, "no store holds it")))
+    let Some((store, mut plan, options)) = best else {
+        let none = || Error::new(ErrorKind::NoSuchPoint, "restore", &component.name, "no store holds it");
+        return Err(first.unwrap_or_else(none));
+    };
+    if survey.open.first().is_some_and(|(preferred, ..)| *preferred != store) {
+        notes.push(format!("it is read from the store {store}"));
+    }
+    plan.notes.append(&mut notes);
+    Ok(Planned {
+        protected,
+        plan,
+        options,
+    })
 }
 
 fn options(context: &Context, args: &Restore) -> Result<Options> {
@@ -129,6 +147,8 @@ fn options(context: &Context, args: &Restore) -> Result<Options> {
         },
         config: Some(context.settings.path.clone()),
         store: None,
+        others: Vec::new(),
+        lineage: args.lineage.clone(),
         tablespaces,
         replay: !args.no_replay,
     })

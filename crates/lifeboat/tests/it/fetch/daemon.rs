@@ -1,9 +1,10 @@
 //! The server of log that the first call in a restored directory starts.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lifeboat_testkit::postgres::{Cluster, Options, majors};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 
 use crate::world::World;
 
@@ -22,7 +23,33 @@ fn restored(world: &World, cluster: &Cluster) -> (PathBuf, String) {
         .ends(0);
     let label = std::fs::read_to_string(to.join("backup_label")).unwrap();
     let name = label.split("(file ").nth(1).unwrap().split(')').next().unwrap().to_owned();
-    (to.join("lifeboat/restore.json"), name)
+    let file = to.join("lifeboat/restore.json");
+    refuse_root(world, &file, &name);
+    (file, name)
+}
+
+/// As root the server of log does not write where the user of the database server could put links in the way; then we make the folder our own.
+fn refuse_root(world: &World, file: &Path, name: &str) {
+    let folder = file.parent().unwrap();
+    if !geteuid().is_root() {
+        return;
+    }
+    assert_ne!(folder.metadata().unwrap().uid(), 0);
+    let (shown, dest) = (file.display().to_string(), world.shown("dest"));
+    let fetch = ["wal", "fetch", "--patience", "20", "--restore", &shown, name, &dest];
+    for words in [&fetch[..], &["wal", "serve", "--restore", &shown]] {
+        let ran = world.run(words);
+        assert!(
+            ran.code != 0 && ran.stderr.contains("as that user"),
+            "{} {}",
+            ran.code,
+            ran.stderr
+        );
+    }
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 1);
+    for place in [folder, file] {
+        std::os::unix::fs::chown(place, Some(0), None).unwrap();
+    }
 }
 
 fn pid(file: &Path) -> Option<Pid> {

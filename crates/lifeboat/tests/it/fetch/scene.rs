@@ -11,7 +11,7 @@ use lifeboat_engine::postgres::recovery::{Action, Settings, restore_command};
 use lifeboat_engine::postgres::sandbox::{self, Plan, Stage};
 use lifeboat_model::wal::{LogFile, Range, SegmentSize};
 use lifeboat_model::{Env, Lsn, Result, Timeline};
-use lifeboat_ops::wal::{Archive, Goal, Limit, Place, Resolved, Serving, resolve, serve};
+use lifeboat_ops::wal::{Archive, Goal, Limit, Place, Resolved, Serving, Source, resolve, serve};
 use lifeboat_repo::{
     BLOCK_BYTES, ComponentName, Encryption, Identities, Instance, Lineage, LogFileKind, LogPlan, LogWriter, NewLog, Repository,
     Trust, generate_identity,
@@ -195,7 +195,7 @@ impl Scene {
 
     pub fn place(&self) -> Place {
         Place {
-            repository: self.repository.clone(),
+            sources: vec![Source::opened("first".to_owned(), self.repository.clone())],
             component: ComponentName::new("test/db").unwrap(),
             trust: self.trust.clone(),
             identities: self.identities.clone(),
@@ -206,13 +206,17 @@ impl Scene {
     pub async fn place_in(&self, store: Arc<dyn BlobStore>) -> Place {
         let repository = Repository::open(store).await.unwrap();
         Place {
-            repository,
+            sources: vec![Source::opened("second".to_owned(), repository)],
             ..self.place()
         }
     }
 
     pub fn store(&self) -> Arc<dyn BlobStore> {
         Arc::clone(self.repository.store())
+    }
+
+    pub fn store_dir(&self) -> PathBuf {
+        self.folder.path().join("store")
     }
 
     /// The files of the log in the store, by path.
@@ -243,7 +247,7 @@ impl Scene {
     }
 
     /// Recovers a copy of the base with what `archive` has up to what was resolved; returns the rows of `t` and where it stands.
-    pub async fn recover(&self, archive: &Archive, resolved: &Resolved, patience_s: u64) -> Result<(String, Lsn)> {
+    pub async fn recover(&self, archive: &Archive, resolved: &Resolved, patience_s: u32) -> Result<(String, Lsn)> {
         let root = short_folder();
         let data_dir = root.path().join("data");
         let copied = Command::new("cp")
@@ -256,9 +260,9 @@ impl Scene {
         let meta = data_dir.metadata().unwrap();
         let owner = Some((meta.uid(), meta.gid()));
         let serving = serve(&self.env, archive.until(resolved.until), &root.path().join("s"), owner).await?;
-        let command = restore_command(&program(root.path()), serving.socket())?;
+        let command = restore_command(&program(root.path()), serving.socket(), patience_s)?;
         let settings = Settings {
-            restore_command: command.replace(" wal fetch ", &format!(" wal fetch --patience {patience_s} ")),
+            restore_command: command,
             target: resolved.target,
             timeline: archive.limit().timeline,
             action: Action::Pause,
