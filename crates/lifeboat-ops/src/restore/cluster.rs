@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use lifeboat_engine::postgres::binaries::Binaries;
 use lifeboat_engine::postgres::capture::Facts;
+use lifeboat_engine::postgres::checks;
 use lifeboat_engine::postgres::recovery::{self, Action, Settings};
 use lifeboat_io::{compute, durable};
 use lifeboat_model::estimate::{Estimate, estimate};
@@ -27,6 +28,7 @@ use super::{Findings, draw_id, past_runs, remember, remember_place};
 use crate::proof::{self, Level, Proof};
 use crate::protected::{Cluster, Protected};
 use crate::reach::{self, Reach};
+use crate::verify::cluster as verify;
 use crate::wal::{Archive, Bracket, Goal, Limit, Place, Resolved, RestoreFile, resolve};
 use destination::{Spaces, owner, places, publish, refuse_hidden, refuse_taken, space};
 use files::Layout;
@@ -43,6 +45,8 @@ pub struct Options {
     pub tablespaces: BTreeMap<u32, PathBuf>,
     /// Replay the log and prove what was reached. Without, it is left to whoever starts the server.
     pub replay: bool,
+    /// Run the checks of the application, too. They change what they check: only for a copy that is thrown away.
+    pub(crate) app: bool,
 }
 
 /// What a restore would do.
@@ -334,6 +338,7 @@ pub(crate) async fn prove(
     backup: &Backup,
     identities: &Identities,
     scratch: &Path,
+    app: bool,
 ) -> Result<Findings> {
     let id = draw_id(env)?;
     let folder = if rustix::process::geteuid().is_root() {
@@ -345,6 +350,7 @@ pub(crate) async fn prove(
     let target = Target::Base(backup.id.to_string());
     let options = Options {
         replay: true,
+        app,
         ..Options::default()
     };
     let plan = plan(env, protected, repository, identities, target, &to, &options).await?;
@@ -354,13 +360,31 @@ pub(crate) async fn prove(
     }
     let staging = Staging::create(&to, &id)?;
     let mut spaces = Spaces(plan.tablespaces.values().cloned().collect());
-    let staged = stage(env, protected, &plan, &options, &staging).await;
+    let staged = match stage(env, protected, &plan, &options, &staging).await {
+        Ok(staged) => checked(env, &plan, staged).await,
+        Err(error) => Err(error),
+    };
     let removed = spaces.remove().and_then(|()| staging.remove());
-    let staged = staged?;
+    let findings = staged?;
     removed?;
+    Ok(findings)
+}
+
+/// What was found in a copy whose server has been stopped.
+async fn checked(env: &Env, plan: &Plan, staged: Staged) -> Result<Findings> {
+    env.progress.step("check pages", None);
+    let (data_dir, facts, threads) = (staged.layout.data_dir, plan.facts.clone(), env.threads);
+    let pages = compute::run("check pages", move || Ok(checks::pages::check(&data_dir, &facts, threads))).await?;
+    let mut outcomes = Vec::new();
+    if let Some(replayed) = staged.replayed {
+        outcomes.push(verify::replayed(replayed.reached, replayed.served));
+        outcomes.push(pages);
+        outcomes.extend(replayed.checks);
+    }
     Ok(Findings {
         files: plan.reader.files().len() as u64,
         bytes: staged.fetched.written_bytes,
+        checks: outcomes,
         ..Findings::default()
     })
 }
@@ -402,6 +426,10 @@ async fn stage(env: &Env, protected: &Protected, plan: &Plan, options: &Options,
     let mut notes = plan.notes.clone();
     let replayed = match &plan.binaries {
         Some(binaries) => {
+            let wanted = match options.app {
+                true => Some(verify::wanted(cluster_of(protected)?, &plan.facts, &archive).await),
+                false => None,
+            };
             let job = replay::Job {
                 binaries,
                 layout: &layout,
@@ -410,6 +438,7 @@ async fn stage(env: &Env, protected: &Protected, plan: &Plan, options: &Options,
                 timeline: plan.choice.timeline,
                 program: &plan.program,
                 staging: staging.folder(),
+                wanted,
             };
             let replayed = replay::run(env, job, archive).await?;
             notes.extend(replayed.notes.iter().cloned());
