@@ -71,7 +71,8 @@ fn reach(cluster: &Cluster, counts: &Counts, until: &str) -> Reach {
         at = end;
     }
     let end = scan.finish(|record| watch.see(record));
-    assert_eq!(end.at, until, "{end:?}");
+    // At the end of a page the server counts the next one's header.
+    assert!(until.0 - end.at.0 <= 40, "{end:?} {until}");
     watch.finish()
 }
 
@@ -133,6 +134,8 @@ async fn rows_are_compared_where_the_log_has_no_change_of_them() {
         assert_eq!(serde_json::from_str::<Counts>(&json).unwrap(), counts);
         change(&cluster);
         let until = cluster.query("select pg_current_wal_insert_lsn()");
+        // Everything up to there is in the files when this has been committed.
+        cluster.query("create table later ()");
         let reach = reach(&cluster, &counts, &until);
         cluster.stop(Stop::Fast);
         let folder = root();

@@ -46,7 +46,7 @@ pub struct Options {
     /// Replay the log and prove what was reached. Without, it is left to whoever starts the server.
     pub replay: bool,
     /// Run the checks of the application, too. They change what they check: only for a copy that is thrown away.
-    pub(crate) app: bool,
+    pub app: bool,
 }
 
 /// What a restore would do.

@@ -1,9 +1,9 @@
 //! Rows of tables, counted in the source while its files are copied (docs/postgres.md, "Rows").
 //!
 //! Each count has a snapshot of its own: no transaction of ours stays open, and no lock outlives a count. What a later comparison needs to know is a
-//! position `from`: whatever a snapshot does not see was written behind it, because no transaction that began before it was still open.
+//! position `from`: whatever a count does not hold was written behind it, because every transaction that had begun before was waited for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,18 +118,10 @@ async fn count(info: &ConnInfo, limit: &Limit) -> Result<Counts> {
         return Ok(Counts::none("the backup was read from a standby"));
     }
     let mut counts = Counts {
-        // In this order: what begins later writes behind it.
         from: one(&sql, "select pg_current_wal_insert_lsn()").await?,
         ..Counts::default()
     };
-    let first = number(&one(&sql, "select pg_snapshot_xmax(pg_current_snapshot())").await?)?;
-    let half = limit.left() / 2;
-    while number(&one(&sql, "select pg_snapshot_xmin(pg_current_snapshot())").await?)? < first {
-        if limit.left() < half {
-            return Ok(Counts::none("a transaction that had begun earlier was open all the time"));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+    wait_for_the_open(&sql, limit.left() / 2, limit).await?;
     let text = format!("select {PLACE} from pg_class c where c.oid = 'pg_database'::regclass");
     let row = sql.client.query_one(&text, &[]).await.map_err(|error| sql.error(OP, error))?;
     counts.catalog = locator(&row, 0);
@@ -140,12 +132,31 @@ async fn count(info: &ConnInfo, limit: &Limit) -> Result<Counts> {
     for row in &rows {
         let name: String = row.get(1);
         // One that does not let us in does not hinder the others.
-        match database(info, limit, (row.get(0), &name), first, &mut counts, &mut room).await {
+        match database(info, limit, (row.get(0), &name), &mut counts, &mut room).await {
             Ok(found) => counts.databases.push(found),
             Err(error) => counts.left_out(&format!("all of the database {name} ({})", error.detail()), 1),
         }
     }
     Ok(counts)
+}
+
+/// Waits until every transaction has ended that may have written before. Whatever has a number holds a lock on it, from before its first record until
+/// it is seen to have ended; a snapshot does not do, for its end is behind the last transaction that ended, not behind the last that began.
+async fn wait_for_the_open(sql: &Sql, patience: Duration, limit: &Limit) -> Result<()> {
+    const OPEN: &str =
+        "select transactionid::text from pg_locks where locktype = 'transactionid' and mode = 'ExclusiveLock' and granted";
+    let mut open: BTreeSet<String> = sql.text(OP, OPEN).await?.into_iter().flatten().flatten().collect();
+    let ends = limit.left().saturating_sub(patience);
+    while !open.is_empty() {
+        if limit.left() < ends {
+            let detail = "a transaction that had begun earlier was open all the time";
+            return Err(Error::new(ErrorKind::TimedOut, OP, sql.subject(), detail));
+        }
+        tokio::time::sleep(LOOK).await;
+        let now: BTreeSet<String> = sql.text(OP, OPEN).await?.into_iter().flatten().flatten().collect();
+        open.retain(|number| now.contains(number));
+    }
+    Ok(())
 }
 
 const TABLES: &str = "c.oid, format('%I.%I', n.nspname, c.relname), pg_relation_size(c.oid), \
@@ -158,7 +169,6 @@ async fn database(
     info: &ConnInfo,
     limit: &Limit,
     (oid, name): (u32, &str),
-    first: u64,
     counts: &mut Counts,
     room: &mut usize,
 ) -> Result<Database> {
@@ -191,7 +201,7 @@ async fn database(
             _ if left.is_zero() => "there was no more time",
             Some(_) => {
                 let table: String = row.get(4);
-                match rows_of(&sql, &table, left, first).await {
+                match rows_of(&sql, &table, left).await {
                     Ok(rows) => {
                         *room -= 1;
                         found.tables.push(Table {
@@ -202,8 +212,7 @@ async fn database(
                         });
                         continue;
                     }
-                    Err(Some(why)) => why,
-                    Err(None) => "they could not be read just then",
+                    Err(_busy) => "they could not be read just then",
                 }
             }
         };
@@ -212,18 +221,11 @@ async fn database(
     Ok(found)
 }
 
-/// The rows of a table in a snapshot of its own; why there is no number.
-async fn rows_of(sql: &Sql, table: &str, left: Duration, first: u64) -> std::result::Result<u64, Option<&'static str>> {
+/// The rows of a table, in a snapshot of its own.
+async fn rows_of(sql: &Sql, table: &str, left: Duration) -> Result<u64> {
     let limit = left.as_millis().max(1);
-    let text =
-        format!("set statement_timeout = {limit}; select count(*), pg_snapshot_xmin(pg_current_snapshot()) from only {table}");
-    let rows = sql.text(OP, &text).await.map_err(|_busy| None)?;
-    let mut values = rows.into_iter().flatten().flatten().map(|text| number(&text));
-    match (values.next(), values.next()) {
-        (Some(Ok(rows)), Some(Ok(oldest))) if oldest >= first => Ok(rows),
-        (Some(Ok(_)), Some(Ok(_))) => Err(Some("a transaction that had begun earlier was open")),
-        _ => Err(None),
-    }
+    let text = format!("set statement_timeout = {limit}; select count(*) from only {table}");
+    number(&one(sql, &text).await?)
 }
 
 fn locator(row: &tokio_postgres::Row, from: usize) -> Locator {

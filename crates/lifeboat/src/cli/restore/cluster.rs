@@ -115,6 +115,7 @@ fn options(context: &Context, args: &Restore) -> Result<Options> {
         store: None,
         tablespaces,
         replay: !args.no_replay,
+        app: false,
     })
 }
 

@@ -20,7 +20,7 @@ const NAME: usize = 60;
 
 impl Lowering<'_> {
     /// What is asked for besides, into the source that it is for.
-    pub(super) fn care(&mut self, full: &str, component: &ComponentFile, source: &mut Source) {
+    pub(super) fn besides(&mut self, full: &str, component: &ComponentFile, source: &mut Source) {
         let max_rate = component.backup.max_rate.as_ref();
         match (source, &component.postgres) {
             (Source::Postgres(cluster), Some(postgres)) => {

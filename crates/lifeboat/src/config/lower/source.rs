@@ -41,7 +41,7 @@ impl Lowering<'_> {
                 nothing()
             }
         };
-        self.care(full, component, &mut source);
+        self.besides(full, component, &mut source);
         let must = matches!(
             source,
             Source::Files {
