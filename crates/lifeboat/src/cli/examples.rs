@@ -141,7 +141,7 @@ Examples:
   lifeboat verify shop --all --level hash
   lifeboat verify shop/db --backup 12 --level decrypt
   lifeboat verify --level list         the quickest look
-  lifeboat verify tartware --level app with the checks that the configuration asks for";
+  lifeboat verify shop --level app     of a PostgreSQL cluster: indexes, rows, and what the configuration asks for";
 
 pub(super) const STORE: &str = "\
 Examples:

@@ -96,6 +96,14 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
             ));
         }
     }
+    let has_cluster = context
+        .settings
+        .components
+        .iter()
+        .any(|component| component.source.cluster().is_some());
+    if args.postgres.is_some() && !has_cluster {
+        return refuse("a configuration is there already, and there is no PostgreSQL cluster in it");
+    }
     let made = make_stores(cx, &context).await?;
     if let Some(refused) = renew_instance(cx, &context)? {
         return Err(refused);

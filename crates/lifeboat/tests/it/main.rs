@@ -12,6 +12,7 @@
 
 mod cli;
 mod cluster;
+mod cluster_checks;
 mod diff;
 mod environment;
 mod fetch;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lifeboat_model::check::Outcome;
 use tokio_postgres::{Error, SimpleQueryMessage, SimpleQueryRow};
 
-use super::{cut, words};
+use super::{counted, cut, words};
 use crate::postgres::sandbox::{Sandbox, Session};
 
 /// Rows that are looked at, at most; of them the evidence is made.
