@@ -94,7 +94,8 @@ fn judge(assertion: &Assertion, rows: &[Vec<Option<String>>]) -> Outcome {
             return Outcome::passed(name, "no rows, as expected");
         }
         let more = if rows.len() == MOST_ROWS { " or more" } else { "" };
-        return Outcome::failed(name, format!("{} rows{more}, and there should be none", rows.len())).with_evidence(shown(rows));
+        let found = counted(rows.len() as u64, "row", "rows");
+        return Outcome::failed(name, format!("{found}{more}, and there should be none")).with_evidence(shown(rows));
     }
     let value = match rows {
         [row] => match row.as_slice() {
