@@ -16,7 +16,7 @@ fn cluster(major: u32) -> Cluster {
         "host all lifeboat all scram-sha-256",
         "host replication lifeboat all scram-sha-256",
     ];
-    let mut options = Options::new().hba(&hba);
+    let mut options = Options::new().hba(&hba).set("log_replication_commands", "on");
     if major >= 17 {
         options = options.set("summarize_wal", "on");
     }
@@ -98,6 +98,7 @@ fn the_role_of_init_is_enough_for_everything_and_checks_tell_the_truth() {
         assert_eq!(verdicts(&document), wanted, "{major}: {document:#}");
         // From the server, and the log, with the same rights.
         world.edit_config("        postgres:\n", "        postgres:\n          mode: stream\n");
+        world.edit_config("backup: { to: [disk]", "backup: { to: [disk], max_rate: 50MiB");
         cluster.query_in("shop", "insert into tenants values (501, '')");
         let streamed = world.run(&["backup"]).ends(0);
         let way = if major >= 17 { "(increment)" } else { "(stream)" };
@@ -106,6 +107,7 @@ fn the_role_of_init_is_enough_for_everything_and_checks_tell_the_truth() {
             "{}",
             streamed.stderr
         );
+        assert!(cluster.log().contains("MAX_RATE 51200"), "{major}: {}", cluster.log());
         world.run(&["follow", "--once"]).ends(0);
         let doctor = world.run(&["doctor"]).ends(0);
         assert!(!doctor.stdout.contains("lacks a right"), "{}", doctor.stdout);
