@@ -3,6 +3,7 @@
 //! Nothing here touches a disk, a network, a clock, a random source or an async runtime, and nothing is serialised:
 //! what this crate decides, it decides from its arguments alone, so every rule can be tested by calling it.
 
+pub mod check;
 pub mod cold;
 pub mod env;
 pub mod error;

@@ -104,6 +104,11 @@ pub async fn run(env: &Env, protected: &Protected, instance_name: &str, key: Opt
     checks
 }
 
+/// Asks the server of a cluster about everything that backing it up and following it needs.
+pub async fn server(cluster: &crate::protected::Cluster) -> Vec<Check> {
+    cluster::server(cluster).await
+}
+
 /// Opens the source and lets it go at once.
 async fn source(protected: &Protected) -> Check {
     let Some(options) = protected.source.capture_options() else {

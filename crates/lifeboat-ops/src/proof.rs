@@ -25,6 +25,8 @@ pub enum Level {
     Decrypt,
     /// Restored into a scratch folder and checked.
     Restore,
+    /// Restored, and checked as the application sees it: indexes, rows, and what the configuration wants.
+    App,
 }
 
 impl Level {
@@ -36,6 +38,7 @@ impl Level {
             Self::Hash => "hash",
             Self::Decrypt => "decrypt",
             Self::Restore => "restore",
+            Self::App => "app",
         }
     }
 }
@@ -83,6 +86,22 @@ struct ProofsJson {
     /// What the last backup found in a PKI.
     #[serde(default)]
     pki: Option<PkiStanding>,
+    /// Checks of a restored copy that failed.
+    #[serde(default)]
+    failed_checks: Option<FailedChecks>,
+}
+
+/// Checks of a restored copy that failed: what is stored is what was captured, and that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedChecks {
+    /// Of which backup (`SEQ-HASH`).
+    pub backup: String,
+    /// At which level.
+    pub level: Level,
+    /// When, microseconds since 1970.
+    pub at_us: i64,
+    /// Which, and what they said.
+    pub says: String,
 }
 
 /// What the last backup of a PKI found, for `status`: names and times, nothing secret.
@@ -150,11 +169,26 @@ pub fn record(state_dir: &Path, component: &ComponentName, proof: Proof) -> Resu
             json.damage
                 .retain(|damage| sequence(&damage.backup) > sequence(&proof.backup));
         }
+        let passes = |failed: &FailedChecks| proof.level >= failed.level && sequence(&proof.backup) >= sequence(&failed.backup);
+        if json.failed_checks.as_ref().is_some_and(passes) {
+            json.failed_checks = None;
+        }
         json.proofs.push(proof);
         if json.proofs.len() > KEPT {
             json.proofs.drain(..json.proofs.len() - KEPT);
         }
     })
+}
+
+/// Remembers checks that failed, until this backup or a newer one passes them.
+pub fn record_failed_checks(state_dir: &Path, component: &ComponentName, failed: FailedChecks) -> Result<()> {
+    update(state_dir, component, |json| json.failed_checks = Some(failed))
+}
+
+/// Checks that failed and were not passed since.
+#[must_use]
+pub fn failed_checks(state_dir: &Path, component: &ComponentName) -> Option<FailedChecks> {
+    read(state_dir, component).failed_checks
 }
 
 /// Remembers what the last backup found in a PKI.

@@ -181,7 +181,7 @@ fn known(protected: &Protected, backup: &Backup) -> Known {
             Level::List => Known::Unproven,
             Level::Hash => Known::Intact,
             Level::Decrypt => Known::Opened,
-            Level::Restore => Known::Restored,
+            Level::Restore | Level::App => Known::Restored,
         })
         .max()
         .unwrap_or(Known::Unproven)

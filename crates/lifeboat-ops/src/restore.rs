@@ -26,6 +26,7 @@ use lifeboat_io::compute;
 use lifeboat_io::durable;
 use lifeboat_io::flow::PageSink;
 use lifeboat_io::sink::FileSink;
+use lifeboat_model::check::Outcome;
 use lifeboat_model::estimate::{Estimate, Run, estimate};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Fetched, FileRecord, Identities, ReadPlan, Reader, Repository};
@@ -87,6 +88,8 @@ pub struct Findings {
     pub bytes: u64,
     /// Files that were kept as structure, and the keys in them that need values.
     pub missing_values: Vec<(String, Vec<String>)>,
+    /// What came of the checks of a restored cluster.
+    pub checks: Vec<Outcome>,
 }
 
 impl From<sqlite::Inspection> for Findings {
@@ -187,7 +190,7 @@ fn remember(env: &Env, protected: &Protected, backup: &Backup, error: &Error) {
 fn past_runs(protected: &Protected) -> Vec<Run> {
     proof::load(&protected.state_dir, &protected.component)
         .iter()
-        .filter(|proof| proof.level == Level::Restore && proof.took_s.is_finite() && proof.took_s > 0.0)
+        .filter(|proof| proof.level >= Level::Restore && proof.took_s.is_finite() && proof.took_s > 0.0)
         .map(|proof| Run {
             bytes: proof.bytes,
             elapsed: Duration::from_secs_f64(proof.took_s),

@@ -194,6 +194,7 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
     judge_age(env, protected, latest, status);
     judge_proof(env, protected, latest, status);
     judge_damage(protected, latest, status);
+    judge_checks(protected, status);
     judge_pki(env, protected, status);
     status.latest = Some(latest.clone());
     Ok(())
@@ -304,6 +305,20 @@ fn judge_damage(protected: &Protected, latest: &Backup, status: &mut Status) {
     }
 }
 
+/// Checks of a restored copy that failed have the last word until something newer passes them.
+fn judge_checks(protected: &Protected, status: &mut Status) {
+    if let Some(failed) = proof::failed_checks(&protected.state_dir, &protected.component) {
+        let says = format!(
+            "what was restored from backup {} did not pass its checks ({}): `lifeboat verify --level {} {}`",
+            failed.backup,
+            failed.says,
+            failed.level.word(),
+            protected.component
+        );
+        status.worsen(Standing::AtRisk, says);
+    }
+}
+
 /// What the last backup found in a PKI, and what has ended or ends soon as of now.
 fn judge_pki(env: &Env, protected: &Protected, status: &mut Status) {
     let Source::Pki { warn_expiry, .. } = &protected.source else {
@@ -355,7 +370,7 @@ fn judge_age(env: &Env, protected: &Protected, latest: &Backup, status: &mut Sta
 
 fn judge_proof(env: &Env, protected: &Protected, latest: &Backup, status: &mut Status) {
     let proofs = proof::load(&protected.state_dir, &protected.component);
-    let restores: Vec<&Proof> = proofs.iter().filter(|proof| proof.level == Level::Restore).collect();
+    let restores: Vec<&Proof> = proofs.iter().filter(|proof| proof.level >= Level::Restore).collect();
     let runs: Vec<Run> = restores
         .iter()
         .filter(|proof| proof.took_s.is_finite() && proof.took_s > 0.0)

@@ -1,14 +1,17 @@
 //! The verb `verify`: how much of a backup can be proven, level by level.
 
+pub(crate) mod cluster;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lifeboat_io::durable;
+use lifeboat_model::check::{Outcome, Verdict};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, Instance, Listing, Marker, Reader, Repository, scrub, scrub_and_mark};
 
 pub use crate::proof::Level;
-use crate::proof::{self, Damage, Proof};
+use crate::proof::{self, Damage, FailedChecks, Proof};
 use crate::protected::Protected;
 use crate::restore::{self, Destination, Findings};
 
@@ -28,6 +31,14 @@ pub struct Report {
     pub took: Duration,
     /// What the checks of a restored copy found.
     pub findings: Option<Findings>,
+}
+
+impl Report {
+    /// Checks that failed. What is stored is what was captured all the same.
+    pub fn failed(&self) -> impl Iterator<Item = &Outcome> {
+        let outcomes = self.findings.iter().flat_map(|findings| &findings.checks);
+        outcomes.filter(|outcome| outcome.verdict == Verdict::Failed)
+    }
 }
 
 /// What does not count is an error of kind `Corrupt`: `verify` never passes over it.
@@ -123,6 +134,11 @@ async fn prove(
     scratch: PathBuf,
 ) -> Result<Report> {
     let began = env.clock.monotonic();
+    // Other kinds have no checks but those of a restore.
+    let level = match protected.source.cluster() {
+        None => level.min(Level::Restore),
+        Some(_) => level,
+    };
     let (mut checked, mut bytes, mut findings) = (0, 0, None);
     match level {
         Level::List => checked = backup.files()?.len() as u64,
@@ -135,30 +151,50 @@ async fn prove(
             let verified = Reader::open(env, repository, backup, identities).await?.verify().await?;
             (checked, bytes) = (verified.blobs, verified.bytes);
         }
-        Level::Restore => {
-            let found = restore_to_scratch(env, protected, repository, backup, identities, scratch).await?;
+        Level::Restore | Level::App => {
+            let app = level == Level::App;
+            let found = restore_to_scratch(env, protected, repository, backup, identities, (scratch, app)).await?;
             bytes = backup.header.size_bytes;
             findings = Some(found);
         }
     }
     env.progress.finish();
     let took = env.clock.monotonic().saturating_sub(began);
-    let proof = Proof {
-        backup: backup.id.to_string(),
-        level,
-        at_us: env.clock.wall_us(),
-        took_s: took.as_secs_f64(),
-        bytes,
-    };
-    proof::record(&protected.state_dir, &protected.component, proof)?;
-    Ok(Report {
+    let report = Report {
         backup: backup.clone(),
         level,
         checked,
         bytes,
         took,
         findings,
-    })
+    };
+    remember(env, protected, &report)?;
+    Ok(report)
+}
+
+/// Writes down what was proven, or which checks failed.
+fn remember(env: &Env, protected: &Protected, report: &Report) -> Result<()> {
+    let (state_dir, component) = (&protected.state_dir, &protected.component);
+    let failed: Vec<String> = (report.failed())
+        .map(|outcome| format!("{}: {}", outcome.name, outcome.says))
+        .collect();
+    if !failed.is_empty() {
+        let failed = FailedChecks {
+            backup: report.backup.id.to_string(),
+            level: report.level,
+            at_us: env.clock.wall_us(),
+            says: failed.join("; "),
+        };
+        return proof::record_failed_checks(state_dir, component, failed);
+    }
+    let proof = Proof {
+        backup: report.backup.id.to_string(),
+        level: report.level,
+        at_us: env.clock.wall_us(),
+        took_s: report.took.as_secs_f64(),
+        bytes: report.bytes,
+    };
+    proof::record(state_dir, component, proof)
 }
 
 async fn restore_to_scratch(
@@ -167,7 +203,7 @@ async fn restore_to_scratch(
     repository: &Repository,
     backup: &Backup,
     identities: &Identities,
-    scratch: PathBuf,
+    (scratch, app): (PathBuf, bool),
 ) -> Result<Findings> {
     durable::create_folder(&scratch)?;
     let reader = Reader::open(env, repository, backup, identities).await?;
@@ -176,7 +212,7 @@ async fn restore_to_scratch(
         keep_owner: false,
     };
     let restored = if backup.header.log.is_some() {
-        restore::cluster::prove(env, protected, repository, backup, identities, &scratch).await
+        restore::cluster::prove(env, protected, repository, backup, identities, &scratch, app).await
     } else if restore::is_files(&reader) {
         restore::prove(env, &reader, &scratch).await
     } else {

@@ -10,6 +10,7 @@
 
 pub mod binaries;
 pub mod capture;
+pub mod checks;
 pub mod conf;
 pub mod conninfo;
 pub mod control;
@@ -23,6 +24,7 @@ pub mod page;
 pub mod records;
 pub mod recovery;
 pub mod replication;
+pub mod role;
 pub mod running;
 pub mod sandbox;
 pub mod segment;

@@ -6,6 +6,7 @@
 
 use lifeboat_model::wal::SegmentSize;
 use lifeboat_model::{Lsn, Timeline};
+use serde::{Deserialize, Serialize};
 
 use super::crc::Crc32c;
 
@@ -25,6 +26,16 @@ const FRONT_BYTES: usize = 64;
 /// From 1970 to 2000, where the server's times begin.
 const EPOCH_US: i64 = 946_684_800_000_000;
 
+/// `XLR_MAX_BLOCK_ID`
+const MOST_BLOCKS: u8 = 32;
+/// In the flags of a reference to a page (`BKPBLOCK_…`): the fork, and whether a copy of the page follows.
+const FORK: u8 = 0x0f;
+const HAS_IMAGE: u8 = 0x10;
+/// In those of the copy (`BKPIMAGE_…`).
+const HAS_HOLE: u8 = 0x01;
+/// `XLOG_PAGE_MAGIC` of 14: the flags of a copy's compression became others later.
+const MAGIC_14: u16 = 0xd10d;
+
 /// Flags of a page (`XLP_…`).
 const FIRST_IS_CONTINUED: u16 = 1;
 const LONG: u16 = 2;
@@ -43,6 +54,32 @@ pub struct Record {
     pub kind: (u8, u8),
     /// A transaction that ended here.
     pub ended: Option<Ended>,
+    /// Whose rows or index entries it changes; none where it changes no page, or one of a map. A change of rows is of one relation.
+    pub relation: Option<Locator>,
+}
+
+/// Where a relation's pages are (`RelFileLocator`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "(u32, u32, u32)", into = "(u32, u32, u32)")]
+pub struct Locator {
+    /// The tablespace.
+    pub space: u32,
+    /// The database; 0 for what all share.
+    pub database: u32,
+    /// The number of the file.
+    pub number: u32,
+}
+
+impl From<(u32, u32, u32)> for Locator {
+    fn from((space, database, number): (u32, u32, u32)) -> Self {
+        Self { space, database, number }
+    }
+}
+
+impl From<Locator> for (u32, u32, u32) {
+    fn from(place: Locator) -> Self {
+        (place.space, place.database, place.number)
+    }
 }
 
 /// How a transaction ended.
@@ -331,7 +368,7 @@ impl Scan {
         let behind = (at + part.len()).next_multiple_of(8);
         let end = self.page_at.plus(behind as u64);
         let partial = partial.clone();
-        match partial.whole(end, self.previous) {
+        match partial.whole(end, self.previous, self.magic) {
             Ok(mut record) => {
                 self.state = State::Between;
                 // XLOG_SWITCH: nothing else is in this segment, and the server counts what is left of it to the record.
@@ -362,7 +399,7 @@ impl Partial {
     }
 
     /// The record, once all of it is there; else what is wrong with it.
-    fn whole(mut self, end: Lsn, previous: Option<Lsn>) -> Result<Record, &'static str> {
+    fn whole(mut self, end: Lsn, previous: Option<Lsn>, magic: Option<u16>) -> Result<Record, &'static str> {
         let four = |from| self::at(&self.front, from).map_or(0, u32::from_le_bytes);
         let (xid, sum) = (four(4), four(RECORD_SUM));
         let named = Lsn(self::at(&self.front, 8).map_or(0, u64::from_le_bytes));
@@ -381,6 +418,32 @@ impl Partial {
             xid,
             kind,
             ended: self.ended(kind),
+            relation: self.relation(magic),
+        })
+    }
+
+    /// The relation of the first page that the record refers to (`XLogRecordBlockHeader`), if it is one of its main fork.
+    fn relation(&self, magic: Option<u16>) -> Option<Locator> {
+        let [number, flags]: [u8; 2] = at(&self.front, RECORD_HEADER)?;
+        // Whole records have more than their header; what is behind a short one is not its own.
+        if self.total <= 28 || number > MOST_BLOCKS || flags & FORK != 0 {
+            return None;
+        }
+        let mut from = RECORD_HEADER + 4;
+        if flags & HAS_IMAGE != 0 {
+            let about = *self.front.get(from + 4)?;
+            let compressed = if magic == Some(MAGIC_14) { 0x02 } else { 0x1c };
+            from += if about & HAS_HOLE != 0 && about & compressed != 0 {
+                7
+            } else {
+                5
+            };
+        }
+        let four = |from| at(&self.front, from).map(u32::from_le_bytes);
+        Some(Locator {
+            space: four(from)?,
+            database: four(from + 4)?,
+            number: four(from + 8)?,
         })
     }
 

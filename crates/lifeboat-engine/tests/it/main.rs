@@ -20,6 +20,7 @@ mod exact;
 mod locks;
 mod other;
 mod pg_capture;
+mod pg_checks;
 mod pg_kernels;
 mod pg_sandbox;
 mod pki;

@@ -7,21 +7,22 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_engine::postgres::capture::{
-    self, Capture, Captured, Content, FileInfo, Local, Parent, Server, Stream, StreamOptions,
+    self, Capture, Captured, Content, FileInfo, Local, Pace, Parent, Server, Stream, StreamOptions, counts,
 };
 use lifeboat_engine::postgres::sql::Sql;
 use lifeboat_engine::postgres::{ConnInfo, wire};
 use lifeboat_io::compute;
-use lifeboat_model::{Error, ErrorKind, Lsn, Result};
+use lifeboat_model::{Env, Error, ErrorKind, Lsn, Result};
 use lifeboat_repo::{FileMeta, Writer};
 
 use super::Facts;
 use super::log::{self, About};
 use super::source::Stored;
-use crate::protected::{Cluster, Mode};
+use crate::protected::{Care, Cluster, Mode};
 
 /// The label of the backup, as the server gave it.
 pub(crate) const LABEL: &str = "backup_label";
@@ -29,6 +30,10 @@ pub(crate) const LABEL: &str = "backup_label";
 pub(crate) const TABLESPACE_MAP: &str = "tablespace_map";
 /// What was read, for a later increment.
 pub(crate) const MANIFEST: &str = "backup_manifest";
+
+/// What the server takes for `MAX_RATE`.
+const MIN_RATE_KIB: u32 = 32;
+const MAX_RATE_KIB: u32 = 1_048_576;
 
 /// Bytes of the pages that increments are made of.
 const PAGE_BYTES: u32 = 8192;
@@ -59,10 +64,11 @@ pub(crate) struct OpenedCluster {
     /// A stream will do where it cannot be read from there after all.
     may_stream: bool,
     whole: Whole,
+    care: Care,
 }
 
 impl OpenedCluster {
-    pub(super) async fn open(cluster: &Cluster, whole: &Whole) -> Result<Self> {
+    pub(super) async fn open(env: &Env, cluster: &Cluster, whole: &Whole) -> Result<Self> {
         let info = cluster.login.conninfo().await?;
         let sql = Sql::connect(&info).await?;
         let server = Server::ask(&sql.client).await?;
@@ -70,6 +76,10 @@ impl OpenedCluster {
             data_dir: cluster.data_dir.clone(),
             label: "lifeboat".to_owned(),
             fast: true,
+            pace: cluster
+                .care
+                .max_rate
+                .map(|rate| Arc::new(Pace::new(Arc::clone(&env.clock), rate))),
         };
         let remote = match cluster.mode {
             Mode::Local => None,
@@ -94,6 +104,7 @@ impl OpenedCluster {
             remote,
             whole: whole.clone(),
             may_stream: cluster.mode == Mode::Auto,
+            care: cluster.care.clone(),
         })
     }
 
@@ -108,9 +119,12 @@ impl OpenedCluster {
         let (capture, way) = self.begin(writer).await?;
         let flowing = held.flow(capture.position()).await?;
         about.env.progress.step("back up", Some(capture.total_bytes()));
-        let (capture, owner) = put_files(writer, capture).await?;
+        let counting = counts::take(&self.info, &about.env.clock, self.care.count_rows);
+        let (put, counts) = tokio::join!(put_files(writer, capture), counting);
+        let (capture, owner) = put?;
         about.env.progress.step("end", None);
-        let captured = capture.finish(&self.sql.client).await?;
+        let mut captured = capture.finish(&self.sql.client).await?;
+        captured.facts.counts = Some(counts);
         let moment_us = self.now_us().await?;
         put_rest(writer, &captured, &owner, moment_us).await?;
         remember(writer, &captured).await?;
@@ -144,7 +158,7 @@ impl OpenedCluster {
         let options = StreamOptions {
             label: self.options.label.clone(),
             fast: self.options.fast,
-            max_rate_kib: None,
+            max_rate_kib: self.care.max_rate.and_then(kib),
         };
         let client = &self.sql.client;
         let objection = match self.parent(writer).await? {
@@ -270,6 +284,12 @@ async fn put_rest(writer: &mut Writer, captured: &Captured, owner: &FileInfo, mo
         writer.put_stream(meta, Box::new(std::io::Cursor::new(bytes.clone()))).await?;
     }
     Ok(())
+}
+
+/// A limit in the unit and within the bounds of the server; one that is higher than its highest is none.
+fn kib(bytes_per_s: u64) -> Option<u32> {
+    let kib = u32::try_from(bytes_per_s / 1024).ok()?;
+    (kib <= MAX_RATE_KIB).then_some(kib.max(MIN_RATE_KIB))
 }
 
 fn meta(file: &FileInfo) -> FileMeta {

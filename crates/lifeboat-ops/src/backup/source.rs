@@ -52,7 +52,7 @@ impl Opened {
             return Ok(Self::Sqlite(capture));
         }
         if let Some(cluster) = protected.source.cluster() {
-            return Ok(Self::Postgres(OpenedCluster::open(cluster, whole).await?));
+            return Ok(Self::Postgres(OpenedCluster::open(env, cluster, whole).await?));
         }
         let Some(options) = protected.source.files() else {
             return Err(Error::new(

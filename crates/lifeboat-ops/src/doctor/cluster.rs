@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lifeboat_engine::postgres::examine::{Examined, SlotState, examine};
+use lifeboat_engine::postgres::role::{self, Right};
 use lifeboat_engine::postgres::sql::Sql;
 use lifeboat_engine::postgres::wire::{self, Mode as Connecting};
 use lifeboat_model::Result;
@@ -29,10 +30,25 @@ pub(super) async fn server(cluster: &Cluster) -> Vec<Check> {
 async fn ask(cluster: &Cluster, checks: &mut Vec<Check>) -> Result<()> {
     let info = cluster.login.conninfo().await?;
     let sql = Sql::connect(&info).await?;
+    // Before anything is asked that an older server does not know.
+    let numbers = sql.text(
+        "ask for the version of",
+        "select current_setting('server_version_num'), current_setting('server_version')",
+    );
+    let numbers: Vec<String> = numbers.await?.into_iter().flatten().flatten().collect();
+    if let [number, version] = numbers.as_slice()
+        && number.parse::<u32>().is_ok_and(|number| number / 10_000 < *KNOWN.start())
+    {
+        checks.push(too_old(version, &info.to_string()));
+        return Ok(());
+    }
     let found = examine(&sql, &cluster.slot).await?;
     checks.push(version(&found, &info.to_string()));
-    rights(&found, cluster, checks);
+    let missing = role::missing(&sql, found.major, &found.role).await?;
+    rights(&found, cluster, info.database(), &missing, checks);
+    // Without the right, its lack has been told.
     match wire::connect(&info, Connecting::Replication).await {
+        _ if !found.replication => {}
         Ok(_) => checks.push(Check::good(format!("the server lets the role {} replicate", found.role))),
         Err(error) => checks.push(Check::bad(
             error.to_string(),
@@ -54,42 +70,56 @@ fn version(found: &Examined, place: &str) -> Check {
         found.version,
         if found.standby { ", a standby" } else { "" }
     );
-    if KNOWN.contains(&found.major) {
-        Check::good(says)
-    } else {
-        Check::bad(
-            format!("{says}: versions 14 to 18 are supported"),
-            "upgrade the server, or ask for a newer Lifeboat",
-        )
+    match found.major {
+        major if KNOWN.contains(&major) => Check::good(says),
+        major if major > *KNOWN.end() => Check::warning(
+            format!(
+                "{says}, which is newer than this Lifeboat: its backups are streamed, and nobody has proven that they come back"
+            ),
+            "look for a newer Lifeboat; until then prove every backup: `lifeboat verify --level app`",
+        ),
+        _ => too_old(&found.version, place),
     }
 }
 
-fn rights(found: &Examined, cluster: &Cluster, checks: &mut Vec<Check>) {
-    let role = quoted(&found.role);
+fn too_old(version: &str, place: &str) -> Check {
+    Check::bad(
+        format!("PostgreSQL {version} answers at {place}: 14 is the oldest version that is supported"),
+        "upgrade the server; until then its own pg_dump can be kept as files",
+    )
+}
+
+/// What the role may, and what works without the rest.
+fn rights(found: &Examined, cluster: &Cluster, database: &str, missing: &[Right], checks: &mut Vec<Check>) {
+    let role = role::quoted(&found.role);
     if !found.replication {
         checks.push(Check::bad(
             format!("the role {} may not replicate: its log cannot be followed", found.role),
             format!("ALTER ROLE {role} REPLICATION"),
         ));
     }
-    if cluster.mode == Mode::Stream {
-        return;
-    }
-    let start = match found.major {
-        ..15 => "pg_start_backup(text, boolean, boolean), pg_stop_backup(boolean, boolean)",
-        15.. => "pg_backup_start(text, boolean), pg_backup_stop(boolean)",
-    };
-    if !(found.may_start_backup && found.may_read_settings) {
-        let says = format!(
-            "the role {} may not read the data directory's place or begin a backup: backups are streamed, which is slower",
-            found.role
-        );
-        let fix = format!("GRANT pg_read_all_settings TO {role}; GRANT EXECUTE ON FUNCTION {start} TO {role}");
-        checks.push(if cluster.mode == Mode::Local {
-            Check::bad(says, fix)
-        } else {
-            Check::warning(says, fix)
-        });
+    for right in missing {
+        let needed = match right.what_for {
+            role::SETTINGS => true,
+            role::LOCAL => cluster.mode == Mode::Local,
+            _ => false,
+        };
+        let wanted = match right.what_for {
+            role::LOCAL => cluster.mode != Mode::Stream,
+            role::ROWS => !cluster.care.count_rows.is_zero(),
+            _ => true,
+        };
+        let says = format!("the role {} lacks a right that is for this: {}", found.role, right.what_for);
+        // Rights on functions are those of one database.
+        let fix = match right.sql.contains(" FUNCTION ") {
+            true => format!("in the database {database}: {}", right.sql),
+            false => right.sql.clone(),
+        };
+        if needed {
+            checks.push(Check::bad(says, fix));
+        } else if wanted {
+            checks.push(Check::warning(says, fix));
+        }
     }
 }
 
@@ -181,8 +211,4 @@ fn slot(name: &str, state: &SlotState) -> Check {
     } else {
         Check::good(format!("the server keeps {size} of log for the slot {name}"))
     }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

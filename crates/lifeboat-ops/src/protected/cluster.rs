@@ -5,8 +5,10 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lifeboat_engine::postgres::ConnInfo;
+use lifeboat_engine::postgres::checks::Assertion;
 use lifeboat_model::Result;
 
 type Asked = Pin<Box<dyn Future<Output = Result<ConnInfo>> + Send>>;
@@ -77,4 +79,30 @@ pub struct Cluster {
     pub binaries: Vec<PathBuf>,
     /// This program: a server that recovers asks it for log.
     pub program: PathBuf,
+    /// What is asked for besides.
+    pub care: Care,
 }
+
+/// How much a backup may ask of the server, and what is checked in a restored copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Care {
+    /// Bytes a second that are read at most.
+    pub max_rate: Option<u64>,
+    /// How long rows are counted for a later comparison, at most.
+    pub count_rows: Duration,
+    /// What has to hold in a restored copy.
+    pub checks: Vec<Assertion>,
+}
+
+impl Default for Care {
+    fn default() -> Self {
+        Self {
+            max_rate: None,
+            count_rows: COUNT_ROWS,
+            checks: Vec::new(),
+        }
+    }
+}
+
+/// How long rows are counted unless something else is said.
+const COUNT_ROWS: Duration = Duration::from_secs(5);

@@ -74,6 +74,8 @@ pub struct Options {
     pub tablespaces: BTreeMap<u32, PathBuf>,
     /// Replay the log and prove what was reached. Without, it is left to whoever starts the server.
     pub replay: bool,
+    /// Run the checks of the application, too. They change what they check: only for a copy that is thrown away.
+    pub app: bool,
 }
 
 /// What a restore would do.

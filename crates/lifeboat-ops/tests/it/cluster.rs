@@ -17,6 +17,7 @@ fn source(cluster: &Cluster) -> Source {
         slot: "lifeboat_test".to_owned(),
         binaries: vec![cluster.bindir()],
         program: "lifeboat".into(),
+        care: protected::Care::default(),
     })
 }
 

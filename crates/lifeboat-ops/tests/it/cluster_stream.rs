@@ -27,6 +27,7 @@ async fn world(cluster: &Cluster) -> World {
         slot: "lifeboat_test".to_owned(),
         binaries: vec![cluster.bindir()],
         program: "lifeboat".into(),
+        care: protected::Care::default(),
     });
     world
 }

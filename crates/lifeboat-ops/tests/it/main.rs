@@ -14,6 +14,7 @@
 mod bucket;
 mod cluster;
 mod cluster_stream;
+mod doctor_cluster;
 mod files;
 mod files_place;
 mod follow;

@@ -439,7 +439,7 @@ pub(crate) struct Verify {
     /// unpacked and checked.
     #[arg(long, value_name = "STORE|FILE")]
     pub(crate) from: Option<String>,
-    /// How far: files there, files intact, everything opens, restored and checked.
+    /// How far: files there, files intact, everything opens, restored and checked, checked as the application sees it.
     #[arg(long, value_name = "LEVEL", default_value = "restore")]
     pub(crate) level: LevelChoice,
 }
@@ -455,6 +455,8 @@ pub(crate) enum LevelChoice {
     Decrypt,
     /// Restored into a scratch folder and checked.
     Restore,
+    /// And, of a PostgreSQL cluster: tables, indexes, rows, and the `checks` of the configuration. Of others: as `restore`.
+    App,
 }
 
 /// `config`.

@@ -8,6 +8,7 @@ use std::path::Path;
 use lifeboat_engine::pki::{Report, Severity};
 use lifeboat_engine::sqlite;
 use lifeboat_io::compute;
+use lifeboat_model::check::Verdict;
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
@@ -69,16 +70,11 @@ async fn restored(cx: &Cx, context: &Context, component: &ComponentSettings) -> 
     let backup = choose(&listing, &Choice::Latest, &protected.component)?;
     let identities = context.identities(component).await?;
     let scratch = Scratch::create(&cx.env, &protected)?;
-    let report = verify::run(
-        &cx.env,
-        &protected,
-        &repository,
-        backup,
-        Level::Restore,
-        &identities,
-        scratch.path(),
-    )
-    .await?;
+    let level = match component.source {
+        Source::Postgres(_) => Level::App,
+        _ => Level::Restore,
+    };
+    let report = verify::run(&cx.env, &protected, &repository, backup, level, &identities, scratch.path()).await?;
     let mut findings = report.findings.unwrap_or_default();
     if matches!(component.source, Source::Pki { .. }) {
         let reader = Reader::open(&cx.env, &repository, backup, &identities).await?;
@@ -146,10 +142,15 @@ async fn on(path: &Path, context: &Context) -> Result<(String, Findings)> {
 }
 
 fn is_bad(findings: &Findings) -> bool {
-    !(findings.integrity.is_empty() && findings.foreign_keys.is_empty() && findings.differences.is_empty())
+    let failed = findings.checks.iter().any(|check| check.verdict == Verdict::Failed);
+    failed || !(findings.integrity.is_empty() && findings.foreign_keys.is_empty() && findings.differences.is_empty())
 }
 
 fn for_people(component: &str, subject: &str, findings: &Findings) -> String {
+    if !findings.checks.is_empty() {
+        let of = text::counted(findings.files, "file");
+        return format!("{component}: {subject}: {of}\n{}", text::outcomes(&findings.checks));
+    }
     if findings.files > 0 {
         let mut text = format!(
             "{component}: {subject}: {}, {}\n  as captured   good\n",

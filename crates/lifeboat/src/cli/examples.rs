@@ -15,7 +15,8 @@ Examples:
   lifeboat init                        search this folder, ask, set everything up
   lifeboat init --yes                  the same without questions
   lifeboat init --path data/shop.db --system shop --store /mnt/backup/shop --yes
-  lifeboat init --path shop.db --encrypt none --yes --no-backup";
+  lifeboat init --path shop.db --encrypt none --yes --no-backup
+  lifeboat init --postgres postgresql://postgres@localhost/postgres --create-role --yes";
 
 pub(super) const DEMO: &str = "\
 Examples:
@@ -139,7 +140,8 @@ Examples:
   lifeboat verify                      restore the newest backup of everything into a scratch folder and check it
   lifeboat verify shop --all --level hash
   lifeboat verify shop/db --backup 12 --level decrypt
-  lifeboat verify --level list         the quickest look";
+  lifeboat verify --level list         the quickest look
+  lifeboat verify shop --level app     of a PostgreSQL cluster: indexes, rows, and what the configuration asks for";
 
 pub(super) const STORE: &str = "\
 Examples:

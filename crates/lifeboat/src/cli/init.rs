@@ -3,6 +3,7 @@
 //! Every step can be repeated: what an earlier run of our own left is used as it is. The configuration is written after everything that it
 //! names is there, so that a configuration never points into nothing; from then on only the backup and its proof can be missing.
 
+mod cluster;
 mod others;
 pub(super) mod proposal;
 
@@ -64,6 +65,7 @@ pub(super) async fn run(cx: &Cx, args: Init) -> Result<Exit> {
     };
     if !args.no_backup {
         for component in context.select(&[])? {
+            cluster::doctor(cx, component).await;
             first_backup(cx, &context, component, &mut done).await?;
         }
     }
@@ -93,6 +95,14 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
                 path.display()
             ));
         }
+    }
+    let has_cluster = context
+        .settings
+        .components
+        .iter()
+        .any(|component| component.source.cluster().is_some());
+    if args.postgres.is_some() && !has_cluster {
+        return refuse("a configuration is there already, and there is no PostgreSQL cluster in it");
     }
     let made = make_stores(cx, &context).await?;
     if let Some(refused) = renew_instance(cx, &context)? {
@@ -152,7 +162,7 @@ async fn newest_proven(protected: &Protected) -> Result<bool> {
     let repository = protected.repository().await?;
     let listing = protected.listing(&repository).await?;
     let proofs = proof::load(&protected.state_dir, &protected.component);
-    Ok(listing.latest().is_some() && proofs.iter().any(|proof| proof.level == Level::Restore))
+    Ok(listing.latest().is_some() && proofs.iter().any(|proof| proof.level >= Level::Restore))
 }
 
 /// Key, signing key, store, and then the configuration. Returns the public key.
@@ -162,6 +172,9 @@ async fn set_up(cx: &Cx, proposal: &Proposal) -> Result<Option<String>> {
         Some(path) => Some((own_key(cx, path)?, path.clone())),
     };
     durable::create_folder(&proposal.state_dir)?;
+    if let Some(create) = proposal.cluster.as_ref().and_then(|cluster| cluster.create.as_ref()) {
+        create.run(cx).await?;
+    }
     let instance_name = proposal::instance_name();
     let instance = own_instance(cx, &instance_name, &proposal.state_dir)?;
     let store: Arc<FsStore> = Arc::new(FsStore::create(&proposal.store).await?);
@@ -265,16 +278,20 @@ async fn first_backup(cx: &Cx, context: &Context, component: &ComponentSettings,
     };
     let identities = context.identities(component).await?;
     let scratch = Scratch::create(&cx.env, &protected)?;
-    let proven = verify::run(
-        &cx.env,
-        &protected,
-        &repository,
-        latest,
-        Level::Restore,
-        &identities,
-        scratch.path(),
-    )
-    .await?;
+    let prove = async |level| verify::run(&cx.env, &protected, &repository, latest, level, &identities, scratch.path()).await;
+    let proven = match prove(Level::Restore).await {
+        // The programs of a server are not on every host that backs one up.
+        Err(error) if error.kind() == ErrorKind::NotFound && component.source.cluster().is_some() => {
+            cx.env.progress.finish();
+            let hint = error.hint().unwrap_or_default();
+            cx.out.note(&format!(
+                "note: {}: nothing was restored, only opened: {error}; {hint}",
+                component.name
+            ));
+            prove(Level::Decrypt).await?
+        }
+        other => other?,
+    };
     cx.env.progress.finish();
     done.text.push_str(&super::verify::sentence(&component.name, &proven));
     done.back += proven.took;

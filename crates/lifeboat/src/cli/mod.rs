@@ -151,7 +151,7 @@ pub(crate) async fn run(cli: Cli, signals: Option<Signals>) -> Exit {
 
 async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result<Exit> {
     match command {
-        Command::Init(args) => init::run(cx, args).await,
+        Command::Init(args) => Box::pin(init::run(cx, args)).await,
         Command::Demo(args) => Box::pin(demo::run(cx, args)).await,
         Command::Status(args) => status::run(cx, &args.what).await,
         Command::Doctor => doctor::run(cx).await,

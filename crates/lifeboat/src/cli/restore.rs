@@ -306,7 +306,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &R
     for note in report.notes.iter().filter(|note| !told.contains(note)) {
         cx.out.note(&format!("note: {}: {note}", component.name));
     }
-    finish(cx, context, component, args, report).await
+    Box::pin(finish(cx, context, component, args, report)).await
 }
 
 /// The restore of `from`, a backup in one store.

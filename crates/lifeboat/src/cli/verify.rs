@@ -107,12 +107,12 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &V
     let identities = match level {
         // Neither reads a byte that is sealed.
         Level::List | Level::Hash => Identities::none(),
-        Level::Decrypt | Level::Restore => context.identities(component).await?,
+        Level::Decrypt | Level::Restore | Level::App => context.identities(component).await?,
     };
     let (mut rows, mut text, mut exit) = (Vec::new(), String::new(), None);
     for backup in &backups {
         let scratch = match level {
-            Level::Restore => Some(Scratch::create(&cx.env, &protected)?),
+            Level::Restore | Level::App => Some(Scratch::create(&cx.env, &protected)?),
             Level::List | Level::Hash | Level::Decrypt => None,
         };
         let path = scratch.as_ref().map(Scratch::path).unwrap_or_default();
@@ -124,6 +124,9 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &V
         }
         match proven {
             Ok(report) => {
+                if report.failed().next().is_some() {
+                    exit = Some(Exit::of(ErrorKind::Corrupt));
+                }
                 rows.push(as_json(&report));
                 text.push_str(&sentence(&component.name, &report));
             }
@@ -161,6 +164,7 @@ const fn level(choice: LevelChoice) -> Level {
         LevelChoice::Hash => Level::Hash,
         LevelChoice::Decrypt => Level::Decrypt,
         LevelChoice::Restore => Level::Restore,
+        LevelChoice::App => Level::App,
     }
 }
 
@@ -176,14 +180,21 @@ pub(super) fn sentence(component: &str, report: &Report) -> String {
             human_bytes(report.bytes)
         ),
         Level::Decrypt => format!("everything opens and is what it claims to be ({})", human_bytes(report.bytes)),
-        Level::Restore => {
+        Level::Restore | Level::App => {
             let checked = report.findings.as_ref().map(text::checked).unwrap_or_default();
-            format!("restored and checked ({}, {checked}", human_bytes(report.bytes)) + ")"
+            let failed = match report.failed().count() {
+                0 => String::new(),
+                count => format!(", and {} failed", text::counted(count, "check")),
+            };
+            format!("restored and checked ({}, {checked}){failed}", human_bytes(report.bytes))
         }
     };
     let mut text = format!("{component}: backup {id}: {what} in {took}\n");
     for note in report.findings.iter().flat_map(Findings::notes) {
         text.push_str(&format!("  note: {note}\n"));
+    }
+    if let Some(findings) = &report.findings {
+        text.push_str(&text::outcomes(&findings.checks));
     }
     text
 }

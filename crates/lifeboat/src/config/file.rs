@@ -5,6 +5,7 @@
 //! would lose the place. Must not check references, units or paths; `lower` does.
 
 mod care;
+mod check;
 mod postgres;
 mod store;
 
@@ -20,6 +21,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::retention::{RetentionFile, TrustedFile};
 pub(super) use care::{ColdFile, LockFile, MaintenanceFile};
+pub(super) use check::{CheckFile, ExpectFile};
 pub(super) use postgres::PostgresFile;
 pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
 
@@ -328,6 +330,9 @@ pub(super) struct ComponentFile {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]
     pub(super) depends_on: Option<Vec<At<String>>>,
+    /// What has to hold in a restored copy of a PostgreSQL cluster, besides what is checked without being asked for: `lifeboat verify --level app`.
+    #[serde(default)]
+    pub(super) checks: Option<Vec<CheckFile>>,
     /// Where its backups go.
     pub(super) backup: BackupFile,
 }
@@ -467,6 +472,10 @@ pub(super) struct BackupFile {
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"main")]
     pub(super) encrypt: Option<At<String>>,
+    /// Bytes a second that a backup reads at most from a PostgreSQL cluster, 32KiB at least. Default: no limit.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"100MiB")]
+    pub(super) max_rate: Option<At<String>>,
 }
 
 /// The JSON Schema of the file, every part of it in place: there is nothing recursive to refer to.

@@ -37,6 +37,13 @@ pub(crate) enum InitialSource {
         /// Of these only the keys.
         env_structure: Vec<String>,
     },
+    /// A PostgreSQL cluster.
+    Postgres {
+        /// The connection, as it is written into the file.
+        url: String,
+        /// The file with the password of the role.
+        password: Option<PathBuf>,
+    },
     /// Keys, certificates and revocation lists: patterns.
     Pki {
         /// Private keys.
@@ -62,6 +69,7 @@ impl InitialSource {
                     format!("{} and {of}", include.join(", "))
                 }
             }
+            Self::Postgres { url, .. } => format!("the PostgreSQL cluster {}", url.trim_matches('"')),
             Self::Pki { keys, certs, crl } => [keys.as_slice(), certs, crl].concat().join(", "),
         }
     }
@@ -81,6 +89,13 @@ impl InitialSource {
                             .to_owned(),
                     );
                     lines.push(format!("          env_structure: {}", list(env_structure)));
+                }
+                lines
+            }
+            Self::Postgres { url, password } => {
+                let mut lines = vec!["        postgres:".to_owned(), format!("          url: {url}")];
+                if let Some(file) = password {
+                    lines.push(format!("          password: {{ file: {} }}", quoted(&file.to_string_lossy())));
                 }
                 lines
             }
@@ -214,7 +229,7 @@ fn example(initial: &Initial) -> String {
 }
 
 /// A YAML scalar: as it stands where that is safe, otherwise in double quotes (whose escapes are those of JSON).
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let plain = !text.is_empty()
         && text
             .chars()

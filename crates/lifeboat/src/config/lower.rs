@@ -4,6 +4,7 @@
 //! it only asks the file system whether two paths are the same place.
 
 mod care;
+mod checks;
 mod keys;
 mod legacy;
 mod postgres;

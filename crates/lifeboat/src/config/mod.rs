@@ -30,7 +30,7 @@ use lifeboat_ops::Source;
 use lifeboat_ops::protected::Mode;
 use serde_json::{Value as Json, json};
 
-pub(crate) use initial::{Initial, InitialSource, render_initial};
+pub(crate) use initial::{Initial, InitialSource, quoted, render_initial};
 pub(crate) use settings::{ComponentSettings, Encrypt, KeySettings, MinFree, SecretRef, Settings};
 pub(crate) use store::{AzurePlace, GcsPlace, S3Place, StorePlace, StoreSettings};
 

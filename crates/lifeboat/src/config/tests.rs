@@ -3,6 +3,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod accepted;
+mod checks;
 mod places;
 mod reference;
 mod refused;

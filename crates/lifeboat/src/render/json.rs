@@ -1,5 +1,6 @@
 //! JSON for programs: `{"schema":"lifeboat/v1/<kind>", …}` (`docs/json-output.md`). Keys are only ever added.
 
+use lifeboat_model::check::{Outcome, Verdict};
 use lifeboat_model::estimate::{Basis, Estimate};
 use lifeboat_model::{Error, ErrorKind};
 use lifeboat_ops::restore::Findings;
@@ -111,12 +112,23 @@ pub(crate) fn findings(findings: &Findings) -> Value {
         "rows": findings.rows,
         "tables": findings.tables,
         "files": findings.files,
+        "checks": findings.checks.iter().map(outcome).collect::<Vec<_>>(),
         "missing_values": findings
             .missing_values
             .iter()
             .map(|(path, keys)| json!({ "path": path, "keys": keys }))
             .collect::<Vec<_>>(),
     })
+}
+
+/// What came of a check.
+fn outcome(outcome: &Outcome) -> Value {
+    let verdict = match outcome.verdict {
+        Verdict::Passed => "passed",
+        Verdict::NotAvailable => "not_available",
+        Verdict::Failed => "failed",
+    };
+    json!({ "name": outcome.name, "verdict": verdict, "says": outcome.says, "evidence": outcome.evidence })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lifeboat_model::check::{Outcome, Verdict};
 use lifeboat_model::time::human_duration;
 use lifeboat_repo::format_utc;
 use owo_colors::OwoColorize as _;
@@ -111,6 +112,27 @@ pub(crate) fn checked(findings: &lifeboat_ops::restore::Findings) -> String {
     } else {
         format!("{}, {}", counted(findings.tables, "table"), counted(findings.rows, "row"))
     }
+}
+
+/// A table of checks, each with the first of what it saw; nothing where there are none.
+#[must_use]
+pub(crate) fn outcomes(outcomes: &[Outcome]) -> String {
+    let width = outcomes.iter().map(|outcome| outcome.name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for outcome in outcomes {
+        let word = format!("{:<13}", outcome.verdict.words());
+        let word = match outcome.verdict {
+            Verdict::Passed => word.green().to_string(),
+            Verdict::NotAvailable => word.yellow().to_string(),
+            Verdict::Failed => word.red().to_string(),
+        };
+        let padding = " ".repeat(width.saturating_sub(outcome.name.chars().count()));
+        text.push_str(&format!("  {word}  {}{padding}  {}\n", outcome.name, outcome.says));
+        for line in &outcome.evidence {
+            text.push_str(&format!("                   {line}\n"));
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@
 
 mod cli;
 mod cluster;
-mod cluster_replaced;
+mod cluster_checks;
 mod cluster_reach;
+mod cluster_replaced;
 mod diff;
 mod environment;
 mod fetch;

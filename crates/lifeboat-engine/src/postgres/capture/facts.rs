@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::counts::Counts;
 use super::plan::Tree;
 use super::{BadPage, Server};
 use crate::postgres::control::Control;
@@ -58,6 +59,9 @@ pub struct Facts {
     /// Files of configuration from outside the data directory; they are not restored into it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outside: Vec<String>,
+    /// Rows of tables, as they were counted while the files were copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -104,6 +108,7 @@ impl Facts {
             links: tree.links.iter().cloned().collect(),
             followed: tree.followed.iter().cloned().collect(),
             outside: parts.outside.to_vec(),
+            counts: None,
         }
     }
 }

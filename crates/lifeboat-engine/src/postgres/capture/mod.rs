@@ -4,9 +4,11 @@
 //! several readers each, the rest one after the other, `pg_control` last and whole. Nothing is written into the data directory. If we die, the
 //! server notices that the session ended, and nothing is left behind.
 
+pub mod counts;
 mod either;
 mod facts;
 mod feed;
+mod pace;
 mod pages;
 mod parent;
 mod plan;
@@ -28,9 +30,11 @@ use super::control::{Control, FILE_BYTES};
 use super::label::Label;
 use super::layout;
 use super::manifest::{ManifestWriter, WalRange};
+pub use counts::Counts;
 pub use either::Capture;
 pub use facts::Facts;
 use facts::Parts;
+pub use pace::Pace;
 pub use pages::BadPage;
 use pages::{Checking, Findings, PageFile};
 pub use parent::Parent;
@@ -53,6 +57,8 @@ pub struct Options {
     pub label: String,
     /// Do not wait for the next checkpoint but make one now.
     pub fast: bool,
+    /// How fast the data directory may be read.
+    pub pace: Option<Arc<Pace>>,
 }
 
 /// A file of the backup.
@@ -111,6 +117,7 @@ pub struct Local {
     files: VecDeque<Planned>,
     tree: Tree,
     outside: Vec<String>,
+    pace: Option<Arc<Pace>>,
     total_bytes: u64,
     findings: Arc<Findings>,
     /// Path and length of everything that was handed out; streams enter when they have been read.
@@ -164,6 +171,7 @@ impl Local {
             files,
             tree,
             outside: names,
+            pace: options.pace.clone(),
             findings: Arc::default(),
             read: Arc::default(),
             handed_out: 0,
@@ -231,6 +239,7 @@ impl Local {
                 file: info.clone(),
                 count: 0,
                 read: Arc::clone(&self.read),
+                pace: self.pace.clone(),
             };
             return Ok(Some(Item {
                 file: info,
@@ -242,7 +251,7 @@ impl Local {
             start: self.start,
             findings: Arc::clone(&self.findings),
         });
-        let pages = PageFile::new(file, place, &info.path, first_block, size_bytes, checking);
+        let pages = PageFile::new(file, place, &info.path, first_block, size_bytes, checking).at(self.pace.clone());
         Ok(Some(Item {
             file: info,
             content: Content::Pages(Arc::new(pages)),
@@ -349,12 +358,16 @@ struct Counted {
     file: FileInfo,
     count: u64,
     read: Arc<Mutex<Vec<(FileInfo, u64)>>>,
+    pace: Option<Arc<Pace>>,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.count += count as u64;
+        if let Some(pace) = &self.pace {
+            pace.wait(count as u64);
+        }
         if count == 0 && !buffer.is_empty() && !self.file.path.is_empty() {
             let file = std::mem::replace(
                 &mut self.file,
@@ -394,6 +407,30 @@ fn whole_control(data_dir: &Path) -> Result<Vec<u8>> {
         }
         look += 1;
     }
+}
+
+/// Files of pages below a data directory whose server is stopped.
+#[derive(Debug)]
+pub struct PagesOf {
+    /// Path in the data directory, where it is, and the number of its first page in its relation; the longest first.
+    pub files: Vec<(String, PathBuf, u32)>,
+    /// Whether pages carry numbers that can be checked.
+    pub checkable: bool,
+}
+
+/// Lists the files of pages below `data_dir`. Blocks.
+pub fn pages_of(data_dir: &Path) -> Result<PagesOf> {
+    let control = read_control(data_dir)?;
+    let place = data_dir.join("PG_VERSION");
+    let major = std::fs::read_to_string(&place).map_err(|error| Error::io("read", place.display(), error))?;
+    let tree = plan::look(data_dir, &format!("PG_{}_{}", major.trim(), control.catalog_version))?;
+    let files = tree.files.into_iter();
+    Ok(PagesOf {
+        files: files
+            .filter_map(|planned| Some((planned.file.path, planned.place, planned.first_block?)))
+            .collect(),
+        checkable: control.checkable(),
+    })
 }
 
 /// What the control file of `data_dir` says.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use lifeboat_io::flow::{PageSource, Segments};
 use lifeboat_model::{Error, ErrorKind, Lsn, Result};
 
+use super::pace::Pace;
 use crate::postgres::page::{PAGE_BYTES, Verdict, judge};
 
 /// How often a page is read again before it is called damaged.
@@ -90,6 +91,7 @@ pub(super) struct PageFile {
     first_block: u32,
     segments: Segments,
     checking: Option<Checking>,
+    pace: Option<Arc<Pace>>,
 }
 
 impl PageFile {
@@ -108,7 +110,13 @@ impl PageFile {
             first_block,
             segments: Segments::of(size_bytes),
             checking,
+            pace: None,
         }
+    }
+
+    /// The same, no faster than this.
+    pub(super) fn at(self, pace: Option<Arc<Pace>>) -> Self {
+        Self { pace, ..self }
     }
 
     /// Fills `buffer` from `offset`, with zeros behind the file's end.
@@ -218,6 +226,9 @@ impl PageSource for PageFile {
         let Some((offset, length)) = self.segments.next() else {
             return Ok(None);
         };
+        if let Some(pace) = &self.pace {
+            pace.wait(length as u64);
+        }
         buffer.resize(length, 0);
         self.read(offset, buffer)?;
         if let Some(checking) = &self.checking {

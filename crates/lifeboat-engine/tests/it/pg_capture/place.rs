@@ -34,6 +34,7 @@ pub fn options() -> CaptureOptions {
         data_dir: None,
         label: "a test".into(),
         fast: true,
+        pace: None,
     }
 }
 

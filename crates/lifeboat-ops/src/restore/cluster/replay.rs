@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use lifeboat_engine::postgres::binaries::Binaries;
 use lifeboat_engine::postgres::capture::Facts;
+use lifeboat_engine::postgres::checks::{self, Wanted};
 use lifeboat_engine::postgres::recovery::{self, Action, Settings, Target};
 use lifeboat_engine::postgres::sandbox::{self, Sandbox, Stage};
 use lifeboat_io::compute;
 use lifeboat_io::process::Process;
+use lifeboat_model::check::Outcome;
 use lifeboat_model::{Env, Error, ErrorKind, Lsn, Result, Timeline};
 use rustix::process::Signal;
 
@@ -34,6 +36,8 @@ pub struct Replayed {
     pub served: u64,
     /// How long it took, from starting the server to stopping it.
     pub took: Duration,
+    /// What came of the checks that were wanted.
+    pub checks: Vec<Outcome>,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -48,6 +52,8 @@ pub(super) struct Job<'a> {
     pub(super) program: &'a Path,
     /// A folder that goes with the restore.
     pub(super) staging: &'a Path,
+    /// Checks that change what they check: only of a copy that is thrown away.
+    pub(super) wanted: Option<Wanted<'a>>,
 }
 
 /// Starts a server on the restored files, lets it replay what `archive` holds up to the target, compares what it reached with what was wanted,
@@ -88,6 +94,13 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
     };
     let mut sandbox = sandbox::start(env, plan).await.map_err(explain)?;
     let proven = prove(env, &mut sandbox, &job).await.map_err(|error| told(error, &sandbox));
+    let checks = match (&proven, &job.wanted) {
+        (Ok(_), Some(wanted)) => {
+            env.progress.step("check", None);
+            checks::run(&sandbox, wanted).await
+        }
+        _ => Vec::new(),
+    };
     let notes = sandbox.notes().to_vec();
     let signal = if proven.is_ok() { Signal::INT } else { Signal::QUIT };
     let stopped = sandbox.stop(env, signal).await;
@@ -99,6 +112,7 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
         reached,
         served,
         took: env.clock.monotonic().saturating_sub(began),
+        checks,
         notes,
     })
 }

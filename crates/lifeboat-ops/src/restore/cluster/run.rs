@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_engine::postgres::binaries::Binaries;
-use lifeboat_engine::postgres::sandbox;
+use lifeboat_engine::postgres::{checks, sandbox};
 use lifeboat_io::{compute, durable};
 use lifeboat_model::wal::Target;
 use lifeboat_model::{Env, Result};
@@ -21,6 +21,7 @@ use crate::restore::quarantine::{self, Intent, Kind};
 use crate::restore::record::{self, Restored, Underway};
 use crate::restore::staging::{CLUSTER, Staging};
 use crate::restore::{Findings, draw_id, nearest_folder, remember, remember_place};
+use crate::verify::cluster as verify;
 
 /// Restores as planned.
 pub async fn run(env: &Env, protected: &Protected, plan: Plan, options: &Options) -> Result<Report> {
@@ -215,6 +216,7 @@ pub(crate) async fn prove(
     backup: &Backup,
     identities: &Identities,
     scratch: &Path,
+    app: bool,
 ) -> Result<Findings> {
     let id = draw_id(env)?;
     let folder = if rustix::process::geteuid().is_root() {
@@ -226,6 +228,7 @@ pub(crate) async fn prove(
     let target = Target::Base(backup.id.to_string());
     let options = Options {
         replay: true,
+        app,
         ..Options::default()
     };
     let plan = plan(env, protected, repository, identities, target, &to, &options).await?;
@@ -244,13 +247,31 @@ pub(crate) async fn prove(
         tablespaces: spaces.staged(),
         owner: plan.owner,
     };
-    let staged = stage(env, protected, &plan, &options, &layout, staging.folder()).await;
+    let found = match stage(env, protected, &plan, &options, &layout, staging.folder()).await {
+        Ok(staged) => checked(env, &plan, &layout.data_dir, staged).await,
+        Err(error) => Err(error),
+    };
     let removed = spaces.remove().and_then(|()| staging.remove());
-    let staged = staged?;
+    let found = found?;
     removed?;
+    Ok(found)
+}
+
+/// What was found in a copy whose server has been stopped.
+async fn checked(env: &Env, plan: &Plan, data_dir: &Path, staged: Staged) -> Result<Findings> {
+    env.progress.step("check pages", None);
+    let (data_dir, facts, threads) = (data_dir.to_path_buf(), plan.facts.clone(), env.threads);
+    let pages = compute::run("check pages", move || Ok(checks::pages::check(&data_dir, &facts, threads))).await?;
+    let mut outcomes = Vec::new();
+    if let Some(replayed) = staged.replayed {
+        outcomes.push(verify::replayed(replayed.reached, replayed.served));
+        outcomes.push(pages);
+        outcomes.extend(replayed.checks);
+    }
     Ok(Findings {
         files: plan.reader.files().len() as u64,
         bytes: staged.fetched.written_bytes,
+        checks: outcomes,
         ..Findings::default()
     })
 }

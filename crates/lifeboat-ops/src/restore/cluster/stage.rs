@@ -13,8 +13,9 @@ use super::delta::{self, Delta};
 use super::files::{self, Layout};
 use super::locations;
 use super::replay::{self, Replayed};
-use super::{Options, Plan, Way};
+use super::{Options, Plan, Way, cluster_of};
 use crate::protected::Protected;
+use crate::verify::cluster as verify;
 use crate::wal::{Archive, Limit, Place, Resolved, RestoreFile, resolve};
 
 /// What came of it.
@@ -66,6 +67,10 @@ pub(super) async fn stage(
         let archive = archive.until(resolved.until);
         let replayed = match &plan.binaries {
             Some(binaries) => {
+                let wanted = match options.app {
+                    true => Some(verify::wanted(cluster_of(protected)?, &plan.facts, &archive).await),
+                    false => None,
+                };
                 let job = replay::Job {
                     binaries,
                     layout,
@@ -74,6 +79,7 @@ pub(super) async fn stage(
                     timeline: plan.choice.timeline,
                     program: &plan.program,
                     staging: folder,
+                    wanted,
                 };
                 Some(replay::run(env, job, archive).await?)
             }

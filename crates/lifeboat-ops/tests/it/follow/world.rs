@@ -46,6 +46,7 @@ pub fn source(dsn: &str) -> ClusterSource {
         slot: "lifeboat_test_db".into(),
         binaries: Vec::new(),
         program: PathBuf::new(),
+        care: lifeboat_ops::protected::Care::default(),
     }
 }
 

@@ -19,6 +19,14 @@ pub(crate) struct Init {
     /// A folder with private keys (`*.key`), certificates (`*.crt`, `*.pem`, `*.cer`) and revocation lists (`*.crl`).
     #[arg(long, value_name = "DIR")]
     pub(crate) pki: Option<PathBuf>,
+    /// A PostgreSQL cluster to protect: `postgresql://USER@HOST:PORT/DATABASE` or `host=… user=…`, without the password (it is looked for in
+    /// PGPASSWORD and ~/.pgpass); or `env:NAME` of a variable that holds the whole.
+    #[arg(long, value_name = "URL")]
+    pub(crate) postgres: Option<String>,
+    /// Make a role with the least rights in that cluster, and use it from then on: the login of --postgres has to be allowed to. Its password
+    /// goes into a file in the state folder. Without a name, `lifeboat`.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "lifeboat")]
+    pub(crate) create_role: Option<String>,
     /// What to call the system; without it, the name of the current folder.
     #[arg(long, value_name = "NAME")]
     pub(crate) system: Option<String>,

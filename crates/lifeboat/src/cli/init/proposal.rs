@@ -9,6 +9,7 @@ use lifeboat_repo::ComponentName;
 
 use super::super::args::{EncryptChoice, Init};
 use super::super::{Cx, ask};
+use super::cluster::{self, Found};
 use super::others;
 use crate::config::InitialSource;
 
@@ -30,6 +31,8 @@ pub(super) struct Proposal {
     pub(super) key: Option<PathBuf>,
     /// Folder of this installation's state.
     pub(super) state_dir: PathBuf,
+    /// A cluster among the components.
+    pub(super) cluster: Option<Found>,
 }
 
 impl Proposal {
@@ -37,7 +40,13 @@ impl Proposal {
     pub(super) async fn make(cx: &Cx, args: &Init, config: PathBuf) -> Result<Self> {
         let here = std::env::current_dir().map_err(|error| Error::io("look at", "the current folder", error))?;
         let ask = !args.yes && ask::can_ask(cx);
-        let others = others::given(args)?;
+        let mut others = others::given(args)?;
+        let state_dir = absolute(args.state_dir.as_deref().unwrap_or(Path::new(".lifeboat")))?;
+        let cluster = cluster::given(args, &state_dir).await?;
+        if let Some(found) = &cluster {
+            let word = if args.path.is_empty() { "db" } else { "postgres" };
+            others.insert(0, (word, found.source.clone()));
+        }
         let searched = args.path.is_empty() && others.is_empty();
         let mut databases = if searched {
             search(cx, &here).await?
@@ -75,7 +84,8 @@ impl Proposal {
         let proposal = Self {
             config: absolute(&config)?,
             components: components(&system, databases, others)?,
-            state_dir: absolute(args.state_dir.as_deref().unwrap_or(Path::new(".lifeboat")))?,
+            state_dir,
+            cluster,
             system,
             store,
             key,
@@ -127,6 +137,9 @@ impl Proposal {
         for (name, source) in &self.components {
             line("protect", format!("{} as {name}", source.shown()));
         }
+        for (index, note) in self.cluster.iter().flat_map(|cluster| &cluster.notes).enumerate() {
+            line(if index == 0 { "server" } else { "" }, note.clone());
+        }
         line("backups go to", self.store.display().to_string());
         match &self.key {
             Some(key) => line("private key", key.display().to_string()),
@@ -146,6 +159,9 @@ impl Proposal {
                 flag("--path", path);
             }
         }
+        if let Some(url) = &args.postgres {
+            flag("--postgres", Path::new(url));
+        }
         args.files.iter().for_each(|pattern| flag("--files", Path::new(pattern)));
         args.env_structure.iter().for_each(|path| flag("--env-structure", path));
         args.pki.iter().for_each(|path| flag("--pki", path));
@@ -157,6 +173,9 @@ impl Proposal {
         }
         flag("--state-dir", &self.state_dir);
         flag("--config", &self.config);
+        if let Some(name) = &args.create_role {
+            words.push(format!("--create-role={name}"));
+        }
         if args.no_backup {
             words.push("--no-backup".to_owned());
         }
@@ -181,7 +200,7 @@ async fn search(cx: &Cx, here: &Path) -> Result<Vec<PathBuf>> {
             here.display(),
             "there is no SQLite database in this folder or below",
         )
-        .with_hint("name it: lifeboat init --path DB; to protect files: lifeboat init --files 'GLOB', --pki DIR"));
+        .with_hint("name it: lifeboat init --path DB; a PostgreSQL cluster: lifeboat init --postgres URL; files: lifeboat init --files 'GLOB', --pki DIR"));
     }
     Ok(discovery.found.into_iter().map(|found| found.path).collect())
 }

@@ -151,6 +151,7 @@ fn options(context: &Context, args: &Restore) -> Result<Options> {
         lineage: args.lineage.clone(),
         tablespaces,
         replay: !args.no_replay,
+        app: false,
     })
 }
 

@@ -52,4 +52,9 @@ pub(in crate::config) struct PostgresFile {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>", example = &["/usr/lib/postgresql/15/bin"])]
     pub(in crate::config) binaries: Option<Vec<At<String>>>,
+    /// How long a backup counts the rows of tables, while their files are copied, for `verify --level app` to compare with: each table up to 64 MiB,
+    /// the smallest first. `0s`: not at all. Default: 5s.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "5s"))]
+    pub(in crate::config) count_rows: Option<At<String>>,
 }

@@ -3,7 +3,7 @@
 use lifeboat_engine::postgres::replication::check_slot_name;
 use lifeboat_engine::postgres::{ConnInfo, Surroundings};
 use lifeboat_model::Result;
-use lifeboat_ops::protected::{Cluster, Login, Mode};
+use lifeboat_ops::protected::{Care, Cluster, Login, Mode};
 
 use super::Lowering;
 use crate::config::file::{At, PostgresFile, SecretFile};
@@ -41,6 +41,7 @@ impl Lowering<'_> {
             binaries: file.binaries.iter().flatten().map(|path| self.path(path)).collect(),
             // Where that is not known, `PATH` knows it.
             program: std::env::current_exe().unwrap_or_else(|_| "lifeboat".into()),
+            care: Care::default(),
         }
     }
 

@@ -25,7 +25,7 @@ impl Lowering<'_> {
             pki,
             ..
         } = component;
-        let source = match (sqlite, postgres, files, pki) {
+        let mut source = match (sqlite, postgres, files, pki) {
             (Some(sqlite), None, None, None) => self.sqlite(sqlite),
             (None, Some(postgres), None, None) => Source::Postgres(self.postgres(full, postgres)),
             (None, None, Some(files), None) => self.files(files),
@@ -41,6 +41,7 @@ impl Lowering<'_> {
                 nothing()
             }
         };
+        self.besides(full, component, &mut source);
         let must = matches!(
             source,
             Source::Files {

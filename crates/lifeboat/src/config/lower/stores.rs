@@ -15,6 +15,9 @@ use crate::config::store::{AzurePlace, FsPlace, GcsPlace, Limits, S3Keys, S3Plac
 /// Classes whose files must be thawed for hours before anybody can read them.
 const FROZEN: [&str; 3] = ["GLACIER", "DEEP_ARCHIVE", "ARCHIVE"];
 
+/// Bytes a second, at least.
+const LEAST_RATE: u64 = 1024;
+
 impl Lowering<'_> {
     pub(super) fn stores(&mut self, file: &ConfigFile) -> BTreeMap<String, StoreSettings> {
         let mut stores = BTreeMap::new();
@@ -226,16 +229,22 @@ impl Lowering<'_> {
 
     fn limits(&mut self, limit: &LimitFile) -> Limits {
         Limits {
-            upload: limit.upload.as_ref().and_then(|text| self.bandwidth(text, "upload")),
-            download: limit.download.as_ref().and_then(|text| self.bandwidth(text, "download")),
+            upload: limit
+                .upload
+                .as_ref()
+                .and_then(|text| self.bandwidth(text, "upload", LEAST_RATE)),
+            download: limit
+                .download
+                .as_ref()
+                .and_then(|text| self.bandwidth(text, "download", LEAST_RATE)),
         }
     }
 
-    fn bandwidth(&mut self, text: &At<String>, what: &str) -> Option<u64> {
+    pub(super) fn bandwidth(&mut self, text: &At<String>, what: &str, least: u64) -> Option<u64> {
         let number = text.value.trim().trim_end_matches("/s");
         let reason = match parse_size(number) {
-            Ok(bytes) if bytes >= 1024 => return Some(bytes),
-            Ok(_) => "less than 1KiB each second: nothing would ever finish".to_owned(),
+            Ok(bytes) if bytes >= least => return Some(bytes),
+            Ok(_) => format!("less than {}KiB each second: nothing would ever finish", least >> 10),
             Err(error) => error.detail().to_owned(),
         };
         self.problems.push(

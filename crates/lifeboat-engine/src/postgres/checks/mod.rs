@@ -1,0 +1,102 @@
+//! Checks of a restored cluster (docs/postgres.md, "What is checked"), each of which says what it saw.
+//!
+//! [`pages`] looks at the files of a server that is stopped; the others ask a server that runs in a sandbox on a copy that is thrown away. What
+//! cannot be looked at is said to be so, and is no pass (PG-13). Nothing here changes what somebody keeps.
+
+mod assertions;
+mod indexes;
+pub mod pages;
+mod rows;
+
+use lifeboat_model::Result;
+use lifeboat_model::check::Outcome;
+
+use super::sandbox::{Sandbox, Session};
+pub use assertions::{Assertion, Expect};
+pub(super) use rows::PLACE;
+pub use rows::{Counts, Reach, Watch};
+
+/// Lines of evidence that an outcome holds.
+const EVIDENCE: usize = 10;
+/// Characters of one of them.
+const LINE: usize = 300;
+
+/// What is asked of a running server.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// Rows as they were counted in the source, and what the log says about the tables since; the error where that could not be read.
+    pub rows: Option<(&'a Counts, Result<Reach>)>,
+    /// What the configuration asks for.
+    pub assertions: &'a [Assertion],
+}
+
+/// Runs all checks that need a server. `sandbox` is one whose recovery has ended, on a data directory that is thrown away: extensions are made in it.
+pub async fn run(sandbox: &Sandbox, wanted: &Wanted<'_>) -> Vec<Outcome> {
+    let mut outcomes = vec![
+        indexes::check(sandbox).await,
+        rows::check(sandbox, wanted.rows.as_ref()).await,
+    ];
+    for assertion in wanted.assertions {
+        outcomes.push(assertions::check(sandbox, assertion).await);
+    }
+    outcomes
+}
+
+/// Databases that can be connected to, by name.
+async fn databases(session: &Session) -> std::result::Result<Vec<String>, tokio_postgres::Error> {
+    let sql = "select datname::text from pg_database where datallowconn order by 1";
+    let rows = session.client().query(sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The words of the server, or of the connection.
+fn words(error: &tokio_postgres::Error) -> String {
+    let Some(said) = error.as_db_error() else {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        return text;
+    };
+    match said.detail() {
+        Some(detail) => format!("{}: {detail}", said.message()),
+        None => said.message().to_owned(),
+    }
+}
+
+/// One line, of a length that can be read.
+fn cut(text: &str) -> String {
+    let line = text.replace(['\n', '\r'], " ");
+    if line.chars().count() <= LINE {
+        return line;
+    }
+    let kept: String = line.chars().take(LINE).collect();
+    format!("{kept}…")
+}
+
+/// `1 table`, `1,234 tables`.
+fn counted(count: u64, noun: &str, nouns: &str) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    format!("{text} {}", if count == 1 { noun } else { nouns })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn evidence_is_one_line_that_can_be_read() {
+        assert_eq!(super::cut("a\nb"), "a b");
+        assert_eq!(super::cut(&"x".repeat(1000)).chars().count(), super::LINE + 1);
+        assert_eq!(super::counted(1, "row", "rows"), "1 row");
+        assert_eq!(super::counted(1_234_567, "row", "rows"), "1,234,567 rows");
+        assert_eq!(super::counted(999, "row", "rows"), "999 rows");
+    }
+}
