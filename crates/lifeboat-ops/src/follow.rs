@@ -84,6 +84,8 @@ pub struct Options {
     pub max_slot_lag: u64,
     /// New log reaches the stores at least so often.
     pub frame_every: Duration,
+    /// While nothing is written, it is said anew so often until when the log in the stores is complete; zero never does.
+    pub mark_every: Duration,
     /// A store that failed is tried again after this time, then less and less often.
     pub rejoin_after: Duration,
     /// End once everything is stored that the server had at the start.
@@ -102,6 +104,7 @@ impl Options {
             max_spool: 16 << 30,
             max_slot_lag: 8 << 30,
             frame_every: Duration::from_secs(1),
+            mark_every: Duration::from_secs(60),
             rejoin_after: Duration::from_secs(30),
             once: false,
             tell,
@@ -163,8 +166,20 @@ struct State {
     /// With `once`: what has to be stored.
     target: Option<Position>,
     marks: Marks,
+    /// The last bytes that were stored, and what was said of them.
+    tail: Option<Tail>,
     standing: Standing,
     report: Report,
+}
+
+/// The end of what is stored.
+#[derive(Debug, Clone)]
+struct Tail {
+    range: Range,
+    raw: Vec<u8>,
+    /// When it was said until when that is complete, by our clock, and what.
+    said: Duration,
+    as_of_us: Option<i64>,
 }
 
 impl Shared {
@@ -331,7 +346,7 @@ async fn follow(
             spool: Mutex::new(spool),
             state: Mutex::new(State {
                 stored: opened.stored.clone(),
-                standing: Standing::begin(source.system, lineage),
+                standing: Standing::begin(source.system, lineage, &options),
                 ..State::default()
             }),
             news: Notify::new(),

@@ -4,6 +4,8 @@
 //! that fails is left out and tried again later; what it missed is copied to it. If we die, the next start finds in the stores what stands there
 //! (PG-04) and puts the rest of the spool; putting again is the same name with the same bytes.
 
+mod mark;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +20,10 @@ use lifeboat_repo::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::{Backoff, Options, Shared, Source, in_a_line, push, set};
+use super::{Backoff, Options, Shared, Source, Tail, in_a_line, push, set};
 use crate::protected::Protected;
 use crate::stores;
+use mark::TAIL_BYTES;
 
 /// How much longer than another store one may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -399,6 +402,9 @@ impl Shipper {
                 waiting |= !self.frame(*range, is_last).await?;
             }
         }
+        if !waiting && !is_last {
+            self.mark().await?;
+        }
         Ok(waiting)
     }
 
@@ -459,6 +465,8 @@ impl Shipper {
         let reading = self.shared.spool().reading(range)?;
         let raw = compute::run("read the spool", move || reading.read()).await?;
         let as_of_us = self.shared.state().marks.as_of(range.timeline, range.end);
+        let from = usize::try_from(range.bytes().saturating_sub(TAIL_BYTES)).unwrap_or(0);
+        let last = raw.get(from..).unwrap_or_default().to_vec();
         let done = self.opened.writer.append(kind, range, raw, as_of_us).await?;
         self.note_stores(&done);
         self.opened.stored.add(range);
@@ -471,17 +479,29 @@ impl Shipper {
             }
         }
         {
-            let now_us = self.shared.env.clock.wall_us();
+            let clock = &self.shared.env.clock;
+            let (now_us, said) = (clock.wall_us(), clock.monotonic());
             let mut state = self.shared.state();
             state.stored.add(range);
             state.standing.stored_us = now_us;
+            state.tail = Some(Tail {
+                range: Range::new(range.timeline, Lsn(range.end.0.saturating_sub(last.len() as u64)), range.end),
+                raw: last,
+                said,
+                as_of_us,
+            });
         }
         self.shared.look_at_target();
+        self.clean(done);
+        Ok(())
+    }
+
+    /// Frames that it replaces go, beside everything else.
+    fn clean(&mut self, done: Appended) {
         if !done.replaces.is_empty() {
             let cleaner = self.opened.writer.cleaner();
             self.cleaning.spawn(async move { cleaner.drop_replaced(&done).await });
         }
-        Ok(())
     }
 
     /// A store that failed is told once, and tried again later.

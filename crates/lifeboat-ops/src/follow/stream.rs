@@ -119,7 +119,7 @@ async fn receive(
     let mut headers = Headers::new(shared, from);
     let mut lag = Lag(false);
     loop {
-        let (server_end, sent_at_us) = match reader.next().await? {
+        let (server_end, sent_at_us, is_log) = match reader.next().await? {
             Received::EndOfTimeline => return Ok(()),
             Received::Log {
                 start,
@@ -132,7 +132,7 @@ async fn receive(
                     // Whoever makes durable has failed, and says why.
                     return std::future::pending().await;
                 }
-                (server_end, sent_at_us)
+                (server_end, sent_at_us, true)
             }
             Received::Alive {
                 server_end,
@@ -142,24 +142,32 @@ async fn receive(
                 if reply && ask.try_send(()).is_err() {
                     // One is on its way already.
                 }
-                (server_end, sent_at_us)
+                (server_end, sent_at_us, false)
             }
         };
         lag.look(shared, server_end);
-        seen(shared, from.timeline, server_end, times.then_some(sent_at_us));
+        seen(
+            shared,
+            Position::new(from.timeline, server_end),
+            times.then_some(sent_at_us),
+            is_log,
+        );
     }
 }
 
 /// Remembers what the server said. Touches no disk: whoever receives must answer the server in time.
-fn seen(shared: &Shared, timeline: Timeline, server_end: Lsn, sent_at_us: Option<i64>) {
-    let now_us = shared.env.clock.wall_us();
+fn seen(shared: &Shared, end: Position, sent_at_us: Option<i64>, is_log: bool) {
+    let clock = &shared.env.clock;
+    let (now_us, now) = (clock.wall_us(), clock.monotonic());
     let mut state = shared.state();
-    if let Some(sent_at_us) = sent_at_us {
-        state.marks.observe(Position::new(timeline, server_end), sent_at_us);
+    match sent_at_us {
+        Some(sent_at_us) if is_log => state.marks.observe(end, sent_at_us),
+        Some(sent_at_us) => state.marks.alive(end, sent_at_us, now),
+        None => {}
     }
-    let all_stored = state.stored.end(timeline) >= Some(server_end);
+    let all_stored = state.stored.end(end.timeline) >= Some(end.lsn);
     let standing = &mut state.standing;
-    standing.server = server_end.to_string();
+    standing.server = end.lsn.to_string();
     standing.contact_us = now_us;
     if all_stored {
         standing.stored_us = now_us;

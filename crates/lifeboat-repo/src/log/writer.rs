@@ -209,6 +209,23 @@ impl LogWriter {
         Ok(self.appended(name, replaces, false))
     }
 
+    /// Says anew until when the log is complete, while nothing new is written: the last bytes once more, as a frame with a later time. A frame
+    /// that said so before is replaced.
+    ///
+    /// # Errors
+    /// As those of [`LogWriter::append`].
+    pub async fn renew(&mut self, range: Range, raw: Vec<u8>, as_of_us: i64) -> Result<Appended> {
+        if range.is_empty() || range.end > block_end(range.start) || range.bytes() != raw.len() as u64 {
+            let detail = "what is put again is not log within one block";
+            return Err(Error::new(ErrorKind::Bug, "append log", range, detail));
+        }
+        self.compare(LogFileKind::Frame, range, &raw).await?;
+        let replaces = self.replaced_by(range);
+        let hashes = replaces.iter().map(|name| name.hash).collect();
+        let name = self.put(LogFileKind::Frame, range, raw, Some(as_of_us), hashes).await?;
+        Ok(self.appended(name, replaces, false))
+    }
+
     /// Stores the history file of a timeline, as the server gave it.
     ///
     /// # Errors

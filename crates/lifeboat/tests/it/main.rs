@@ -29,4 +29,5 @@ mod several;
 mod signals;
 mod store;
 mod upkeep;
+mod window;
 mod world;
