@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::protected::{Cluster, Login, Protected};
 use marks::Marks;
-pub use push::{Pushed, push};
+pub use push::{Pushed, push, refused_pushes};
 use receive::End;
 use ship::Shipper;
 use spool::Spool;

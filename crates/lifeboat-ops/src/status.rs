@@ -209,6 +209,14 @@ fn judge_log(env: &Env, protected: &Protected, status: &mut Status) {
     if protected.source.cluster().is_none() {
         return;
     }
+    let refused = follow::refused_pushes(protected);
+    if let Some(first) = refused.first() {
+        let says = format!(
+            "{} of log that the server pushed was refused, because other bytes are held for it ({first}): two servers may archive under one name; look beside the spool, and remove what was looked at",
+            counted(refused.len())
+        );
+        status.worsen(Standing::AtRisk, says);
+    }
     status.log = follow::standing(&protected.state_dir, &protected.component);
     let Some(log) = &status.log else { return };
     let age_us = env.clock.wall_us().saturating_sub(log.stored_us).max(0).unsigned_abs();
@@ -235,6 +243,14 @@ fn judge_log(env: &Env, protected: &Protected, status: &mut Status) {
     }
     for reason in says {
         status.worsen(Standing::AtRisk, reason);
+    }
+}
+
+fn counted(files: usize) -> String {
+    if files == 1 {
+        "1 file".to_owned()
+    } else {
+        format!("{files} files")
     }
 }
 

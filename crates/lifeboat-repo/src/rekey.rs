@@ -276,6 +276,10 @@ pub fn forget_parent(state_dir: &Path, repository: RepositoryId, component: &Com
     for entry in entries {
         let entry = entry.map_err(|error| Error::io("list", folder.display(), error))?;
         let method = entry.file_name().to_string_lossy().into_owned();
+        // Other verbs have their locks beside: a follower may go on.
+        if matches!(method.as_str(), "log" | "prune") {
+            continue;
+        }
         let state = StateFolder::lock(state_dir, repository, component, &method)?;
         // The pending state first: alone, the other is an older one that is still true.
         for name in ["pending.json", "state.json"] {

@@ -12,7 +12,7 @@ use lifeboat_engine::postgres::segment::SegmentHeader;
 use lifeboat_io::{compute, durable};
 use lifeboat_model::wal::{Coverage, LogFile, Range, SegmentSize};
 use lifeboat_model::{Env, Error, ErrorKind, Result, Timeline};
-use lifeboat_repo::{Instance, LogFileKind, LogPlan, LogWriter, NewLog, block_end, list_log};
+use lifeboat_repo::{Instance, LogFileKind, LogName, LogPlan, LogWriter, NewLog, block_end, holds_other, list_log};
 
 use super::{Shared, Source, spool_folder};
 use crate::protected::Protected;
@@ -55,23 +55,17 @@ pub async fn push(env: &Env, protected: &Protected, instance: Arc<Instance>, pat
     if matches!(given, Given::Nothing) {
         return Ok(Pushed::NotNeeded);
     }
-    let repository = stores::joined(protected).await;
-    let begun = match repository {
-        Ok(repository) => {
-            let plan = LogPlan {
-                component: protected.component.clone(),
-                instance,
-                encryption: protected.encryption.clone(),
-                trust: protected.trust.clone(),
-                state_dir: protected.state_dir.clone(),
-                system: source.system,
-                segment: source.segment,
-            };
-            LogWriter::begin(env, &repository, plan, NewLog::Continue).await
-        }
-        Err(error) => Err(error),
+    let repository = stores::joined(protected).await?;
+    let plan = || LogPlan {
+        component: protected.component.clone(),
+        instance: Arc::clone(&instance),
+        encryption: protected.encryption.clone(),
+        trust: protected.trust.clone(),
+        state_dir: protected.state_dir.clone(),
+        system: source.system,
+        segment: source.segment,
     };
-    match begun {
+    match LogWriter::begin(env, &repository, plan(), NewLog::Continue).await {
         Ok(mut writer) => {
             for waiting in waiting(protected)? {
                 one_of_folder(&mut writer, source, &waiting, &mut Coverage::new()).await?;
@@ -84,10 +78,55 @@ pub async fn push(env: &Env, protected: &Protected, instance: Arc<Instance>, pat
             Err(Error::new(ErrorKind::Unreachable, "store", &name, detail)
                 .with_hint("the server keeps it and pushes it again; `lifeboat doctor` looks at the stores"))
         }
-        Err(error) if error.kind() == ErrorKind::Locked => hand_over(protected, &name, bytes).await,
+        Err(error) if error.kind() == ErrorKind::Locked => {
+            // Whoever follows takes it later: what can be seen of other bytes by now is told now, and kept (PG-06).
+            if let Given::Segment { timeline, number, bytes } = &given {
+                let start = source.segment.start_of(*number);
+                let range = Range::new(*timeline, start, start.plus(bytes.len() as u64));
+                if let Some(other) = holds_other(&repository, &plan(), range, bytes).await? {
+                    return Err(refused(protected, &name, bytes.clone(), &other).await?);
+                }
+            }
+            hand_over(protected, &name, bytes).await
+        }
         Err(error) => Err(error),
     }
 }
+
+/// Keeps what was pushed and differs from what stands; says so.
+async fn refused(protected: &Protected, name: &str, bytes: Vec<u8>, other: &LogName) -> Result<Error> {
+    let (folder, kept) = (folder(protected), format!("{REFUSED}{name}"));
+    compute::run("set log aside", move || {
+        durable::create_folder(&folder)?;
+        // One that lies there already was told before.
+        match durable::create_file(&folder.join(&kept), &bytes, durable::FILE_MODE)? {
+            durable::Created::New | durable::Created::AlreadyThere => Ok(()),
+        }
+    })
+    .await?;
+    let detail = format!("other bytes are held for it already, in {other}; both are kept");
+    Ok(Error::new(ErrorKind::Refused, "push", name, detail).with_hint(
+        "two servers archive under one name, or the server was set back to an earlier moment: give each a component of its own",
+    ))
+}
+
+/// What was pushed for a component on this host and is not taken, because other bytes are held: names of segments. They lie beside the spool until a
+/// person removes them.
+#[must_use]
+pub fn refused_pushes(protected: &Protected) -> Vec<String> {
+    let Ok(found) = folder(protected).read_dir() else {
+        return Vec::new();
+    };
+    let names = found.filter_map(|found| found.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names
+        .filter_map(|name| Some(name.strip_prefix(REFUSED)?.to_owned()))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Such a file's name begins so.
+const REFUSED: &str = "refused-";
 
 /// A folder of its own beside the lineages: whoever has the lock takes what is in it.
 fn folder(protected: &Protected) -> PathBuf {
@@ -229,7 +268,7 @@ fn waiting(protected: &Protected) -> Result<Vec<PathBuf>> {
     for found in found {
         let path = found.map_err(|error| Error::io("look into", folder.display(), error))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if !name.starts_with(durable::TEMPORARY_PREFIX) && !name.starts_with("refused-") {
+        if !name.starts_with(durable::TEMPORARY_PREFIX) && !name.starts_with(REFUSED) {
             paths.push(path);
         }
     }
@@ -252,7 +291,7 @@ async fn one_of_folder(writer: &mut LogWriter, source: Source, path: &Path, piec
             .map(|()| None),
         Ok(false) => Ok(None),
         Err(error) if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Corrupt | ErrorKind::Usage) => {
-            let aside = durable::parent_of(&owned).join(format!("refused-{name}"));
+            let aside = durable::parent_of(&owned).join(format!("{REFUSED}{name}"));
             compute::run("set log aside", move || durable::rename(&owned, &aside)).await?;
             Ok(Some(error))
         }

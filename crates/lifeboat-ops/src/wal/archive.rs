@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lifeboat_engine::postgres::records::PageHeader;
 use lifeboat_model::wal::{History, LogFile, Range, SegmentSize, Stretch};
 use lifeboat_model::{Error, ErrorKind, Lsn, Result, Timeline};
-use lifeboat_repo::{BLOCK_BYTES, ComponentName, Identities, Lineage, LogReader, Repository, Trust, list_log};
+use lifeboat_repo::{BLOCK_BYTES, ComponentName, Identities, Lineage, LogReader, Repository, Trust, is_log_conflict, list_log};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -78,6 +78,8 @@ pub struct Archive(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     place: Place,
+    /// Other stores with the same log, asked in turn for what this one does not give.
+    others: Vec<Place>,
     limit: Limit,
     system: u64,
     size: SegmentSize,
@@ -99,6 +101,11 @@ struct Blocks {
 impl Archive {
     /// Lists the log, and reads the way to the limit's timeline. Kind `NotFound` where the lineage or the timeline's history is not there.
     pub async fn open(place: Place, limit: Limit) -> Result<Self> {
+        Self::open_beside(place, Vec::new(), limit).await
+    }
+
+    /// The same, with other stores to ask where a piece is missing or damaged in the first, or it does not answer any more.
+    pub async fn open_beside(place: Place, others: Vec<Place>, limit: Limit) -> Result<Self> {
         let listing = list_log(&place.repository, &place.component, &place.trust).await?;
         let record = listing.lineages.iter().find(|record| record.lineage == limit.lineage);
         let record = record.ok_or_else(|| {
@@ -122,6 +129,7 @@ impl Archive {
         };
         Ok(Self(Arc::new(Inner {
             place,
+            others,
             limit,
             system,
             size,
@@ -137,6 +145,7 @@ impl Archive {
     pub fn until(&self, until: Lsn) -> Self {
         Self(Arc::new(Inner {
             place: self.0.place.clone(),
+            others: self.0.others.clone(),
             limit: Limit {
                 until: until.min(self.0.limit.until),
                 ..self.0.limit
@@ -402,6 +411,29 @@ impl Inner {
     }
 
     async fn read(&self, range: Range) -> Result<Vec<u8>> {
+        let error = match self.read_first(range).await {
+            Ok(bytes) => return Ok(bytes),
+            // PG-06: where two files differ, nobody chooses.
+            Err(error) if is_log_conflict(&error) => return Err(error),
+            Err(error) => error,
+        };
+        for other in &self.others {
+            if let Ok(reader) = self.reader_in(other).await
+                && let Ok(bytes) = reader.read(range).await
+            {
+                return Ok(bytes);
+            }
+        }
+        Err(error)
+    }
+
+    /// The log as another store has it now.
+    async fn reader_in(&self, other: &Place) -> Result<LogReader> {
+        let (trust, identities) = (&other.trust, other.identities.clone());
+        LogReader::open(&other.repository, &other.component, trust, identities, self.limit.lineage).await
+    }
+
+    async fn read_first(&self, range: Range) -> Result<Vec<u8>> {
         match self.reader().read(range).await {
             Err(error) if is_verdict(&error) => self.list_again().await?.read(range).await.map_err(|error| {
                 if error.kind() == ErrorKind::NotFound {

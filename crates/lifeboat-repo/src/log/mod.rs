@@ -18,9 +18,9 @@ pub use copy::{LogCopied, copy_log};
 pub use file::LogHeader;
 pub use listing::{LogListing, list_log};
 pub use name::{LogFileKind, LogName};
-pub use reader::{Judged, LogReader};
+pub use reader::{Judged, LogReader, is_log_conflict};
 pub use record::{GapRecord, LineageRecord};
-pub use writer::{Appended, LogPlan, LogWriter, NewLog};
+pub use writer::{Appended, LogPlan, LogWriter, NewLog, holds_other};
 
 pub(crate) use name::LogPlace;
 pub(crate) use record::read_lineage;

@@ -401,10 +401,18 @@ impl Assembled {
     }
 }
 
+/// What is said where two files hold other bytes for one position.
+const OTHER_BYTES: &str =
+    "two stored files hold other bytes for this position: the source was set back, or two clusters wrote under one name";
+
+/// Whether an error says that two stored files hold other bytes for one position: then no other store is asked (INV-16).
+#[must_use]
+pub fn is_log_conflict(error: &Error) -> bool {
+    error.kind() == ErrorKind::Corrupt && error.detail() == OTHER_BYTES
+}
+
 /// INV-16: two files that fit hold other bytes for one position.
 fn differs(timeline: Timeline, at: Lsn) -> Error {
-    let detail =
-        "two stored files hold other bytes for this position: the source was set back, or two clusters wrote under one name";
-    Error::new(ErrorKind::Corrupt, "read log", Position::new(timeline, at), detail)
+    Error::new(ErrorKind::Corrupt, "read log", Position::new(timeline, at), OTHER_BYTES)
         .with_hint("recover to a moment before it, or from a newer backup; `lifeboat status` names the hosts that wrote them")
 }

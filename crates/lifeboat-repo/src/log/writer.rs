@@ -5,7 +5,7 @@
 //! position that is held are refused (PG-06). What the host keeps is in `log.json` of its state folder: which lineage, and the key for content ids.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +21,14 @@ use super::cleaner::LogCleaner;
 use super::file::{Draft, LogHeader, MOST_REPLACED, Sealed, seal};
 use super::listing::list_log;
 use super::name::{LogFileKind, LogName};
+use super::reader::LogReader;
 use super::record::{GapRecord, LineageRecord, put_gap, put_lineage};
 use super::{BLOCK_BYTES, block_end};
 use crate::bytes::hex_array;
 use crate::id::{ComponentName, Lineage};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::put_key_file;
+use crate::key::identity::Identities;
 use crate::key::instance::{Instance, Trust};
 use crate::key::{Id, IdKeys, Scope, Secret, draw_secret};
 use crate::prune::records::Place;
@@ -135,7 +137,7 @@ impl LogWriter {
         let words = "following the log";
         let folder = StateFolder::lock_for(&plan.state_dir, repository.id(), &plan.component, "log", words)?;
         let listing = list_log(repository, &plan.component, &plan.trust).await?;
-        let state = read_state(&folder)?;
+        let state = read_state(&folder.path)?;
         let previous = listing.newest(plan.system).cloned();
         refuse_foreign(&plan, listing.lineages.last(), previous.as_ref())?;
         let (lineage, why) = match (&new, &previous) {
@@ -495,8 +497,8 @@ struct State {
 }
 
 /// What the host remembers; none where it is missing or does not read.
-fn read_state(folder: &StateFolder) -> Result<Option<State>> {
-    let path = folder.path.join("log.json");
+fn read_state(folder: &Path) -> Result<Option<State>> {
+    let path = folder.join("log.json");
     let text = match std::fs::read(&path) {
         Ok(text) => Zeroizing::new(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -514,6 +516,31 @@ fn read_state(folder: &StateFolder) -> Result<Option<State>> {
         })
     };
     Ok(parsed())
+}
+
+/// A file that stands and holds other bytes for a part of `range` than `raw`, as far as this host can tell (PG-06). It takes no lock and changes
+/// nothing: for whoever pushes beside a writer. What lies in longer files is not compared.
+pub async fn holds_other(repository: &Repository, plan: &LogPlan, range: Range, raw: &[u8]) -> Result<Option<LogName>> {
+    let folder = StateFolder::place(&plan.state_dir, repository.id(), &plan.component).join("log");
+    let listing = list_log(repository, &plan.component, &plan.trust).await?;
+    let newest = listing.newest(plan.system).map(|record| record.lineage);
+    let Some(state) = read_state(&folder)?.filter(|state| newest == Some(state.lineage)) else {
+        return Ok(None);
+    };
+    let ids = IdKeys::derive(&state.id_key);
+    let id_check = ids.chunk(&[]);
+    let (component, trust) = (&plan.component, &plan.trust);
+    let reader = LogReader::of(repository, component, trust, Identities::none(), state.lineage, &listing);
+    let inside = |name: &LogName| name.kind != LogFileKind::History && range.contains(&name.range);
+    for (name, header) in reader.headers(inside).await?.fit {
+        let at = usize::try_from(name.range.start.since(range.start)).unwrap_or(usize::MAX);
+        let length = usize::try_from(name.range.bytes()).unwrap_or(usize::MAX);
+        let part = raw.get(at..at.saturating_add(length)).unwrap_or_default();
+        if header.id_check == id_check && header.content != ids.chunk(part) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// PG-05: log of another cluster is not written beside this one's.

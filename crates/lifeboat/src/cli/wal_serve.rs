@@ -119,17 +119,22 @@ async fn open(cx: &Cx, restore: &RestoreFile) -> Result<Archive> {
     // A stable sort: the one that was read from comes first.
     stores.sort_by_key(|place| restore.store.as_ref().is_some_and(|name| *name != place.name));
     let mut first = None;
+    let mut places = Vec::new();
     for place in stores {
-        let opened = async {
-            let place = wal::Place {
-                repository: Repository::open(std::sync::Arc::clone(&place.store)).await?,
+        match Repository::open(std::sync::Arc::clone(&place.store)).await {
+            Ok(repository) => places.push(wal::Place {
+                repository,
                 component: protected.component.clone(),
                 trust: protected.trust.clone(),
                 identities: identities.clone(),
-            };
-            Archive::open(place, restore.limit).await
-        };
-        match opened.await {
+            }),
+            Err(error) => drop(first.get_or_insert(error)),
+        }
+    }
+    while !places.is_empty() {
+        let place = places.remove(0);
+        // What the first one does not give, the others may.
+        match Archive::open_beside(place, places.clone(), restore.limit).await {
             Ok(archive) => return Ok(archive),
             Err(error) => drop(first.get_or_insert(error)),
         }

@@ -94,8 +94,12 @@ async fn while_somebody_follows_a_segment_is_handed_over_and_compared() {
     other[9000] ^= 1;
     #[expect(clippy::disallowed_methods, reason = "a test makes a file")]
     std::fs::write(&copy, &other).unwrap();
-    assert_eq!(push(&world, &copy).await.unwrap(), Pushed::HandedOver);
-    following.says("is not taken").await;
+    // The server is told, at once, each time; and so is whoever asks how the component stands.
+    for _ in 0..2 {
+        assert_eq!(kind_of(push(&world, &copy).await), ErrorKind::Refused);
+    }
+    let name = path.file_name().unwrap().to_str().unwrap();
+    assert_eq!(follow::refused_pushes(&world.world.protected), [name]);
     following.end().await.unwrap();
     let kept = pushed.join(format!("refused-{}", path.file_name().unwrap().display()));
     assert_eq!(std::fs::read(kept).unwrap(), other);
