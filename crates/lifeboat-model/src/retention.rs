@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::time::human_duration;
+use crate::wal::Needed;
 
 /// How many of what are kept. Zero of everything keeps nothing by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Rules {
     pub yearly: u32,
     /// Everything this young, and the one that the window begins with.
     pub within: Option<Duration>,
+    /// Every moment this young that can be reached stays so: the backups that this takes, and their log.
+    pub window: Option<Duration>,
     /// Everything with one of these words.
     pub tags: BTreeSet<String>,
 }
@@ -65,6 +68,17 @@ pub enum Known {
     Restored,
 }
 
+/// What a recovery window has to do with a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InWindow {
+    /// It has no log behind it: it is one moment.
+    Moment,
+    /// It has log, and the moments of the window are reached without it.
+    Free,
+    /// The window needs it.
+    Needed(Needed),
+}
+
 /// One backup that stands in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -88,10 +102,16 @@ pub struct Candidate {
     pub keep_for: Option<Duration>,
     /// Why somebody holds it.
     pub held: Option<String>,
+    /// Whether the recovery window needs it, where there is one.
+    pub window: InWindow,
+    /// How many of its pages were bad in the source already.
+    pub bad_pages: u64,
 }
 
 impl Candidate {
-    fn is_good(&self) -> bool {
+    /// Whether it counts, and no damage is known.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
         self.wanting.is_none() && self.known > Known::Damaged
     }
 }
@@ -132,6 +152,10 @@ pub enum Stays {
     Within(Duration),
     /// The window begins with it.
     BeginsWindow(Duration),
+    /// The moments behind it that lie in the window are reached from it: log is missing in front of it, or there is no earlier one.
+    ContinuesWindow(Duration),
+    /// It is the newest without bad pages.
+    LastClean,
     /// It has this word.
     Tag(String),
     /// It was made to be kept this long.
@@ -158,6 +182,12 @@ impl fmt::Display for Stays {
             Self::Slot(rule, slot) => write!(f, "{rule} {slot}"),
             Self::Within(window) => write!(f, "within {}", human_duration(*window)),
             Self::BeginsWindow(window) => write!(f, "the window of {} begins with it", human_duration(*window)),
+            Self::ContinuesWindow(window) => write!(
+                f,
+                "moments of the window of {} are reached from no earlier one",
+                human_duration(*window)
+            ),
+            Self::LastClean => f.write_str("newest one without damaged pages"),
             Self::Tag(tag) => write!(f, "tag {tag}"),
             Self::KeepFor(duration) => write!(f, "made to be kept for {}", human_duration(*duration)),
             Self::Floor(count) => write!(f, "never fewer than {count} good ones"),
@@ -284,8 +314,11 @@ impl Group<'_> {
         self.asked_for(rules);
         self.newest(1, |_| true, |_| Stays::Newest);
         self.newest(1, |known| known == Known::Restored, |_| Stays::NewestProven);
+        self.last_clean();
         self.newest(rules.last, |_| true, Stays::Last);
-        self.window(rules.within);
+        self.window(rules.within, |_| true);
+        self.window(rules.window, |candidate| candidate.window == InWindow::Moment);
+        self.log_window(rules.window);
         let slots: [Slot; 5] = [
             ("hourly", rules.hourly, hour),
             ("daily", rules.daily, day),
@@ -336,10 +369,42 @@ impl Group<'_> {
         }
     }
 
-    fn window(&mut self, within: Option<Duration>) {
+    /// PG-11: one without damaged pages stays for as long as newer ones have some.
+    fn last_clean(&mut self) {
+        let mut good = self.members.iter_mut().filter(|member| member.candidate.is_good());
+        let is_clean = |member: &&mut Member<'_>| member.candidate.bad_pages == 0;
+        if let Some(newest) = good.next()
+            && newest.candidate.bad_pages > 0
+            && let Some(clean) = good.find(is_clean)
+        {
+            clean.stays.push(Stays::LastClean);
+        }
+    }
+
+    /// Backups without which moments of the window could not be reached any more.
+    fn log_window(&mut self, window: Option<Duration>) {
+        let Some(window) = window else { return };
+        for member in self.members.iter_mut().filter(|member| member.candidate.is_good()) {
+            match member.candidate.window {
+                InWindow::Moment => {}
+                InWindow::Free => {
+                    member.goes = format!(
+                        "no rule keeps it, and no moment of the window of {} needs it",
+                        human_duration(window)
+                    )
+                }
+                InWindow::Needed(Needed::Begins) => member.stays.push(Stays::BeginsWindow(window)),
+                InWindow::Needed(Needed::Continues) => member.stays.push(Stays::ContinuesWindow(window)),
+            }
+        }
+    }
+
+    /// Everything this young among those that count by their own moments, and the one that the time begins with.
+    fn window(&mut self, within: Option<Duration>, counts: impl Fn(&Candidate) -> bool) {
         let Some(within) = within else { return };
         let mut begins = false;
-        for member in self.members.iter_mut().filter(|member| member.candidate.is_good()) {
+        let good = |member: &&mut Member<'_>| member.candidate.is_good() && counts(member.candidate);
+        for member in self.members.iter_mut().filter(good) {
             if self.now_us <= later(member.at_us, within) {
                 member.stays.push(Stays::Within(within));
             } else {

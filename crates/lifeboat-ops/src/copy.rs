@@ -3,11 +3,13 @@
 //! The destination is made where it holds no repository: whoever names it by hand means it. The order of everything else, and what is
 //! there if we die, is [`lifeboat_repo::copy`]'s.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lifeboat_model::retention::Policy;
+use lifeboat_model::wal::{Coverage, HeldLog};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::{BackupId, Copied, CopyPlan, Instance, LogNeed, Repository, Which, copy_log, list_holds, list_log};
+use lifeboat_repo::{BackupId, Copied, CopyPlan, Instance, Lineage, LogNeed, Repository, Which, copy_log, list_holds, list_log};
 
 use crate::protected::{Place, Protected};
 use crate::prune;
@@ -104,11 +106,12 @@ async fn kept_there(
 ) -> Result<Which> {
     let (source, there) = (protected.listing(from).await?, protected.listing(to).await?);
     let holds = list_holds(to, &protected.component, &protected.trust).await?;
+    let log = log_of_both(protected, from, to, env.clock.wall_us()).await?;
     let kept = prune::worth_having(
         protected,
         policy,
         timezone,
-        &there,
+        (&there, &log),
         &holds,
         &source.backups,
         env.clock.wall_us(),
@@ -127,6 +130,29 @@ async fn kept_there(
         ));
     }
     Ok(Which::Named(wanted.iter().map(ToString::to_string).collect()))
+}
+
+/// The log that stands in either, as the destination will have it: all of it is as new as can be.
+async fn log_of_both(
+    protected: &Protected,
+    from: &Repository,
+    to: &Repository,
+    now_us: i64,
+) -> Result<BTreeMap<Lineage, HeldLog>> {
+    let mut log: BTreeMap<Lineage, HeldLog> = BTreeMap::new();
+    for repository in [from, to] {
+        let listing = list_log(repository, &protected.component, &protected.trust).await?;
+        for record in &listing.lineages {
+            let held = log.entry(record.lineage).or_insert_with(|| HeldLog {
+                size: record.segment,
+                coverage: Coverage::new(),
+                stored_us: BTreeMap::new(),
+            });
+            held.coverage.unite(&listing.candidates(record.lineage));
+            held.stored_us = held.coverage.timelines().map(|timeline| (timeline, now_us)).collect();
+        }
+    }
+    Ok(log)
 }
 
 /// The store to copy from where nobody said: the first one of the component that answers and is not the destination.

@@ -30,7 +30,7 @@ use crate::protected::{Cluster, Login, Protected};
 use marks::Marks;
 pub(crate) use ship::held_of;
 
-pub use push::{Pushed, push};
+pub use push::{Pushed, push, refused_pushes};
 use receive::End;
 use ship::Shipper;
 use spool::Spool;
@@ -443,7 +443,7 @@ impl Setting {
             state: Mutex::new(State {
                 stored: opened.stored.clone(),
                 gone: opened.gone.clone(),
-                standing: Standing::begin(self.source.system, lineage),
+                standing: Standing::begin(self.source.system, lineage, &self.options),
                 ..State::default()
             }),
             news: Notify::new(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{
     Access, Backup, Encryption, Fingerprint, Identities, Listing, Reader, Recipient, Rekey, Rekeyed, Repository, access,
-    forget_parent, rekey,
+    forget_parent, rekey, rekey_log,
 };
 
 use crate::protected::{Place, Protected};
@@ -100,7 +100,7 @@ pub fn fingerprint_of(text: &str) -> Result<Fingerprint> {
     }
 }
 
-/// `key add` and `key remove`: wraps the keys of all sessions for `recipients`, in every store. After a removal the local state is forgotten,
+/// `key add` and `key remove`: wraps the keys of all sessions, of backups and of log, for `recipients`, in every store. After a removal the local state is forgotten,
 /// so that the next backup is a full one under new keys. Kind `Refused` where none of `identities` would be able to read afterwards.
 pub async fn change(
     env: &Env,
@@ -126,16 +126,17 @@ pub async fn change(
     let mut stores = Vec::new();
     let mut opened: Vec<Repository> = Vec::new();
     for place in &protected.stores {
-        let outcome = match listed(protected, place).await {
-            Ok((repository, listing)) => {
-                opened.push(repository.clone());
-                rekey(env, &repository, &protected.component, &listing, &encryption, identities, how).await
-            }
-            Err(error) => Err(error),
+        let outcome = async {
+            let (repository, listing) = listed(protected, place).await?;
+            opened.push(repository.clone());
+            let (component, trust) = (&protected.component, &protected.trust);
+            let mut done = rekey(env, &repository, component, &listing, &encryption, identities, how).await?;
+            done.unite(rekey_log(env, &repository, component, trust, &encryption, identities, how).await?);
+            Ok(done)
         };
         stores.push(InStore {
             store: place.name.clone(),
-            outcome,
+            outcome: outcome.await,
         });
     }
     if how == Rekey::Replace {

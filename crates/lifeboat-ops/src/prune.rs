@@ -3,16 +3,20 @@
 //! The decision is `lifeboat_model::retention`, the deletion `lifeboat_repo::prune`. Retention never runs on an error: whatever cannot be
 //! listed or judged ends the run, and nothing is condemned or deleted.
 
+mod window;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lifeboat_model::retention::{self, Candidate, Known, Policy, Verdict};
+use lifeboat_model::retention::{self, Candidate, InWindow, Known, Policy, Verdict};
+use lifeboat_model::wal::HeldLog;
 use lifeboat_model::{Env, Result};
-use lifeboat_repo::{Backup, BackupId, Calendar, Hold, Instance, Listing, PrunePlan, Pruned, Standing};
+use lifeboat_repo::{Backup, BackupId, Calendar, Hold, Instance, Lineage, Listing, PrunePlan, Pruned, Retired, Standing};
 
 use crate::proof::{self, Level};
 use crate::protected::Protected;
+pub use window::{Missing, Window};
 
 /// How to prune.
 #[derive(Debug, Clone)]
@@ -44,6 +48,8 @@ pub struct Fate {
 pub struct Report {
     /// Every backup that stands, newest first, with its reason.
     pub fates: Vec<Fate>,
+    /// What becomes of the recovery window, where there is one and a log.
+    pub window: Option<Window>,
     /// What was condemned and deleted.
     pub pruned: Pruned,
     /// How long it took.
@@ -55,15 +61,18 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
     let began = env.clock.monotonic();
     let calendar = Calendar::of(&request.timezone)?;
     let repository = protected.repository().await?;
-    let fates = Mutex::new(Vec::new());
+    let last = Mutex::new(Judged::default());
     let retire = |standing: &Standing<'_>| {
         let judged = judge(protected, request.policy.as_ref(), &calendar, standing);
-        let going = judged.iter().filter(|fate| !fate.stays).map(|fate| fate.backup.id).collect();
-        *fates.lock().unwrap_or_else(PoisonError::into_inner) = judged;
-        Ok::<BTreeSet<BackupId>, lifeboat_model::Error>(going)
+        let going = judged.fates.iter().filter(|fate| !fate.stays);
+        let retired = Retired {
+            backups: going.map(|fate| fate.backup.id).collect(),
+            onward: judged.onward.clone(),
+        };
+        *last.lock().unwrap_or_else(PoisonError::into_inner) = judged;
+        Ok::<Retired, lifeboat_model::Error>(retired)
     };
     let plan = PrunePlan {
-        log_window: None,
         component: protected.component.clone(),
         instance,
         trust: protected.trust.clone(),
@@ -73,13 +82,27 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         retire: &retire,
     };
     let pruned = lifeboat_repo::prune(env, &repository, &plan).await?;
-    let fates = std::mem::take(&mut *fates.lock().unwrap_or_else(PoisonError::into_inner));
+    let Judged { fates, window, .. } = std::mem::take(&mut *last.lock().unwrap_or_else(PoisonError::into_inner));
     let took = env.clock.monotonic().saturating_sub(began);
-    Ok(Report { fates, pruned, took })
+    Ok(Report {
+        fates,
+        window,
+        pruned,
+        took,
+    })
 }
 
-/// Every backup that stands, newest first, with what becomes of it.
-fn judge(protected: &Protected, policy: Option<&Policy>, calendar: &Calendar, standing: &Standing<'_>) -> Vec<Fate> {
+/// What the rules say.
+#[derive(Debug, Default)]
+struct Judged {
+    /// Every backup that stands, newest first, with what becomes of it.
+    fates: Vec<Fate>,
+    /// The backups that need all log behind their start; none: every one that stays does.
+    onward: Option<BTreeSet<BackupId>>,
+    window: Option<Window>,
+}
+
+fn judge(protected: &Protected, policy: Option<&Policy>, calendar: &Calendar, standing: &Standing<'_>) -> Judged {
     let listing = standing.listing;
     let wanting = listing.rejected.iter().filter_map(|rejected| {
         let backup = rejected.backup.as_deref()?;
@@ -87,34 +110,49 @@ fn judge(protected: &Protected, policy: Option<&Policy>, calendar: &Calendar, st
     });
     let good = listing.backups.iter().map(|backup| {
         let wanting = backup.header.incomplete.then(|| "it is incomplete".to_owned());
-        (backup, wanting)
+        (backup, wanting.or_else(|| without_log(backup, standing)))
     });
     let mut all: Vec<(&Backup, Option<String>)> = good.chain(wanting).collect();
     all.sort_by_key(|(backup, _)| std::cmp::Reverse(backup.id));
-    let candidates: Vec<Candidate> = all
+    let mut candidates: Vec<Candidate> = all
         .iter()
         .map(|(backup, wanting)| candidate(protected, standing, backup, wanting.clone()))
         .collect();
+    let backups: Vec<&Backup> = all.iter().map(|(backup, _)| *backup).collect();
+    let asked = policy.and_then(|policy| policy.keep.window);
+    let decided = asked.map(|asked| window::decide(asked, standing, &backups, &mut candidates));
     let verdicts = match policy {
         Some(policy) => retention::decide(policy, standing.now_us, &|us| calendar.local(us), &candidates),
         None => candidates.iter().map(|_| unlimited()).collect(),
     };
-    all.into_iter()
-        .zip(verdicts)
-        .map(|((backup, _), verdict)| Fate {
-            backup: backup.clone(),
-            stays: verdict.keeps(),
-            why: verdict.why(),
-        })
-        .collect()
+    let fates = backups.into_iter().zip(verdicts).map(|(backup, verdict)| Fate {
+        backup: backup.clone(),
+        stays: verdict.keeps(),
+        why: verdict.why(),
+    });
+    let fates = fates.collect();
+    let (onward, window) = decided.unzip();
+    Judged {
+        fates,
+        onward,
+        window: window.flatten(),
+    }
 }
 
-/// Which of `candidates` the rules would keep in the store of `listing`, if they stood there too.
+/// PG-01: a backup whose own log does not stand beside it counts for nothing.
+fn without_log(backup: &Backup, standing: &Standing<'_>) -> Option<String> {
+    let need = backup.header.log?;
+    let held = standing.log.get(&need.lineage);
+    let is_held = held.is_some_and(|held| held.coverage.holds(need.range));
+    (!is_held).then(|| format!("its own log is not held: {}", need.range))
+}
+
+/// Which of `candidates` the rules would keep in the store of `listing`, if they stood there too with the log in `log`.
 pub(crate) fn worth_having(
     protected: &Protected,
     policy: &Policy,
     timezone: &str,
-    listing: &Listing,
+    (listing, log): (&Listing, &BTreeMap<Lineage, HeldLog>),
     holds: &[Hold],
     candidates: &[Backup],
     now_us: i64,
@@ -130,10 +168,16 @@ pub(crate) fn worth_having(
     let standing = Standing {
         listing: &listing,
         holds,
+        log,
         now_us,
     };
     let judged = judge(protected, Some(policy), &calendar, &standing);
-    Ok(judged.iter().filter(|fate| fate.stays).map(|fate| fate.backup.id).collect())
+    Ok(judged
+        .fates
+        .iter()
+        .filter(|fate| fate.stays)
+        .map(|fate| fate.backup.id)
+        .collect())
 }
 
 fn unlimited() -> Verdict {
@@ -160,6 +204,8 @@ fn candidate(protected: &Protected, standing: &Standing<'_>, backup: &Backup, wa
             .iter()
             .find(|hold| holds(hold, backup))
             .map(|hold| hold.reason.clone()),
+        window: InWindow::Moment,
+        bad_pages: header.bad_pages,
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use lifeboat_engine::postgres::capture::Facts;
 use lifeboat_model::time::human_bytes;
-use lifeboat_model::wal::{Base, Choice, Coverage, History, Mark, Moment, Reachable, Refusal, Target, Why};
-use lifeboat_model::{Error, ErrorKind, Position, Result, Timeline};
+use lifeboat_model::wal::{Base, Choice, Coverage, History, Mark, Moment, Range, Reachable, Refusal, Target, Why};
+use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
 use lifeboat_repo::{
-    Backup, Identities, Lineage, LineageRecord, Listing, LogFileKind, LogListing, LogReader, Repository, format_utc, list_log,
+    Backup, Identities, Lineage, LineageRecord, Listing, LogFileKind, LogListing, LogName, LogReader, Repository, block_start,
+    format_utc, list_log,
 };
 
 use crate::protected::Protected;
@@ -299,6 +300,85 @@ impl Reach {
     pub fn log_bytes(backup: &Backup, until: lifeboat_model::Lsn) -> u64 {
         backup.header.log.map_or(0, |need| until.since(need.range.start))
     }
+}
+
+/// How far the log in one store reaches behind the newest backup, as far as names, sizes and the last headers tell: no key is needed, and little is
+/// read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEnd {
+    /// In which store.
+    pub store: String,
+    /// Up to where it is held without a gap.
+    pub position: Position,
+    /// Everything that was committed before this time lies before that (microseconds since 1970, by the server).
+    pub until_us: i64,
+    /// Log behind the backup's beginning that is missing: nothing behind it can be reached before the next backup.
+    pub missing: Vec<Range>,
+}
+
+/// Headers that are read to find a time, behind those of the last block.
+const LOOK_BACK: usize = 8;
+
+/// Looks for [`LogEnd`] behind `backup` in one store. `None` where it needs no log, or its own is not held there.
+pub async fn log_end(protected: &Protected, store: &str, repository: &Repository, backup: &Backup) -> Result<Option<LogEnd>> {
+    let (component, trust) = (&protected.component, &protected.trust);
+    let Some(need) = backup.header.log else { return Ok(None) };
+    let listing = list_log(repository, component, trust).await?;
+    let Some(record) = listing.lineages.iter().find(|record| record.lineage == need.lineage) else {
+        return Ok(None);
+    };
+    let held = listing.candidates(need.lineage);
+    if !held.holds(need.range) {
+        return Ok(None);
+    }
+    let mut position = Position::new(need.range.timeline, held.end_from(need.range.timeline, need.range.start));
+    let mut missing = Vec::new();
+    for timeline in held.timelines().filter(|timeline| *timeline > need.range.timeline) {
+        // It begins with a copy of the segment in which it left another one.
+        let begin = held
+            .ranges()
+            .find(|range| range.timeline == timeline)
+            .map(|range| range.start);
+        let Some(begin) = begin.map(|begin| record.segment.align_down(begin)) else {
+            continue;
+        };
+        if held.holds(Range::new(timeline, begin, begin.plus(1))) && begin <= position.lsn {
+            position = Position::new(timeline, held.end_from(timeline, begin));
+        } else {
+            missing.push(Range::new(position.timeline, position.lsn, begin));
+        }
+    }
+    let last = held.end(position.timeline).unwrap_or(position.lsn);
+    missing.extend(held.gaps(Range::new(position.timeline, position.lsn, last)));
+    let recorded = listing
+        .gaps
+        .iter()
+        .filter(|gap| gap.lineage == need.lineage && need.range.start < gap.range.end);
+    missing.extend(recorded.map(|gap| gap.range));
+    missing.sort_unstable();
+    missing.dedup();
+    let reader = LogReader::of(repository, component, trust, Identities::none(), need.lineage, &listing);
+    let marked = last_mark(&reader, position).await?;
+    Ok(Some(LogEnd {
+        store: store.to_owned(),
+        position,
+        until_us: marked.unwrap_or(i64::MIN).max(backup.header.moment_us),
+        missing,
+    }))
+}
+
+/// The newest time that is said of a position of this timeline up to there.
+async fn last_mark(reader: &LogReader, until: Position) -> Result<Option<i64>> {
+    let is_near = |name: &LogName| {
+        name.kind != LogFileKind::History && name.range.timeline == until.timeline && name.range.end <= until.lsn
+    };
+    let mut near: Vec<LogName> = reader.files().iter().filter(|name| is_near(name)).copied().collect();
+    near.sort_unstable_by_key(|name| std::cmp::Reverse((name.range.end, name.range.start)));
+    let block = block_start(Lsn(until.lsn.0.saturating_sub(1)));
+    let of_block = near.iter().filter(|name| name.range.end > block).count();
+    let wanted: BTreeSet<LogName> = near.into_iter().take(of_block + LOOK_BACK).collect();
+    let judged = reader.headers(|name| wanted.contains(name)).await?;
+    Ok(judged.marks().map(|mark| mark.at_us).max())
 }
 
 /// What a backup of a cluster says about itself.

@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use lifeboat_model::estimate::{Estimate, Run, estimate};
-use lifeboat_model::time::human_duration;
+use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, Reader};
 
 use crate::follow;
 use crate::proof::{self, Level, Proof};
 use crate::protected::{Choice, Protected, Source};
+use crate::reach::{self, LogEnd};
 use crate::restore::{quarantine, tree_place};
 use crate::store::Thaw;
 use crate::stores::{self, Survey};
@@ -59,7 +60,7 @@ pub struct Status {
     pub backups: usize,
     /// Stored backups that do not count.
     pub rejected: usize,
-    /// What would be lost now: the age of the newest backup.
+    /// What would be lost now: the age of the newest backup, or the time since the log in the stores is complete.
     pub loss: Option<Duration>,
     /// How long a restore will take.
     pub restore: Option<Estimate>,
@@ -69,6 +70,8 @@ pub struct Status {
     pub undo: Vec<(String, bool)>,
     /// How far the log of a cluster is followed on this host, where it is.
     pub log: Option<follow::Standing>,
+    /// How far the log in the stores reaches behind the newest backup: in that where it reaches farthest.
+    pub reach: Option<LogEnd>,
     /// Why nothing can be said: no store answers, or none holds a repository.
     pub silent: Option<ErrorKind>,
 }
@@ -88,6 +91,7 @@ pub async fn run(env: &Env, protected: &Protected) -> Status {
         proven: None,
         undo: Vec::new(),
         log: None,
+        reach: None,
         silent: None,
     };
     judge_log(env, protected, &mut status);
@@ -191,6 +195,7 @@ async fn fill(env: &Env, protected: &Protected, status: &mut Status) -> Result<(
             "there is no backup",
         ));
     };
+    judge_reach(protected, &survey, latest, status).await;
     judge_age(env, protected, latest, status);
     judge_proof(env, protected, latest, status);
     judge_damage(protected, latest, status);
@@ -205,17 +210,92 @@ fn judge_log(env: &Env, protected: &Protected, status: &mut Status) {
     if protected.source.cluster().is_none() {
         return;
     }
+    let refused = follow::refused_pushes(protected);
+    if let Some(first) = refused.first() {
+        let says = format!(
+            "{} of log that the server pushed was refused, because other bytes are held for it ({first}): two servers may archive under one name; look beside the spool, and remove what was looked at",
+            counted(refused.len())
+        );
+        status.worsen(Standing::AtRisk, says);
+    }
     status.log = follow::standing(&protected.state_dir, &protected.component);
     let Some(log) = &status.log else { return };
     let age_us = env.clock.wall_us().saturating_sub(log.stored_us).max(0).unsigned_abs();
     let (age, may_lose) = (Duration::from_micros(age_us), protected.rpo.unwrap_or(LOG_AGE));
+    let mut says = Vec::new();
     if age > may_lose {
-        let says = format!(
+        says.push(format!(
             "the log was last known to be stored whole {} ago: is `lifeboat follow` running?",
             human_duration(age)
-        );
-        status.worsen(Standing::AtRisk, says);
+        ));
     }
+    if let Some(lag) = log.slot_lag().filter(|lag| log.max_slot_lag > 0 && *lag > log.max_slot_lag) {
+        says.push(format!(
+            "our slot holds back {} of log on the server, whose disk may fill: look at what `lifeboat follow` says",
+            human_bytes(lag)
+        ));
+    }
+    if log.max_spool > 0 && log.spool_bytes > log.max_spool / 5 * 4 {
+        says.push(format!(
+            "the spool has {} of {}: the stores do not take the log fast enough",
+            human_bytes(log.spool_bytes),
+            human_bytes(log.max_spool)
+        ));
+    }
+    for reason in says {
+        status.worsen(Standing::AtRisk, reason);
+    }
+}
+
+fn counted(files: usize) -> String {
+    if files == 1 {
+        "1 file".to_owned()
+    } else {
+        format!("{files} files")
+    }
+}
+
+/// How far the log in the stores reaches behind the newest backup, and what is missing of it.
+async fn judge_reach(protected: &Protected, survey: &Survey, latest: &Backup, status: &mut Status) {
+    if latest.header.log.is_none() {
+        return;
+    }
+    let mut ends = Vec::new();
+    for (store, repository, backup) in survey.holders(&latest.id) {
+        match reach::log_end(protected, &store, &repository, &backup).await {
+            Ok(Some(end)) => ends.push(end),
+            Ok(None) => status.worsen(
+                Standing::AtRisk,
+                format!("the store {store} lacks the newest backup's own log: it cannot be restored from there"),
+            ),
+            Err(error) => status.worsen(
+                Standing::AtRisk,
+                format!("how far the log in the store {store} reaches is not known: {error}"),
+            ),
+        }
+    }
+    let Some(best) = ends.iter().max_by_key(|end| (end.until_us, end.position)).cloned() else {
+        return;
+    };
+    for end in ends.iter().filter(|end| end.position < best.position) {
+        let behind = Duration::from_micros(best.until_us.saturating_sub(end.until_us).max(0).unsigned_abs());
+        if behind > LOG_AGE {
+            let says = format!(
+                "the log in the store {} ends {} before that in {}",
+                end.store,
+                human_duration(behind),
+                best.store
+            );
+            status.worsen(Standing::AtRisk, says);
+        }
+    }
+    for range in &best.missing {
+        status.worsen(
+            Standing::AtRisk,
+            format!("log is missing behind the newest backup ({range}): nothing behind it can be reached before the next one; run `lifeboat backup`"),
+        );
+    }
+    status.reach = Some(best);
 }
 
 /// Restores that were interrupted, and those that can be taken back.
@@ -342,8 +422,14 @@ fn judge_pki(env: &Env, protected: &Protected, status: &mut Status) {
 }
 
 fn judge_age(env: &Env, protected: &Protected, latest: &Backup, status: &mut Status) {
-    let age_us = env.clock.wall_us() - latest.header.moment_us;
-    let Ok(age_us) = u64::try_from(age_us) else {
+    let reached_us = status.reach.as_ref().map(|reach| reach.until_us);
+    let now_us = env.clock.wall_us();
+    let has_log = reached_us.is_some_and(|reached_us| reached_us > latest.header.moment_us);
+    // The server's clock may be a little ahead of this one's.
+    let moment_us = reached_us.map_or(latest.header.moment_us, |reached_us| {
+        reached_us.min(now_us).max(latest.header.moment_us)
+    });
+    let Ok(age_us) = u64::try_from(now_us - moment_us) else {
         status.worsen(Standing::AtRisk, "the newest backup is from the future: the clock of this machine or of the writer is wrong, so nobody knows how old it is".into());
         return;
     };
@@ -354,8 +440,12 @@ fn judge_age(env: &Env, protected: &Protected, latest: &Backup, status: &mut Sta
             status.worsen(
                 Standing::AtRisk,
                 format!(
-                    "the newest backup is {} old, promised is a loss of {} at most",
-                    human_duration(age),
+                    "{}, promised is a loss of {} at most",
+                    if has_log {
+                        format!("the log in the stores is complete until {} ago", human_duration(age))
+                    } else {
+                        format!("the newest backup is {} old", human_duration(age))
+                    },
                     human_duration(rpo)
                 ),
             );

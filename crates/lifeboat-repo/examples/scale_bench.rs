@@ -23,8 +23,8 @@ use anyhow::{Context, Result};
 use lifeboat_io::flow::{EXTENT_BYTES, PageSource, SEGMENT_BYTES};
 use lifeboat_model::{Clock, Entropy, Env, env::Silent};
 use lifeboat_repo::{
-    BackupId, BackupPlan, ComponentName, Encryption, FileMeta, Identities, Instance, PrunePlan, Repository, Standing, Trust,
-    Writer, generate_identity, prune,
+    BackupId, BackupPlan, ComponentName, Encryption, FileMeta, Identities, Instance, PrunePlan, Repository, Retired, Standing,
+    Trust, Writer, generate_identity, prune,
 };
 use lifeboat_store::fs::FsStore;
 use lifeboat_store::layer::meter::Metered;
@@ -150,10 +150,10 @@ async fn prune_all(env: &Env, store: &Path, state_dir: PathBuf, packs: u64) -> R
         std::fs::write(folder.join(format!("{number:064x}")), b"left by a session that died")?;
     }
     let (instance, trust) = trusted(env, &state_dir)?;
-    let retire = |standing: &Standing<'_>| -> lifeboat_model::Result<BTreeSet<BackupId>> {
+    let retire = |standing: &Standing<'_>| -> lifeboat_model::Result<Retired> {
         let newest = standing.listing.latest().map(|backup| backup.id);
         let ids = standing.listing.backups.iter().map(|backup| backup.id);
-        Ok(ids.filter(|id| Some(*id) != newest).collect())
+        Ok(ids.filter(|id| Some(*id) != newest).collect::<BTreeSet<BackupId>>().into())
     };
     let plan = PrunePlan {
         component: ComponentName::new("bench/scale")?,
@@ -161,7 +161,6 @@ async fn prune_all(env: &Env, store: &Path, state_dir: PathBuf, packs: u64) -> R
         trust,
         state_dir,
         grace: GRACE,
-        log_window: None,
         dry_run: false,
         retire: &retire,
     };

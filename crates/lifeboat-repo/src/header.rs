@@ -62,6 +62,8 @@ pub struct Header {
     pub keep_for_s: Option<u64>,
     /// The log that it needs, where it needs any.
     pub log: Option<LogNeed>,
+    /// Pages that were bad in the source already (PG-11).
+    pub bad_pages: u64,
 }
 
 /// The log without which a backup is nothing (format 11.4).
@@ -127,6 +129,13 @@ struct HeaderJson {
     keep_for_s: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     log: Option<LogJson>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    bad_pages: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Header {
@@ -156,6 +165,7 @@ impl Header {
             recipients: self.recipients.iter().map(ToString::to_string).collect(),
             keep_for_s: self.keep_for_s,
             log: self.log.map(LogNeed::to_json),
+            bad_pages: self.bad_pages,
         };
         serde_json::to_vec(&json).map_err(|error| Error::new(ErrorKind::Bug, "encode", "a header", error.to_string()))
     }
@@ -197,6 +207,7 @@ impl Header {
             recipients: json.recipients.iter().map(|text| text.parse()).collect::<Result<_>>()?,
             keep_for_s: json.keep_for_s,
             log: json.log.as_ref().map(LogNeed::from_json).transpose()?,
+            bad_pages: json.bad_pages,
         })
     }
 }

@@ -49,9 +49,9 @@ pub use log::{
 };
 pub use manifest::{FileMeta, FileRecord, Role};
 pub use prune::hold::{Hold, HoldRequest, add_hold, list_holds, release_hold};
-pub use prune::{Amount, PrunePlan, Pruned, Retire, Standing, prune};
+pub use prune::{Amount, PrunePlan, Pruned, Retire, Retired, Standing, prune};
 pub use reader::{Fetched, ReadPlan, Reader, Verified};
-pub use rekey::{Access, Rekey, Rekeyed, access, forget_parent, rekey};
+pub use rekey::{Access, Rekey, Rekeyed, access, forget_parent, rekey, rekey_log};
 pub use replicas::CopyOutcome;
 pub use repository::Repository;
 pub use scrub::{Marker, scrub, scrub_and_mark};

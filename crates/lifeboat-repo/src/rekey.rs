@@ -12,14 +12,16 @@ use lifeboat_io::durable;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 
 use crate::closure::SessionKey;
-use crate::id::{ComponentName, RepositoryId, SessionId};
+use crate::id::{ComponentName, Lineage, RepositoryId, SessionId};
 use crate::key::Scope;
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::{KeyFile, KeyFileName, put_key_file, read_key_files};
 use crate::key::identity::Identities;
+use crate::key::instance::Trust;
 use crate::key::recipient::Fingerprint;
 use crate::listing::{Backup, Listing};
-use crate::reader::keys::{genuine, open_session};
+use crate::log::{LogReader, list_log};
+use crate::reader::keys::{Of, genuine, open_session};
 use crate::repository::Repository;
 use crate::state::StateFolder;
 
@@ -35,7 +37,7 @@ pub enum Rekey {
 /// What was done.
 #[derive(Debug, Default)]
 pub struct Rekeyed {
-    /// Sessions that backups need.
+    /// Sessions that are needed.
     pub sessions: usize,
     /// Sessions that got a new key file.
     pub wrapped: usize,
@@ -45,6 +47,17 @@ pub struct Rekeyed {
     pub clear: usize,
     /// Sessions that could not be opened or written, with the reason.
     pub failed: Vec<(SessionId, Error)>,
+}
+
+impl Rekeyed {
+    /// Takes in what was done for others.
+    pub fn unite(&mut self, other: Self) {
+        self.sessions += other.sessions;
+        self.wrapped += other.wrapped;
+        self.removed += other.removed;
+        self.clear += other.clear;
+        self.failed.extend(other.failed);
+    }
 }
 
 /// Wraps the keys of every session that a backup of `listing` needs for the recipients of `encryption`. A session that none of
@@ -58,6 +71,84 @@ pub async fn rekey(
     identities: &Identities,
     how: Rekey,
 ) -> Result<Rekeyed> {
+    let mut sessions = Sessions::new();
+    for backup in &listing.backups {
+        for session in &backup.closure.sessions {
+            sessions.entry(session.session).or_insert((backup.header.lineage, *session));
+        }
+    }
+    wrap(env, repository, component, sessions, (encryption, identities, how)).await
+}
+
+/// The same for every session of which log stands: what a follower or `wal push` has written.
+pub async fn rekey_log(
+    env: &Env,
+    repository: &Repository,
+    component: &ComponentName,
+    trust: &Trust,
+    encryption: &Encryption,
+    identities: &Identities,
+    how: Rekey,
+) -> Result<Rekeyed> {
+    let log = list_log(repository, component, trust).await?;
+    let clear = clear_sessions(repository, component).await?;
+    let (mut sessions, mut unfit) = (Sessions::new(), BTreeMap::new());
+    for record in &log.lineages {
+        let reader = LogReader::of(repository, component, trust, identities.clone(), record.lineage, &log);
+        for name in reader.files() {
+            let session = name.session;
+            if sessions.contains_key(&session) {
+                continue;
+            }
+            // The key check stands in every file of the session; one that fits is enough.
+            match reader.header(name).await {
+                Ok(header) => {
+                    let key = SessionKey {
+                        session,
+                        check: header.key_check,
+                        clear: clear.contains(&session),
+                    };
+                    sessions.insert(session, (record.lineage, key));
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Corrupt | ErrorKind::Incompatible | ErrorKind::NotFound
+                    ) =>
+                {
+                    unfit.insert(session, error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    unfit.retain(|session, _| !sessions.contains_key(session));
+    let mut done = wrap(env, repository, component, sessions, (encryption, identities, how)).await?;
+    done.failed.extend(unfit);
+    Ok(done)
+}
+
+/// Sessions that have a key file in the clear and none that is encrypted.
+async fn clear_sessions(repository: &Repository, component: &ComponentName) -> Result<BTreeSet<SessionId>> {
+    let entries = repository.store().list(&component.folder()?.join("keys")?).await?;
+    let names = || entries.iter().filter_map(|entry| KeyFileName::parse(entry.key.file_name()));
+    let sealed: BTreeSet<SessionId> = names().filter(|name| !name.clear).map(|name| name.session).collect();
+    Ok(names()
+        .filter(|name| name.clear && !sealed.contains(&name.session))
+        .map(|name| name.session)
+        .collect())
+}
+
+/// Sessions with the lineage that their keys have to be of.
+type Sessions = BTreeMap<SessionId, (Lineage, SessionKey)>;
+
+async fn wrap(
+    env: &Env,
+    repository: &Repository,
+    component: &ComponentName,
+    sessions: Sessions,
+    (encryption, identities, how): (&Encryption, &Identities, Rekey),
+) -> Result<Rekeyed> {
     let wanted = encryption.fingerprints()?;
     if wanted.is_empty() {
         return Err(Error::new(
@@ -66,12 +157,6 @@ pub async fn rekey(
             component,
             "there is no recipient to wrap them for",
         ));
-    }
-    let mut sessions: BTreeMap<SessionId, (&Backup, SessionKey)> = BTreeMap::new();
-    for backup in &listing.backups {
-        for session in &backup.closure.sessions {
-            sessions.entry(session.session).or_insert((backup, *session));
-        }
     }
     let mut done = Rekeyed {
         sessions: sessions.len(),
@@ -86,11 +171,11 @@ pub async fn rekey(
         identities,
         how,
     };
-    for (id, (backup, session)) in sessions {
+    for (id, (lineage, session)) in sessions {
         if session.clear {
             done.clear += 1;
         } else {
-            match job.session(backup, &session, &mut done).await {
+            match job.session(lineage, &session, &mut done).await {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WrongKey | ErrorKind::Corrupt) => done.failed.push((id, error)),
                 Err(error) => return Err(error),
@@ -112,15 +197,19 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn session(&self, backup: &Backup, session: &SessionKey, done: &mut Rekeyed) -> Result<()> {
+    async fn session(&self, lineage: Lineage, session: &SessionKey, done: &mut Rekeyed) -> Result<()> {
+        let of = Of {
+            component: self.component,
+            lineage,
+        };
         let scope = Scope::new(self.repository.id(), self.component);
         let (names, before) = self.list(session).await?;
-        let keys = open_session(self.repository, backup, session, names.iter(), self.identities, &scope).await?;
+        let keys = open_session(self.repository, of, session, names.iter(), self.identities, &scope).await?;
         // What a key file says of itself is believed only where this machine can open it and its content fits.
         let mut known = BTreeSet::new();
         let mut exact = before.len() == 1;
         for file in &before {
-            let is_genuine = genuine(self.repository, backup, session, &file.name, self.identities, &scope).await?;
+            let is_genuine = genuine(self.repository, of, session, &file.name, self.identities, &scope).await?;
             if is_genuine {
                 known.extend(file.roster.recipients.iter().flatten().copied());
             }
@@ -187,6 +276,10 @@ pub fn forget_parent(state_dir: &Path, repository: RepositoryId, component: &Com
     for entry in entries {
         let entry = entry.map_err(|error| Error::io("list", folder.display(), error))?;
         let method = entry.file_name().to_string_lossy().into_owned();
+        // Other verbs have their locks beside: a follower may go on.
+        if matches!(method.as_str(), "log" | "prune") {
+            continue;
+        }
         let state = StateFolder::lock(state_dir, repository, component, &method)?;
         // The pending state first: alone, the other is an older one that is still true.
         for name in ["pending.json", "state.json"] {

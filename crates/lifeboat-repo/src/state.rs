@@ -117,7 +117,8 @@ impl StateFolder {
         Self::lock_at(path, component, words, &format!("{words} of it"))
     }
 
-    fn place(state_dir: &Path, repository: RepositoryId, component: &ComponentName) -> PathBuf {
+    /// Where the state of a component is.
+    pub(crate) fn place(state_dir: &Path, repository: RepositoryId, component: &ComponentName) -> PathBuf {
         state_dir.join(repository.to_string()).join(component.segment())
     }
 

@@ -128,6 +128,8 @@ pub struct Writer {
     tree: Option<TreeCount>,
     /// The log that it needs, where it needs any.
     log: Option<LogNeed>,
+    /// Pages that were bad in the source already.
+    bad_pages: u64,
     /// Of files that are told as what changed.
     changes: Expected,
     next_hash: u64,
@@ -195,6 +197,11 @@ impl Writer {
     /// Says which log the backup needs, before it is committed. Whether that log is held in each store is for the caller to find out first (PG-01).
     pub fn needs_log(&mut self, log: LogNeed) {
         self.log = Some(log);
+    }
+
+    /// Says how many pages were bad in the source already, before it is committed: retention keeps the last backup without any (PG-11).
+    pub fn found_bad_pages(&mut self, count: u64) {
+        self.bad_pages = count;
     }
 
     /// The backup that unchanged data is compared with; `None` for a full one.

@@ -6,11 +6,13 @@
 mod coverage;
 mod history;
 mod keep;
+mod needed;
 mod recovery;
 mod segment;
 
 pub use coverage::{Coverage, Range};
 pub use history::{Fork, History, Stretch};
-pub use keep::{Keep, KeptBase};
+pub use keep::{Keep, KeptBase, Needs};
+pub use needed::{HeldLog, Needed, WindowBase, needed};
 pub use recovery::{Base, Choice, Mark, Moment, Reachable, Refusal, Target, Why, Window};
 pub use segment::{LogFile, SegmentSize};

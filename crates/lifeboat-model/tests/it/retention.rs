@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lifeboat_model::retention::{Candidate, Known, Local, Policy, Rules, Stays, Verdict, decide, places};
+use lifeboat_model::retention::{Candidate, InWindow, Known, Local, Policy, Rules, Stays, Verdict, decide, places};
+use lifeboat_model::wal::Needed;
 use proptest::prelude::*;
 
 const DAY_US: i64 = 86_400_000_000;
@@ -37,6 +38,8 @@ fn backup(seq: u64, moment_us: i64) -> Candidate {
         tags: Vec::new(),
         keep_for: None,
         held: None,
+        window: InWindow::Moment,
+        bad_pages: 0,
     }
 }
 
@@ -263,6 +266,7 @@ fn rules() -> impl Strategy<Value = Rules> {
             monthly,
             yearly,
             within: within.map(|days| Duration::from_secs(days * 86_400)),
+            window: None,
             tags: tags.then(|| "t".to_owned()).into_iter().collect(),
         })
 }
@@ -300,6 +304,7 @@ proptest! {
             monthly: keep.monthly + more.monthly,
             yearly: keep.yearly + more.yearly,
             within: keep.within.max(more.within),
+            window: None,
             tags: keep.tags.union(&more.tags).cloned().collect(),
         };
         let few: BTreeSet<u64> = kept(&policy(keep), &candidates).into_iter().collect();
@@ -323,4 +328,45 @@ proptest! {
             prop_assert_eq!(verdict.keeps(), verdict.goes.is_empty());
         }
     }
+}
+
+#[test]
+fn a_recovery_window_keeps_what_it_needs_and_counts_do_the_rest() {
+    let rules = policy(Rules {
+        last: 1,
+        window: Some(Duration::from_secs(3 * 86_400)),
+        ..Rules::default()
+    });
+    // Without a log every backup is a moment of its own, and the window begins with the one in front of it.
+    let mut candidates = daily(6);
+    assert_eq!(kept(&rules, &candidates), [2, 3, 4, 5, 6]);
+    assert!(verdict_of(&rules, &candidates, 1).why().contains("older than 3d"));
+    // With one, only what it needs.
+    for candidate in &mut candidates {
+        candidate.window = InWindow::Free;
+    }
+    candidates[1].window = InWindow::Needed(Needed::Begins);
+    candidates[3].window = InWindow::Needed(Needed::Continues);
+    assert_eq!(kept(&rules, &candidates), [2, 4, 6]);
+    let stays = |seq| verdict_of(&rules, &candidates, seq).stays;
+    assert!(matches!(stays(2).as_slice(), [Stays::BeginsWindow(_)]), "{:?}", stays(2));
+    assert!(matches!(stays(4).as_slice(), [Stays::ContinuesWindow(_)]), "{:?}", stays(4));
+    assert!(verdict_of(&rules, &candidates, 5).why().contains("no moment of the window"));
+}
+
+/// PG-11.
+#[test]
+fn pg_11_the_newest_backup_without_damaged_pages_stays() {
+    let rules = policy(Rules {
+        last: 1,
+        ..Rules::default()
+    });
+    let mut candidates = daily(6);
+    for candidate in &mut candidates[3..] {
+        candidate.bad_pages = 2;
+    }
+    assert_eq!(kept(&rules, &candidates), [3, 6]);
+    assert_eq!(verdict_of(&rules, &candidates, 3).stays, [Stays::LastClean]);
+    candidates.push(backup(7, NOW_US + 1));
+    assert_eq!(kept(&rules, &candidates), [7], "a clean one is there again");
 }

@@ -1,5 +1,6 @@
 //! The log: names, histories, coverage (PG-04), what can be reached (PG-01), what may go (PG-12).
 
+mod needed;
 mod recovery;
 
 use std::collections::BTreeSet;

@@ -128,6 +128,7 @@ impl OpenedCluster {
         let moment_us = self.now_us().await?;
         put_rest(writer, &captured, &owner, moment_us).await?;
         remember(writer, &captured).await?;
+        writer.found_bad_pages(captured.facts.bad_page_count);
         about.env.progress.step("store the log", None);
         let end: Lsn = captured.facts.end.parse()?;
         writer.needs_log(flowing.finish(about, end).await?);

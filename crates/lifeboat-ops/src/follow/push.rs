@@ -114,6 +114,21 @@ pub async fn push(env: &Env, protected: &Protected, instance: Arc<Instance>, pat
     }
 }
 
+/// What was pushed for a component on this host and is not taken, because other bytes are held: names of segments. They lie beside the spool until a
+/// person removes them.
+#[must_use]
+pub fn refused_pushes(protected: &Protected) -> Vec<String> {
+    let Ok(found) = folder(protected).read_dir() else {
+        return Vec::new();
+    };
+    let names = found.filter_map(|found| found.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names
+        .filter_map(|name| Some(name.strip_prefix(REFUSED)?.to_owned()))
+        .collect();
+    names.sort();
+    names
+}
+
 /// Kept aside: of other bytes than are held, or no log at all.
 const REFUSED: &str = "refused-";
 /// Kept aside: held, and nobody can compare it.

@@ -5,10 +5,11 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat_io::durable;
-use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_model::{Error, ErrorKind, Lsn, Result};
 use lifeboat_repo::{ComponentName, Lineage};
 use serde::{Deserialize, Serialize};
 
+use super::Options;
 use crate::protected::Protected;
 
 /// Alarms kept.
@@ -36,14 +37,29 @@ pub struct Standing {
     pub stored_us: i64,
     /// Bytes that are here and not yet in every store that is required.
     pub spool_bytes: u64,
+    /// How many there may be.
+    #[serde(default)]
+    pub max_spool: u64,
+    /// How much log our slot may hold back on the server before that is an alarm.
+    #[serde(default)]
+    pub max_slot_lag: u64,
     /// The newest alarms, the oldest first.
     pub alarms: Vec<String>,
 }
 
 impl Standing {
-    pub(super) fn begin(system: u64, lineage: Lineage) -> Self {
+    /// How much log our slot holds back on the server, as far as both ends are known.
+    #[must_use]
+    pub fn slot_lag(&self) -> Option<u64> {
+        let (server, durable): (Lsn, Lsn) = (self.server.parse().ok()?, self.durable.parse().ok()?);
+        Some(server.since(durable))
+    }
+
+    pub(super) fn begin(system: u64, lineage: Lineage, options: &Options) -> Self {
         Self {
             version: 1,
+            max_spool: options.max_spool,
+            max_slot_lag: options.max_slot_lag,
             system: system.to_string(),
             lineage: lineage.to_string(),
             ..Self::default()

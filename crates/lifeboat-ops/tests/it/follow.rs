@@ -1,6 +1,7 @@
 //! Following real servers of every major: what is held is byte for byte what stands in their files, whatever dies in between.
 
 mod faults;
+mod idle;
 mod kill;
 mod mend;
 mod pushed;

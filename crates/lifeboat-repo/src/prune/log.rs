@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use lifeboat_model::Result;
 use lifeboat_model::protocol::{self, Stop, StoredFile, View};
-use lifeboat_model::wal::{Coverage, Keep, KeptBase};
+use lifeboat_model::wal::{Coverage, HeldLog, Keep, KeptBase, Needs};
 use lifeboat_store::{Entry, Key};
 
+use super::Retired;
 use super::records::{Place, below, owner_of, since_1970};
 use super::view::Seen;
-use crate::header::LogNeed;
 use crate::id::{Lineage, SessionId};
 use crate::key::identity::Identities;
 use crate::listing::Backup;
@@ -71,6 +71,27 @@ impl Log {
         self.files.iter().filter(move |file| file.lineage == lineage)
     }
 
+    /// What stands of each lineage, for whoever decides about backups.
+    pub(super) fn standing(&self) -> BTreeMap<Lineage, HeldLog> {
+        let of_lineage = |record: &LineageRecord| {
+            let mut stored_us = BTreeMap::new();
+            let log = self
+                .of(record.lineage)
+                .filter(|file| file.fits && file.name.kind != LogFileKind::History);
+            for file in log {
+                let newest = stored_us.entry(file.name.range.timeline).or_insert(i64::MIN);
+                *newest = file.stored_at_us.max(*newest);
+            }
+            HeldLog {
+                size: record.segment,
+                coverage: self.candidates(record.lineage),
+                stored_us,
+            }
+        };
+        let lineages = self.lineages.values();
+        lineages.map(|record| (record.lineage, of_lineage(record))).collect()
+    }
+
     /// What may be held of a lineage.
     fn candidates(&self, lineage: Lineage) -> Coverage {
         let mut coverage = Coverage::new();
@@ -83,14 +104,10 @@ impl Log {
 }
 
 /// The view with all log that may go among its files, when the backups of `retire` go, and without the key files that log which stays needs.
-/// `window`: how long back every moment has to be reachable; none asks for all that the oldest backup reaches.
-pub(super) fn with_log(
-    seen: &Seen,
-    retire: &BTreeSet<Key>,
-    window: Option<Duration>,
-) -> std::result::Result<View<Key>, Stop<Key>> {
+/// `retired`: which of the others need all log behind their start.
+pub(super) fn with_log(seen: &Seen, retire: &BTreeSet<Key>, retired: &Retired) -> std::result::Result<View<Key>, Stop<Key>> {
     let going = protocol::condemn(&seen.view, retire)?.backups;
-    let may_go = log_that_may_go(seen, &going, window);
+    let may_go = log_that_may_go(seen, &going, retired);
     let stays = seen.log.files.iter().filter(|file| !may_go.contains_key(&file.key));
     let needed: BTreeSet<SessionId> = stays.map(|file| file.name.session).collect();
     let mut view = seen.view.clone();
@@ -103,7 +120,7 @@ pub(super) fn with_log(
     Ok(view)
 }
 
-fn log_that_may_go(seen: &Seen, going: &BTreeSet<Key>, window: Option<Duration>) -> BTreeMap<Key, StoredFile<Key>> {
+fn log_that_may_go(seen: &Seen, going: &BTreeSet<Key>, retired: &Retired) -> BTreeMap<Key, StoredFile<Key>> {
     let log = &seen.log;
     let kept: Vec<(&Backup, bool)> = kept(seen, going).collect();
     let open = seen
@@ -113,18 +130,13 @@ fn log_that_may_go(seen: &Seen, going: &BTreeSet<Key>, window: Option<Duration>)
         .filter(|session| session.is_open(seen.view.asked_at));
     let oldest_open = open.map(|session| session.announced_at).min().unwrap_or(seen.view.asked_at);
     let stored_before = oldest_open.saturating_sub(MARGIN);
-    let window_from_us = window.map(|window| {
-        seen.now_us
-            .saturating_sub(i64::try_from(window.as_micros()).unwrap_or(i64::MAX))
-    });
     let mut may_go = BTreeMap::new();
     for record in log.lineages.values() {
-        let held = log.candidates(record.lineage);
         let bases: Vec<KeptBase> = kept
             .iter()
-            .filter_map(|(backup, counts)| kept_base(backup, *counts, record.lineage, &held))
+            .filter_map(|(backup, _)| kept_base(backup, record.lineage, retired))
             .collect();
-        let keep = Keep::of(record.segment, &bases, window_from_us);
+        let keep = Keep::of(record.segment, &bases);
         let abandoned = bases.is_empty() && is_abandoned(log, record.lineage, &kept);
         for file in log.of(record.lineage) {
             let goes = file.name.kind != LogFileKind::History && (abandoned || keep.may_go(&file.name.range));
@@ -159,15 +171,13 @@ fn kept<'a>(seen: &'a Seen, going: &'a BTreeSet<Key>) -> impl Iterator<Item = (&
     all.filter(move |(backup, _)| !going.iter().any(|key| key.file_name() == backup.id.to_string()))
 }
 
-fn kept_base(backup: &Backup, counts: bool, lineage: Lineage, held: &Coverage) -> Option<KeptBase> {
-    let header = &backup.header;
-    let LogNeed { range, .. } = header.log.filter(|log| log.lineage == lineage)?;
+fn kept_base(backup: &Backup, lineage: Lineage, retired: &Retired) -> Option<KeptBase> {
+    let range = backup.header.log.filter(|log| log.lineage == lineage)?.range;
+    let onward = retired.onward.as_ref().is_none_or(|onward| onward.contains(&backup.id));
     Some(KeptBase {
-        timeline: range.timeline,
         start: range.start,
         end: range.end,
-        end_us: header.moment_us,
-        good: counts && !header.incomplete && !header.extract && held.holds(range),
+        needs: if onward { Needs::Onward } else { Needs::Own },
     })
 }
 

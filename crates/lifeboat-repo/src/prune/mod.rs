@@ -12,17 +12,18 @@ pub(crate) mod records;
 mod sweep;
 mod view;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_model::protocol::{self, Census, Marks, Stop};
+use lifeboat_model::wal::HeldLog;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_store::Key;
 
-use crate::id::{BackupId, ComponentName};
+use crate::id::{BackupId, ComponentName, Lineage};
 use crate::key::instance::{Instance, Trust};
 use crate::listing::Listing;
 use crate::repository::Repository;
@@ -34,7 +35,23 @@ use records::{About, Listed, MarksJson, Place, below, marks_name, pruner_id, sin
 use view::Seen;
 
 /// Decides which backups may go, from everything that is listed; an error ends the run with nothing deleted.
-pub type Retire<'a> = dyn Fn(&Standing<'_>) -> Result<BTreeSet<BackupId>> + Send + Sync + 'a;
+pub type Retire<'a> = dyn Fn(&Standing<'_>) -> Result<Retired> + Send + Sync + 'a;
+
+/// What retention decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retired {
+    /// The backups that may go.
+    pub backups: BTreeSet<BackupId>,
+    /// The backups that need all log behind their start, because moments behind them are to stay reachable: all others that stay need their
+    /// own log only (PG-12). None: every one that stays does.
+    pub onward: Option<BTreeSet<BackupId>>,
+}
+
+impl From<BTreeSet<BackupId>> for Retired {
+    fn from(backups: BTreeSet<BackupId>) -> Self {
+        Self { backups, onward: None }
+    }
+}
 
 /// What retention decides from.
 #[derive(Debug)]
@@ -43,6 +60,8 @@ pub struct Standing<'a> {
     pub listing: &'a Listing,
     /// The holds in force.
     pub holds: &'a [hold::Hold],
+    /// The log that stands, by lineage: as names and sizes tell.
+    pub log: &'a BTreeMap<Lineage, HeldLog>,
     /// The time by the store, microseconds since 1970.
     pub now_us: i64,
 }
@@ -59,8 +78,6 @@ pub struct PrunePlan<'a> {
     pub state_dir: PathBuf,
     /// How long what is condemned stays: never shorter than a session may last.
     pub grace: Duration,
-    /// How long back every moment of a log has to be reachable; none asks for all that the oldest backup reaches.
-    pub log_window: Option<Duration>,
     /// Only say what would be condemned.
     pub dry_run: bool,
     /// Which backups may go.
@@ -157,7 +174,7 @@ impl Run<'_> {
     async fn look(&self) -> Result<Pruned> {
         let mut pruned = Pruned::default();
         let seen = view::look(&self.place, self.env.clock.wall_us()).await?;
-        let (marks, _) = self.condemn(&seen)?;
+        let (marks, ..) = self.condemn(&seen)?;
         pruned.condemned = seen.amount(&marks);
         pruned.notes = seen.notes;
         Ok(pruned)
@@ -226,7 +243,7 @@ impl Run<'_> {
             .stored_at_us
             .saturating_add(i64::try_from(grace.as_micros()).unwrap_or(i64::MAX));
         let seen = view::look(&self.place, asked_at_us).await?;
-        let (again, _) = self.condemn(&seen)?;
+        let (again, _, retired) = self.condemn(&seen)?;
         let census = Census {
             name: listed.key.clone(),
             published_at: since_1970(listed.stored_at_us),
@@ -237,7 +254,7 @@ impl Run<'_> {
                 files: listed.marks.files.clone(),
             },
         };
-        let shown = log::with_log(&seen, &census.condemned.backups, self.plan.log_window);
+        let shown = log::with_log(&seen, &census.condemned.backups, &retired);
         let marks = match shown.and_then(|view| protocol::may_sweep(&census, grace, &view)) {
             Ok(marks) => marks,
             Err(Stop::TooEarly) => {
@@ -280,7 +297,7 @@ impl Run<'_> {
     /// Steps 2 and 3: a look at everything, and a census of what may go.
     async fn publish(&self, asked_at_us: i64, pruned: &mut Pruned) -> Result<()> {
         let seen = view::look(&self.place, asked_at_us).await?;
-        let (marks, all) = self.condemn(&seen)?;
+        let (marks, all, _) = self.condemn(&seen)?;
         pruned.tidied += sweep::tidy(&self.place, &seen).await?;
         pruned.notes.extend(seen.notes.iter().cloned());
         if marks.is_empty() {
@@ -293,26 +310,29 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What may go by everything that was seen, and all backups that were seen.
-    fn condemn(&self, seen: &Seen) -> Result<(Marks<Key>, BTreeSet<Key>)> {
+    /// What may go by everything that was seen, all backups that were seen, and what retention decided.
+    fn condemn(&self, seen: &Seen) -> Result<(Marks<Key>, BTreeSet<Key>, Retired)> {
         let folder = self.place.folder()?;
         let standing = Standing {
             listing: &seen.listing,
             holds: &seen.holds,
+            log: &seen.log.standing(),
             now_us: seen.now_us,
         };
+        let retired = (self.plan.retire)(&standing)?;
         let mut retire = BTreeSet::new();
-        for id in (self.plan.retire)(&standing)? {
+        for id in &retired.backups {
             retire.insert(folder.join(&format!("backups/{id}"))?);
         }
         // A backup that is being deleted already is condemned, whoever deletes it: what it alone needs can go.
         for backup in &seen.listing.leaving {
             retire.insert(folder.join(&format!("backups/{}", backup.id))?);
         }
-        let shown = log::with_log(seen, &retire, self.plan.log_window);
+        let shown = log::with_log(seen, &retire, &retired);
         let condemned = shown.and_then(|view| protocol::condemn(&view, &retire));
         let marks = condemned.map_err(|stop| stopped(&self.plan.component, &stop))?;
-        Ok((marks, seen.view.backups.iter().map(|backup| backup.name.clone()).collect()))
+        let all = seen.view.backups.iter().map(|backup| backup.name.clone()).collect();
+        Ok((marks, all, retired))
     }
 
     async fn put_marks(&self, kind: Kind, marks: &Marks<Key>, seen: Option<&BTreeSet<Key>>, census: Option<&Key>) -> Result<Key> {

@@ -8,12 +8,22 @@ use lifeboat_model::{Error, ErrorKind, Result};
 
 use super::lost_file;
 use crate::closure::SessionKey;
+use crate::id::{ComponentName, Lineage};
 use crate::key::Scope;
 use crate::key::age::SessionKeys;
 use crate::key::file::{KEY_FILE_LIMIT_BYTES, KeyFileName};
 use crate::key::identity::Identities;
 use crate::listing::Backup;
 use crate::repository::Repository;
+
+/// What a session's keys have to be of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Of<'a> {
+    /// Of this component.
+    pub(crate) component: &'a ComponentName,
+    /// Of this run of backups, or of this lineage of log.
+    pub(crate) lineage: Lineage,
+}
 
 /// The keys of each session of the closure, in its order.
 pub(super) async fn open(
@@ -22,7 +32,11 @@ pub(super) async fn open(
     identities: &Identities,
     scope: &Scope,
 ) -> Result<Vec<SessionKeys>> {
-    let folder = backup.header.component.folder()?.join("keys")?;
+    let of = Of {
+        component: &backup.header.component,
+        lineage: backup.header.lineage,
+    };
+    let folder = of.component.folder()?.join("keys")?;
     // Listed now: key files may have been replaced since the backup was listed.
     let listed: Vec<KeyFileName> = repository
         .store()
@@ -37,7 +51,7 @@ pub(super) async fn open(
             let names = listed
                 .iter()
                 .filter(|name| name.session == session.session && name.clear == session.clear);
-            open_session(repository, backup, session, names, identities, scope)
+            open_session(repository, of, session, names, identities, scope)
         })
         .collect();
     let mut opening = stream::iter(openings).buffered(repository.store().requests_at_once());
@@ -104,7 +118,7 @@ enum Attempt {
 /// Tries every key file of a session.
 pub(crate) async fn open_session(
     repository: &Repository,
-    backup: &Backup,
+    of: Of<'_>,
     session: &SessionKey,
     names: impl Iterator<Item = &KeyFileName>,
     identities: &Identities,
@@ -113,7 +127,7 @@ pub(crate) async fn open_session(
     let mut reasons = Reasons::default();
     for name in names {
         reasons.count += 1;
-        let (place, error) = match attempt(repository, backup, session, name, identities, scope).await? {
+        let (place, error) = match attempt(repository, of, session, name, identities, scope).await? {
             Attempt::Opened(keys) => return Ok(keys),
             Attempt::Damaged(error) => (&mut reasons.damaged, error),
             Attempt::Foreign(error) => (&mut reasons.foreign, error),
@@ -127,26 +141,25 @@ pub(crate) async fn open_session(
 /// Whether a key file opens here and holds the keys of the session.
 pub(crate) async fn genuine(
     repository: &Repository,
-    backup: &Backup,
+    of: Of<'_>,
     session: &SessionKey,
     name: &KeyFileName,
     identities: &Identities,
     scope: &Scope,
 ) -> Result<bool> {
-    let attempt = attempt(repository, backup, session, name, identities, scope).await?;
+    let attempt = attempt(repository, of, session, name, identities, scope).await?;
     Ok(matches!(attempt, Attempt::Opened(_)))
 }
 
 async fn attempt(
     repository: &Repository,
-    backup: &Backup,
+    of: Of<'_>,
     session: &SessionKey,
     name: &KeyFileName,
     identities: &Identities,
     scope: &Scope,
 ) -> Result<Attempt> {
-    let component = &backup.header.component;
-    let key = name.key(component)?;
+    let key = name.key(of.component)?;
     let stored = match repository.store().get(&key, KEY_FILE_LIMIT_BYTES).await.map_err(lost_file) {
         Ok(stored) => stored,
         Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Attempt::Damaged(error)),
@@ -158,10 +171,17 @@ async fn attempt(
         return Ok(Attempt::Damaged(wrong(detail)));
     }
     Ok(
-        match SessionKeys::unwrap(&stored, name.clear, identities, repository.id(), component, session.session) {
-            Ok(keys) if keys.check(scope) == session.check && keys.lineage == backup.header.lineage => Attempt::Opened(keys),
+        match SessionKeys::unwrap(
+            &stored,
+            name.clear,
+            identities,
+            repository.id(),
+            of.component,
+            session.session,
+        ) {
+            Ok(keys) if keys.check(scope) == session.check && keys.lineage == of.lineage => Attempt::Opened(keys),
             Ok(_) => Attempt::Forged(wrong(
-                "it opens, but holds other keys than the backup was sealed with: somebody else put it there",
+                "it opens, but holds other keys than those of the session: somebody else put it there",
             )),
             Err(error) if error.kind() == ErrorKind::WrongKey => Attempt::Foreign(error),
             Err(error) => Attempt::Forged(error),

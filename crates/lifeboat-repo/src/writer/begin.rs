@@ -49,7 +49,6 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
     let readers = all_readers(parent.as_ref(), &key_file);
 
     let generation = open_generation(&folder, parent.as_ref())?;
-    let ids = IdKeys::derive(&keys.id_key);
     let chunks = known_chunks(&generation, parent.as_ref(), &lost)?;
     let (sender, receiver) = upload::queue();
     let shared = Arc::new(Shared::new(SharedParts {
@@ -58,7 +57,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         session,
         scope,
         data_key: keys.data_key,
-        ids,
+        ids: IdKeys::derive(&keys.id_key),
         lost,
         last_pack: parent.as_ref().map_or(0, |state| state.last_pack),
         uploads: sender,
@@ -98,6 +97,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         unfinished: None,
         tree: None,
         log: None,
+        bad_pages: 0,
         names,
         changes: Expected::default(),
         next_hash: 0,

@@ -246,6 +246,7 @@ fn build_header(writer: &Writer, moment_us: i64, uploaded: &[Pack]) -> Header {
         recipients: writer.key_file.roster.recipients.iter().flatten().copied().collect(),
         keep_for_s: writer.plan.keep_for.map(|duration| duration.as_secs()),
         log: writer.log,
+        bad_pages: writer.bad_pages,
     }
 }
 

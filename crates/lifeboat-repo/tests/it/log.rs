@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod independent;
+mod keys;
 mod retention;
 
 use std::sync::Arc;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use lifeboat_model::{ErrorKind, Result};
 use lifeboat_repo::{
-    Backup, BackupId, HoldRequest, PrunePlan, Pruned, Repository, Standing, Trust, add_hold, list_holds, prune, release_hold,
-    scrub,
+    Backup, BackupId, HoldRequest, PrunePlan, Pruned, Repository, Retired, Standing, Trust, add_hold, list_holds, prune,
+    release_hold, scrub,
 };
 use lifeboat_store::memory::MemoryStore;
 use lifeboat_store::{BlobStore, Key};
@@ -36,17 +36,16 @@ pub(crate) async fn world() -> World {
 }
 
 /// Keeps the newest `count` that count.
-fn keep(count: usize) -> impl Fn(&Standing<'_>) -> Result<BTreeSet<BackupId>> + Send + Sync {
+fn keep(count: usize) -> impl Fn(&Standing<'_>) -> Result<Retired> + Send + Sync {
     move |standing| {
         let ids = standing.listing.backups.iter().rev().skip(count);
-        Ok(ids.map(|backup| backup.id).collect())
+        Ok(ids.map(|backup| backup.id).collect::<BTreeSet<_>>().into())
     }
 }
 
 pub(crate) async fn prune_with(world: &World, repository: &Repository, count: usize) -> Result<Pruned> {
     let retire = keep(count);
     let plan = PrunePlan {
-        log_window: None,
         component: world.component.clone(),
         instance: Arc::clone(&world.instance),
         trust: world.trust.clone(),
@@ -166,7 +165,6 @@ async fn a_dry_run_writes_nothing() {
     let before = stored(&world).await;
     let retire = keep(1);
     let plan = PrunePlan {
-        log_window: None,
         component: world.component.clone(),
         instance: Arc::clone(&world.instance),
         trust: world.trust.clone(),
@@ -422,9 +420,8 @@ async fn overlay_torture_with_every_second_backup_pruned() {
         }
         world.clock.advance(GRACE);
         let going: BTreeSet<BackupId> = history.iter().rev().skip(1).step_by(2).map(|(backup, _)| backup.id).collect();
-        let retire = |_: &Standing<'_>| Ok(going.clone());
+        let retire = |_: &Standing<'_>| Ok(going.clone().into());
         let plan = PrunePlan {
-            log_window: None,
             component: world.component.clone(),
             instance: Arc::clone(&world.instance),
             trust: world.trust.clone(),

@@ -149,10 +149,9 @@ impl Scene {
         let repository = Repository::open(self.store("a").await).await?;
         let retire = |standing: &Standing<'_>| {
             let ids = standing.listing.backups.iter().rev().skip(2);
-            Ok(ids.map(|backup| backup.id).collect())
+            Ok(ids.map(|backup| backup.id).collect::<BTreeSet<_>>().into())
         };
         let plan = PrunePlan {
-            log_window: None,
             component: self.world.component.clone(),
             instance: Arc::clone(&self.world.instance),
             trust: self.world.trust.clone(),

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use lifeboat_model::time::parse_size;
+use lifeboat_model::time::{parse_duration, parse_size};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::follow::{self, Options, Report, Tell};
 use lifeboat_ops::protected::Cluster;
@@ -104,6 +104,7 @@ async fn begin(cx: &Cx, context: &Context, component: &ComponentSettings, cluste
         once: args.once,
         max_spool: parse_size(&args.max_spool)?,
         max_slot_lag: parse_size(&args.max_slot_lag)?,
+        mark_every: parse_duration(&args.mark_every)?,
         ..Options::new(cluster, tell)
     };
     Ok((protected, instance, options))

@@ -3,7 +3,7 @@
 use lifeboat_model::time::{human_bytes, human_duration, parse_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::protected::Protected;
-use lifeboat_ops::prune::{self, Fate, Report, Request};
+use lifeboat_ops::prune::{self, Fate, Missing, Report, Request, Window};
 use lifeboat_ops::store::{self as verb, Chilled};
 use lifeboat_repo::{Amount, format_utc};
 use serde_json::{Value, json};
@@ -198,6 +198,7 @@ fn words(component: &str, store: &str, done: &Done, dry_run: bool) -> String {
             if fate.stays || named { "" } else { LATER }
         ));
     }
+    out.push_str(&report.window.as_ref().map(window).unwrap_or_default());
     let pruned = &report.pruned;
     if !pruned.swept.is_empty() {
         out.push_str(&format!("  deleted: {}\n", amount(&pruned.swept)));
@@ -231,6 +232,49 @@ fn words(component: &str, store: &str, done: &Done, dry_run: bool) -> String {
     out
 }
 
+/// What becomes of the recovery window.
+fn window(window: &Window) -> String {
+    let asked = human_duration(window.asked);
+    let mut out = match window.since_us {
+        None => format!("  window of {asked}: nothing can be reached\n"),
+        Some(since) if since <= window.from_us => {
+            format!("  window of {asked}: reaches back to {}\n", text::time(window.from_us))
+        }
+        Some(since) => format!(
+            "  window of {asked}: reaches back to {} only, where the first backup ended\n",
+            text::time(since)
+        ),
+    };
+    for Missing { range, until } in &window.missing {
+        let next = match until {
+            Some((backup, at_us)) => format!("before {} (backup {})", text::time(*at_us), backup.short()),
+            None => "until there is a new backup".to_owned(),
+        };
+        out.push_str(&format!(
+            "  log is missing, {range}: no moment behind that can be reached {next}\n"
+        ));
+    }
+    out
+}
+
+fn window_as_json(window: &Window) -> Value {
+    let missing = |missing: &Missing| {
+        json!({
+            "timeline": missing.range.timeline.number(),
+            "start": missing.range.start.to_string(),
+            "end": missing.range.end.to_string(),
+            "until_backup": missing.until.map(|(backup, _)| backup.short()),
+            "until": missing.until.map(|(_, at_us)| format_utc(at_us)),
+        })
+    };
+    json!({
+        "asked_s": window.asked.as_secs(),
+        "from": format_utc(window.from_us),
+        "since": window.since_us.map(format_utc),
+        "missing": window.missing.iter().map(missing).collect::<Vec<_>>(),
+    })
+}
+
 fn as_json(component: &str, store: &str, done: &Done, dry_run: bool) -> Value {
     let report = &done.report;
     let chilled = done.chilled.as_ref().map(|chilled| match chilled {
@@ -254,6 +298,7 @@ fn as_json(component: &str, store: &str, done: &Done, dry_run: bool) -> Value {
         "store": store,
         "dry_run": dry_run,
         "backups": fates,
+        "window": report.window.as_ref().map(window_as_json),
         "condemned": amount(&report.pruned.condemned),
         "swept": amount(&report.pruned.swept),
         "due": report.pruned.due_us.map(format_utc),

@@ -1,11 +1,11 @@
 //! `lifeboat status`: can I recover, to when, losing how much, how long will it take, proven when.
 
-use lifeboat_model::time::human_duration;
+use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Error, Result};
 use lifeboat_ops::Protected;
 use lifeboat_ops::status::{self, Standing, Status};
 use lifeboat_ops::store::{Thaw, thaw};
-use lifeboat_repo::format_utc;
+use lifeboat_repo::{Backup, format_utc};
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
@@ -77,6 +77,7 @@ fn unknown(component: &str, error: &Error) -> Status {
         proven: None,
         undo: Vec::new(),
         log: None,
+        reach: None,
         silent: Some(error.kind()),
     }
 }
@@ -89,9 +90,10 @@ fn for_people(cx: &Cx, status: &Status) -> String {
     };
     let mut text = format!("{}: {words}\n", status.component.bold());
     let unknown = || "unknown".to_owned();
-    let to = status.latest.as_ref().map_or_else(unknown, |backup| {
-        format!("{} (backup {})", text::time(backup.header.moment_us), backup.id.short())
-    });
+    let to = status
+        .latest
+        .as_ref()
+        .map_or_else(unknown, |backup| recover_to(status, backup));
     let loss = status.loss.map_or_else(unknown, |loss| {
         format!("what was written in the last {}", human_duration(loss))
     });
@@ -129,15 +131,7 @@ fn for_people(cx: &Cx, status: &Status) -> String {
         "backups",
         text::counted(status.backups, "backup")
     ));
-    if let Some(log) = &status.log {
-        text.push_str(&format!(
-            "  {:<11} stored up to {} on timeline {}, as of {}\n",
-            "log",
-            log.stored,
-            log.timeline,
-            text::ago(cx.env.clock.wall_us(), log.stored_us)
-        ));
-    }
+    text.push_str(&log_lines(cx, status));
     for (id, interrupted) in &status.undo {
         let words = if *interrupted { "was interrupted" } else { "can be undone" };
         text.push_str(&format!(
@@ -147,6 +141,40 @@ fn for_people(cx: &Cx, status: &Status) -> String {
     }
     for reason in &status.reasons {
         text.push_str(&format!("  {:<11} {reason}\n", "because"));
+    }
+    text
+}
+
+/// Until when one can recover.
+fn recover_to(status: &Status, backup: &Backup) -> String {
+    match &status.reach {
+        Some(reach) if reach.until_us > backup.header.moment_us => format!(
+            "any moment until {} (backup {} and the log behind it)",
+            text::time(reach.until_us),
+            backup.id.short()
+        ),
+        _ => format!("{} (backup {})", text::time(backup.header.moment_us), backup.id.short()),
+    }
+}
+
+/// What the follower of this host last said.
+fn log_lines(cx: &Cx, status: &Status) -> String {
+    let mut text = String::new();
+    if let Some(log) = &status.log {
+        text.push_str(&format!(
+            "  {:<11} stored up to {} on timeline {}, as of {}\n",
+            "log",
+            log.stored,
+            log.timeline,
+            text::ago(cx.env.clock.wall_us(), log.stored_us)
+        ));
+        text.push_str(&format!(
+            "  {:<11} {} in the spool; the server holds back {} for us\n",
+            "",
+            human_bytes(log.spool_bytes),
+            log.slot_lag()
+                .map_or_else(|| "an unknown amount of log".to_owned(), human_bytes)
+        ));
     }
     text
 }
@@ -171,7 +199,13 @@ fn as_json(status: &Status) -> Value {
         })),
         "log": status.log.as_ref().map(|log| json!({
             "timeline": log.timeline, "stored": log.stored, "durable": log.durable, "server": log.server, "stored_at": format_utc(log.stored_us),
-            "contact_at": format_utc(log.contact_us), "spool_bytes": log.spool_bytes, "alarms": log.alarms,
+            "contact_at": format_utc(log.contact_us), "spool_bytes": log.spool_bytes, "slot_lag_bytes": log.slot_lag(), "alarms": log.alarms,
+        })),
+        "reach": status.reach.as_ref().map(|reach| json!({
+            "store": reach.store, "timeline": reach.position.timeline.number(), "lsn": reach.position.lsn.to_string(),
+            "until": format_utc(reach.until_us), "missing": reach.missing.iter().map(|range| json!({
+                "timeline": range.timeline.number(), "start": range.start.to_string(), "end": range.end.to_string(),
+            })).collect::<Vec<_>>(),
         })),
         "undo": status.undo.iter().map(|(id, interrupted)| json!({ "id": id, "interrupted": interrupted })).collect::<Vec<_>>(),
     })

@@ -177,6 +177,11 @@ struct KeepFile {
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"30d")]
     within: Option<At<String>>,
+    /// Every moment this young that can be reached stays so. Of a PostgreSQL cluster that needs the newest backup in front of it and all log since then,
+    /// and of the backups in it only those in front of which log is missing. Of what has no log it keeps what `within` does.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"7d")]
+    window: Option<At<String>>,
     /// Everything that carries one of these tags.
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]
@@ -284,6 +289,7 @@ impl Lowering<'_> {
             monthly: count(&file.monthly),
             yearly: count(&file.yearly),
             within: file.within.as_ref().map(|text| self.some_duration(text, "within", "30d")),
+            window: file.window.as_ref().map(|text| self.some_duration(text, "window", "7d")),
             tags: file.tags.iter().flatten().map(|tag| tag.value.clone()).collect(),
         }
     }
@@ -320,6 +326,7 @@ pub(super) fn show(retention: &BTreeMap<String, RetentionSettings>) -> Json {
             "monthly": rules.monthly,
             "yearly": rules.yearly,
             "within": rules.within.map(exact_duration),
+            "window": rules.window.map(exact_duration),
             "tags": rules.tags,
         })
     };

@@ -87,6 +87,7 @@ pub(crate) fn backup(backup: &Backup) -> Value {
         "tags": header.tags,
         "reason": header.reason,
         "keep_for_s": header.keep_for_s,
+        "bad_pages": header.bad_pages,
     })
 }
 

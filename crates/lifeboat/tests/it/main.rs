@@ -32,4 +32,5 @@ mod several;
 mod signals;
 mod store;
 mod upkeep;
+mod window;
 mod world;

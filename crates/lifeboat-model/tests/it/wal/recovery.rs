@@ -1,23 +1,23 @@
 //! What can be reached, compared with a reader that knows single half-MiB steps of the log and nothing else.
 
-use lifeboat_model::wal::{Base, Choice, Coverage, History, Keep, KeptBase, Mark, Range, Reachable, SegmentSize, Target, Why};
-use lifeboat_model::{Lsn, Position, Timeline};
+use lifeboat_model::wal::{Base, Choice, Coverage, History, Mark, Range, Reachable, SegmentSize, Target, Why};
+use lifeboat_model::{Lsn, Position};
 use proptest::prelude::*;
 
 use super::tli;
 
 /// Half a segment of 1 MiB: forks lie in the middle of segments, too.
-const STEP: u64 = 1 << 19;
+pub(super) const STEP: u64 = 1 << 19;
 
-fn size() -> SegmentSize {
+pub(super) fn size() -> SegmentSize {
     SegmentSize::new(1 << 20).unwrap()
 }
 
-fn at(step: u64) -> Lsn {
+pub(super) fn at(step: u64) -> Lsn {
     Lsn(step * STEP)
 }
 
-fn base(name: &str, timeline: u32, start: u64, end: u64) -> Base {
+pub(super) fn base(name: &str, timeline: u32, start: u64, end: u64) -> Base {
     Base {
         name: name.into(),
         timeline: tli(timeline),
@@ -28,11 +28,11 @@ fn base(name: &str, timeline: u32, start: u64, end: u64) -> Base {
 }
 
 /// The server's clock, if nothing but the log made it go: a step is a second.
-fn time(step: u64) -> i64 {
+pub(super) fn time(step: u64) -> i64 {
     i64::try_from(step).unwrap() * 1_000_000
 }
 
-fn covering(ranges: &[(u32, u64, u64)]) -> Coverage {
+pub(super) fn covering(ranges: &[(u32, u64, u64)]) -> Coverage {
     let mut coverage = Coverage::new();
     for (timeline, start, end) in ranges {
         coverage.add(Range::new(tli(*timeline), at(*start), at(*end)));
@@ -57,7 +57,7 @@ fn reachable(bases: Vec<Base>, coverage: Coverage, histories: &[(u32, &str)]) ->
     Reachable::new(size(), bases, coverage, histories.collect(), marks)
 }
 
-fn fork(timeline: u32, step: u64) -> String {
+pub(super) fn fork(timeline: u32, step: u64) -> String {
     format!("{timeline}\t{}\tpromoted\n", at(step))
 }
 
@@ -239,7 +239,7 @@ fn held(coverage: &Coverage, way: &History, step: u64) -> bool {
     })
 }
 
-fn reaches(base: &Base, coverage: &Coverage, way: &History, step: u64) -> bool {
+pub(super) fn reaches(base: &Base, coverage: &Coverage, way: &History, step: u64) -> bool {
     let on_way = way.passes(Position::new(base.timeline, base.end));
     on_way && base.end <= at(step) && (base.start.0 / STEP..step).all(|step| held(coverage, way, step))
 }
@@ -299,41 +299,6 @@ proptest! {
         if let Ok(choice) = all.choose(&Target::Latest) {
             prop_assert_eq!(choice.timeline, tli(3));
             prop_assert!(coverage.end(tli(3)).is_none_or(|end| end <= choice.until));
-        }
-    }
-
-    /// PG-12: a byte that a kept base, or a moment of the window, needs never goes.
-    #[test]
-    fn pg_12_log_that_is_needed_stays(
-        bases in prop::collection::vec((1_u32..=2, 0_u64..20, 0_u64..4, prop::bool::weighted(0.8)), 0..5),
-        window in prop::option::of(0_u64..24),
-        (start, length) in (0_u64..24, 1_u64..6),
-    ) {
-        let kept: Vec<KeptBase> = bases.iter().map(|(timeline, start, length, good)| KeptBase {
-            timeline: tli(*timeline),
-            start: at(*start),
-            end: at(start + length),
-            end_us: time(start + length),
-            good: *good,
-        }).collect();
-        let keep = Keep::of(size(), &kept, window.map(time));
-        let may_go = keep.may_go(&Range::new(Timeline::FIRST, at(start), at(start + length)));
-        let end = start + length;
-        let own = |base: &KeptBase| size().align_down(base.start) < at(end) && at(start) < base.end;
-        let oldest = kept.iter().map(|base| base.start).min();
-        prop_assert!(!may_go || !kept.iter().any(own));
-        prop_assert!(!may_go || oldest.is_some());
-        // Whatever base a restore into the window takes: the newest good one before the moment has all its log.
-        let moments = window.map_or(0, |from| from)..30;
-        for moment in moments {
-            let taken = kept.iter().filter(|base| base.good && base.end_us <= time(moment)).max_by_key(|base| (base.end_us, base.start));
-            if let Some(taken) = taken {
-                prop_assert!(!may_go || at(end) <= size().align_down(taken.start), "{taken:?} at {moment}");
-            }
-        }
-        // And what nobody needs does go.
-        if let (Some(oldest), true) = (oldest, kept.iter().all(|base| !own(base))) {
-            prop_assert!(may_go || at(end) > size().align_down(oldest));
         }
     }
 }

@@ -1,11 +1,9 @@
 //! PG-12, INV-17: what a pruner does to log. It keeps what kept backups and the window need, and the keys of what it keeps.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lifeboat_model::wal::Range;
-use lifeboat_repo::{BackupId, LogFileKind, LogNeed, LogWriter, PrunePlan, Pruned, Standing, Writer, list_log, prune};
+use lifeboat_repo::{BackupId, LogFileKind, LogNeed, LogWriter, PrunePlan, Pruned, Retired, Standing, Writer, list_log, prune};
 
 use super::{MIB, append, begin, range, reader, wal};
 use crate::prune::{GRACE, HOUR, world};
@@ -43,10 +41,14 @@ async fn base(world: &World, writer: &LogWriter, number: u64) -> BackupId {
     committed.id
 }
 
-async fn prune_to(world: &World, keep: Vec<BackupId>, window: Option<Duration>) -> Pruned {
-    let retire = move |standing: &Standing<'_>| -> lifeboat_model::Result<BTreeSet<BackupId>> {
+/// `onward`: those of `keep` that need all log behind them; none: all do.
+async fn prune_to(world: &World, keep: Vec<BackupId>, onward: Option<Vec<BackupId>>) -> Pruned {
+    let retire = move |standing: &Standing<'_>| -> lifeboat_model::Result<Retired> {
         let ids = standing.listing.backups.iter().map(|backup| backup.id);
-        Ok(ids.filter(|id| !keep.contains(id)).collect())
+        Ok(Retired {
+            backups: ids.filter(|id| !keep.contains(id)).collect(),
+            onward: onward.clone().map(|onward| onward.into_iter().collect()),
+        })
     };
     let plan = PrunePlan {
         component: world.component.clone(),
@@ -54,7 +56,6 @@ async fn prune_to(world: &World, keep: Vec<BackupId>, window: Option<Duration>) 
         trust: world.trust.clone(),
         state_dir: world.state_dir(),
         grace: GRACE,
-        log_window: window,
         dry_run: false,
         retire: &retire,
     };
@@ -94,15 +95,15 @@ async fn log_goes_behind_the_last_need_after_the_grace_period() {
     drop(prune_to(&world, vec![old, new], None).await);
     assert_eq!(held(&world, 11).await, (3..11).collect::<Vec<_>>());
     // With one, the old base keeps its own log only, and the newest base in front of the window what is behind it.
-    let window = Some(HOUR);
-    drop(prune_to(&world, vec![old, new], window).await);
+    let onward = || Some(vec![new]);
+    drop(prune_to(&world, vec![old, new], onward()).await);
     world.clock.advance(GRACE + HOUR);
-    drop(prune_to(&world, vec![old, new], window).await);
+    drop(prune_to(&world, vec![old, new], onward()).await);
     assert_eq!(held(&world, 11).await, [3, 7, 8, 9, 10]);
     // The old base is given up, and with it its log; histories and the record of the lineage stay, and the keys of what stays.
-    drop(prune_to(&world, vec![new], window).await);
+    drop(prune_to(&world, vec![new], onward()).await);
     world.clock.advance(GRACE + HOUR);
-    drop(prune_to(&world, vec![new], window).await);
+    drop(prune_to(&world, vec![new], onward()).await);
     assert_eq!(held(&world, 11).await, [7, 8, 9, 10]);
     let listing = list_log(&world.repository, &world.component, &world.trust).await.unwrap();
     assert_eq!(listing.histories(writer.lineage()).count(), 1);
@@ -119,7 +120,7 @@ async fn without_a_base_no_log_goes_and_its_keys_stay() {
     follow(&mut writer, &world, 0..3).await;
     world.clock.advance(HOUR * 24 * 30);
     for _ in 0..3 {
-        drop(prune_to(&world, Vec::new(), Some(HOUR)).await);
+        drop(prune_to(&world, Vec::new(), Some(Vec::new())).await);
         world.clock.advance(GRACE + HOUR);
     }
     assert_eq!(held(&world, 3).await, [0, 1, 2]);
@@ -154,7 +155,7 @@ async fn log_that_an_open_session_may_need_stays() {
         .unwrap()
         .backup
         .id;
-    let condemned = prune_to(&world, vec![newer], Some(Duration::ZERO)).await.condemned;
+    let condemned = prune_to(&world, vec![newer], None).await.condemned;
     assert_eq!(
         condemned.files, 3,
         "only what is older than the session by more than the margin, two pieces and the key file of theirs: {condemned:?}"

@@ -36,7 +36,6 @@ async fn who_may_only_back_up_deletes_nothing() {
     assert_eq!(world.listing().await.backups.len(), 3);
     let retire = keep(1);
     let plan = PrunePlan {
-        log_window: None,
         component: world.component.clone(),
         instance: Arc::clone(&world.instance),
         trust: pruner.trust.clone(),

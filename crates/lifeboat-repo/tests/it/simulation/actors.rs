@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_repo::{
-    BackupId, BackupPlan, CopyPlan, HoldRequest, PrunePlan, Rekey, Repository, Standing, Which, add_hold, copy, prune, rekey,
+    BackupId, BackupPlan, CopyPlan, HoldRequest, PrunePlan, Rekey, Repository, Retired, Standing, Which, add_hold, copy, prune,
+    rekey,
 };
 use lifeboat_testkit::pages::change_pages;
 use lifeboat_testkit::turns::ActorTurns;
@@ -102,10 +103,9 @@ impl Simulation {
                         .map(|backup| backup.id)
                         .collect();
                     truth(&shared).give_up(place, &old);
-                    Ok(old)
+                    Ok(Retired::from(old))
                 };
                 let plan = PrunePlan {
-                    log_window: None,
                     component,
                     instance,
                     trust,

@@ -21,6 +21,9 @@ pub(crate) struct Follow {
     /// Warn when our slot holds back more log than this on the server.
     #[arg(long, value_name = "SIZE", default_value = "8GiB")]
     pub(crate) max_slot_lag: String,
+    /// While nothing is written, say so often in the stores until when the log there is complete; 0s never does.
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub(crate) mark_every: String,
 }
 
 /// `wal`.
