@@ -28,10 +28,9 @@ pub struct Entry {
 
 /// Clients that write.
 pub struct Load {
-    runtime: tokio::runtime::Runtime,
     entries: Arc<Mutex<Vec<Entry>>>,
     stop: Arc<AtomicBool>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    clients: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Load {
@@ -40,28 +39,21 @@ impl Load {
         cluster.query("create table ledger (client int, number int, payload text, primary key (client, number))");
         cluster.query("alter table ledger alter payload set storage external");
         let info = ConnInfo::parse(&cluster.dsn("postgres", "postgres"), &Surroundings::default()).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
         let (entries, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let tasks = (0..clients)
-            .map(|client| runtime.spawn(work(client, info.clone(), Arc::clone(&entries), Arc::clone(&stop))))
-            .collect();
-        Self {
-            runtime,
-            entries,
-            stop,
-            tasks,
-        }
+        let begin = |client| {
+            let (info, entries, stop) = (info.clone(), Arc::clone(&entries), Arc::clone(&stop));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            std::thread::spawn(move || runtime.unwrap().block_on(work(client, info, entries, stop)))
+        };
+        let clients = (0..clients).map(begin).collect();
+        Self { entries, stop, clients }
     }
 
     /// Ends them; what was answered.
     pub fn end(self) -> Vec<Entry> {
         self.stop.store(true, Ordering::SeqCst);
-        for task in self.tasks {
-            self.runtime.block_on(task).unwrap();
+        for client in self.clients {
+            client.join().unwrap();
         }
         std::mem::take(&mut *self.entries.lock().unwrap())
     }

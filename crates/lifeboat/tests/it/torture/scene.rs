@@ -269,7 +269,8 @@ impl Scene {
                     from: text("from_lsn").parse().unwrap(),
                     to: text("to_lsn").parse().unwrap(),
                     from_us: parse_utc(text("from")).unwrap(),
-                    to_us: parse_utc(text("to")).unwrap(),
+                    // Nobody has said anything about times yet.
+                    to_us: window["to"].as_str().map_or(i64::MIN, |to| parse_utc(to).unwrap()),
                 }
             })
             .collect()
