@@ -163,7 +163,9 @@ async fn one_connection(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Resul
         }
         Err(error) => return Err(error),
     };
-    match stream::run(shared, stream, from, held, !is_standby).await {
+    // What is left of a timeline that was left says nothing about the time since.
+    let times = !is_standby && from.timeline == identity.position.timeline;
+    match stream::run(shared, stream, from, held, identity.position.lsn, times).await {
         Ok(Ended::Stopped) => Ok(After::End(End::Stopped)),
         Ok(Ended::Timeline(switch, connection)) => ended(shared, *connection, switch).await,
         Err(error) if is_gone(&error) => gap(shared, asks, held, &error).await,

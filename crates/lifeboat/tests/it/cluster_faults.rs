@@ -37,12 +37,12 @@ fn through(command: &Command, mut other: Command) -> Command {
     other
 }
 
-/// Runs it where no file may become longer than a MiB, which is what a full disk is like.
+/// Runs it where no file may become longer than 128 KiB (256 blocks of 512 bytes), which is what a full disk is like.
 fn on_a_full_disk(world: &World, words: &[&str]) -> Ran {
     let mut command = world.command();
     command.args(words);
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\""]);
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 256; exec \"$0\" \"$@\""]);
     shell.arg(command.get_program());
     world.finish(&mut through(&command, shell))
 }
@@ -89,6 +89,10 @@ fn a_full_disk_ends_a_backup_or_a_restore_with_nothing_left() {
     }
 }
 
+fn is_soak() -> bool {
+    std::env::var_os("LIFEBOAT_SOAK").is_some_and(|value| value == "1")
+}
+
 /// Pieces of the log in the store, in order.
 fn pieces(world: &World) -> Vec<PathBuf> {
     let files = world.files("lifeboat-backups").into_iter().map(|(path, _)| path);
@@ -117,12 +121,14 @@ fn log_that_is_missing_damaged_or_foreign_is_never_passed_over() {
     let mut flipped = one.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 4;
-    for (what, bytes) in [
+    // What its header does not show is only found when a server asks for it, and that asks for a minute: see `fetch` for the same in less time.
+    let hidden = is_soak().then_some(("damaged", Some(flipped)));
+    let seen = [
         ("missing", None),
-        ("damaged", Some(flipped)),
         ("cut", Some(one[..one.len() / 2].to_vec())),
         ("another's", Some(two)),
-    ] {
+    ];
+    for (what, bytes) in seen.into_iter().chain(hidden) {
         match &bytes {
             None => std::fs::remove_file(first).unwrap(),
             Some(bytes) => std::fs::write(first, bytes).unwrap(),
@@ -175,8 +181,9 @@ fn nothing_is_restored_across_a_gap_or_along_a_way_that_nobody_knows() {
         assert_eq!(names(&folder), Vec::<PathBuf>::new());
     }
     // A new base mends it.
-    world.run(&["backup", "shop/pg"]).ends(0);
     let standby = cluster.standby(&Options::new().set("wal_keep_size", "64MB"));
+    world.run(&["backup", "shop/pg"]).ends(0);
+    world.run(&["follow", "--once", "shop/pg"]).ends(0);
     standby.wait_for_replay(&cluster);
     standby.promote();
     standby.query("insert into t values (100)");

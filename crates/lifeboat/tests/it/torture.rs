@@ -77,6 +77,9 @@ fn round(scene: &mut Scene, number: usize, longest_ms: u64) {
         scene.back_up();
     }
     if scene.keeps_log && number % 5 == 1 {
+        // What a backup brought must be joined to what was followed before: a spool that is lost in between is lost for good.
+        scene.settle();
+        scene.world.run(&["follow", "--once", "shop/pg"]).ends(0);
         scene.damage_spool();
     }
 }
@@ -113,7 +116,10 @@ fn lost_and_surplus(major: u32, kills: usize, restores: usize) {
         };
         let restored = scene.restore(goal);
         let verdict = ledger.judge(goal, &restored.rows());
-        eprintln!("PostgreSQL {major}, restore {number} to {goal:?}: {verdict:?}");
+        eprintln!(
+            "PostgreSQL {major}, restore {number} to {goal:?}: {} expected, {} under way, {verdict:?}",
+            verdict.expected, verdict.open
+        );
         restored.agrees_with_itself();
         lost += verdict.lost.len();
         surplus += verdict.surplus.len();
