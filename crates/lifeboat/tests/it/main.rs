@@ -13,6 +13,7 @@
 mod cli;
 mod cluster;
 mod cluster_checks;
+mod cluster_faults;
 mod cluster_reach;
 mod cluster_replaced;
 mod diff;
@@ -31,6 +32,7 @@ mod recovery;
 mod several;
 mod signals;
 mod store;
+mod torture;
 mod upkeep;
 mod window;
 mod world;
