@@ -33,6 +33,9 @@ use crate::sync::lock;
 use fetch::Target;
 use plan::{WINDOW_ROWS, Window};
 
+/// The longest row whose bytes are looked for in what is there already.
+const COMPARED_BYTES: u64 = 64 << 20;
+
 /// Reads on their way together: two for each processor, more where the store is far.
 fn reads_at_once(env: &Env, repository: &Repository) -> usize {
     (env.threads.max(1) * 2).max(repository.store().requests_at_once())
@@ -181,6 +184,15 @@ impl Inner {
         }
     }
 
+    /// The id that a row has whose bytes these are: an extent of a page file, or a chunk of a stream (page size 0).
+    fn id_of_row(&self, bytes: &[u8], page_size: usize) -> Id {
+        if page_size == 0 {
+            self.ids.chunk(bytes)
+        } else {
+            self.ids.extent_of(bytes, page_size)
+        }
+    }
+
     fn take_opener(&self) -> Result<Opener> {
         let pooled = lock(&self.openers).pop();
         pooled.map_or_else(Opener::new, Ok)
@@ -272,10 +284,16 @@ impl Reader {
     /// are finished, which may mean that all of them is read once more. So store and disk are busy at the same time. On an error the sinks
     /// hold parts of files and must not be published.
     pub async fn restore_all(&self, files: Vec<(FileRecord, Arc<dyn PageSink>)>, at_once: usize) -> Result<Fetched> {
+        let files = files.into_iter().map(|(file, sink)| (file, sink, false));
+        self.restore_onto(files.collect(), at_once).await
+    }
+
+    /// The same over sinks that may hold something: of those that come with `true`, what is right already is neither fetched nor written.
+    pub async fn restore_onto(&self, files: Vec<(FileRecord, Arc<dyn PageSink>, bool)>, at_once: usize) -> Result<Fetched> {
         let at_once = at_once.max(1);
         stream::iter(files)
-            .map(|(file, sink)| async move {
-                let fetched = self.fetch(&file, &sink, false).await?;
+            .map(|(file, sink, reuse_existing)| async move {
+                let fetched = self.fetch(&file, &sink, reuse_existing).await?;
                 Ok::<_, Error>((fetched, sink, file.size_bytes))
             })
             .buffer_unordered(at_once)
@@ -287,6 +305,7 @@ impl Reader {
             .try_fold(Fetched::default(), async |mut total, fetched| {
                 total.fetched_bytes += fetched.fetched_bytes;
                 total.written_bytes += fetched.written_bytes;
+                total.reused_bytes += fetched.reused_bytes;
                 Ok(total)
             })
             .await
@@ -307,7 +326,7 @@ impl Reader {
         let mut walk = self.walk(file);
         while let Some(mut window) = walk.next().await? {
             root.add(&window.ids);
-            if reuse_existing && file.page_size != 0 {
+            if reuse_existing {
                 total.reused_bytes += self.drop_existing(&mut window, file, sink).await?;
             }
             self.write_zeros(&window, sink, reuse_existing, &mut total)?;
@@ -424,13 +443,15 @@ impl Reader {
         let (ids, lengths, offset) = (window.ids.clone(), window.lengths.clone(), window.offset);
         let right = compute::run("compare", move || {
             let mut right = std::collections::BTreeSet::new();
-            let mut buffer = vec![0; EXTENT_BYTES];
+            let mut buffer = Vec::new();
             let mut at = offset;
             for (id, length) in ids.chunks(16).zip(&lengths) {
-                let extent = &mut buffer[..*length as usize];
-                sink.read_at(at, extent)?;
-                if inner.ids.extent_of(extent, page_size) == id {
+                // What no row may have is left to whoever opens the blob.
+                buffer.resize(size(u64::from(*length).min(COMPARED_BYTES), "a row")?, 0);
+                sink.read_at(at, &mut buffer)?;
+                if inner.id_of_row(&buffer, page_size) == id {
                     right.insert(at);
+                    inner.env.progress.advance(u64::from(*length));
                 }
                 at += u64::from(*length);
             }
@@ -481,12 +502,7 @@ fn read_back(inner: &Inner, sink: &dyn PageSink, file: &FileRecord, mut offset: 
     for length in lengths {
         buffer.resize(*length as usize, 0);
         sink.read_at(offset, &mut buffer)?;
-        let id = if file.page_size == 0 {
-            inner.ids.chunk(&buffer)
-        } else {
-            inner.ids.extent_of(&buffer, file.page_size as usize)
-        };
-        ids.extend_from_slice(&id);
+        ids.extend_from_slice(&inner.id_of_row(&buffer, file.page_size as usize));
         offset += u64::from(*length);
     }
     Ok((ids, offset))

@@ -23,6 +23,7 @@ pub mod page;
 pub mod records;
 pub mod recovery;
 pub mod replication;
+pub mod running;
 pub mod sandbox;
 pub mod segment;
 pub mod sql;

@@ -3,10 +3,20 @@
 //! Everything happens in a staging folder beside the destination; what was restored gets its name when it has been proven (INV-12). A server is
 //! started on it there, out of everybody's sight (PG-10), replays the log up to the target, says how far it came, and is stopped. Where its programs
 //! are not on this host, the directory is left as it is before the replay, with all that a server needs to do it.
+//!
+//! Where a cluster is there already, it is moved aside as one folder, last ([`Way::InPlace`]), or written onto ([`Way::Onto`], the module `delta`):
+//! the one restore that has no staging folder, and whose directory cannot be started until it is done.
 
+mod delta;
 mod destination;
+mod existing;
 mod files;
 mod replay;
+mod run;
+mod sink;
+mod spaces;
+mod stage;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,27 +24,42 @@ use std::time::Duration;
 
 use lifeboat_engine::postgres::binaries::Binaries;
 use lifeboat_engine::postgres::capture::Facts;
-use lifeboat_engine::postgres::recovery::{self, Action, Settings};
-use lifeboat_io::{compute, durable};
+use lifeboat_engine::postgres::sandbox;
+use lifeboat_io::compute;
 use lifeboat_model::estimate::{Estimate, estimate};
-use lifeboat_model::time::human_bytes;
 use lifeboat_model::wal::{Choice, Target};
 use lifeboat_model::{Env, Error, ErrorKind, Lsn, Result};
 use lifeboat_repo::{Backup, Fetched, Identities, Reader, Repository};
 
-use super::staging::Staging;
-use super::{Findings, draw_id, past_runs, remember, remember_place};
-use crate::proof::{self, Level, Proof};
+use super::{past_runs, quarantine, remember};
 use crate::protected::{Cluster, Protected};
 use crate::reach::{self, Reach};
-use crate::wal::{Archive, Bracket, Goal, Limit, Place, Resolved, RestoreFile, resolve};
-use destination::{Spaces, owner, places, publish, refuse_hidden, refuse_taken, space};
+use crate::wal::{Bracket, Goal, Limit};
+use delta::Survey;
+use destination::{owner, places, refuse_hidden, space};
+pub(super) use existing::refuse_running;
 use files::Layout;
 pub use replay::Replayed;
+pub(crate) use run::prove;
+pub use run::run;
+
+/// What becomes of a cluster that is at the destination already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Way {
+    /// There is to be none.
+    #[default]
+    New,
+    /// What is right in it is kept, the rest written over; there is no way back. It must be stopped, and the cluster that the backup is of.
+    Onto,
+    /// It is moved into an undo folder beside it. It must be stopped, and the cluster that the backup is of.
+    InPlace,
+}
 
 /// What a person may choose besides the moment.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// What becomes of a cluster that is there.
+    pub way: Way,
     /// The configuration, for a directory whose log is replayed later; absolute.
     pub config: Option<PathBuf>,
     /// From which store; none: the first that answers.
@@ -58,8 +83,14 @@ pub struct Plan {
     pub choice: Choice,
     /// The new data directory.
     pub to: PathBuf,
+    /// What becomes of the cluster that is there; `New` where none is.
+    pub way: Way,
+    /// Bytes of the backup of which something is there already; what of it is right shows when it is compared.
+    pub present_bytes: u64,
     /// Where each tablespace goes.
     pub tablespaces: BTreeMap<u32, PathBuf>,
+    /// Files and folders that the backup does not have and that would be removed.
+    pub removed: u64,
     /// Bytes of log between the base's start and the target.
     pub log_bytes: u64,
     /// Free bytes where it goes.
@@ -97,6 +128,8 @@ pub struct Report {
     pub bracket: Bracket,
     /// Behind the last record that was to be replayed.
     pub until: Lsn,
+    /// Where the old cluster is kept; only in place.
+    pub undo_folder: Option<PathBuf>,
     /// What the server proved; none where it was not started.
     pub replayed: Option<Replayed>,
     /// How long it took until it had its name.
@@ -107,7 +140,14 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Looks at everything that can be known before a byte is fetched.
+impl Report {
+    fn with_undo(mut self, undo_folder: Option<PathBuf>) -> Self {
+        self.undo_folder = undo_folder;
+        self
+    }
+}
+
+/// Looks at everything that can be known before a byte is fetched. What a killed restore in place left at the destination is settled first.
 pub async fn plan(
     env: &Env,
     protected: &Protected,
@@ -118,46 +158,32 @@ pub async fn plan(
     options: &Options,
 ) -> Result<Plan> {
     let cluster = cluster_of(protected)?;
-    let to = std::path::absolute(to).map_err(|error| Error::io("resolve", to.display(), error))?;
-    refuse_taken(&to)?;
+    let (asked, way) = (to.to_path_buf(), options.way);
+    let (to, old) = compute::run("look at the destination", move || look(&asked, way)).await?;
+    let way = if old.is_some() { options.way } else { Way::New };
     let listing = protected.listing(repository).await?;
     let reach = reach::look(protected, repository, &listing, identities)
         .await?
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::NoSuchPoint,
-                "restore",
-                &protected.component,
-                "there is no backup of it yet",
-            )
-            .with_hint("`lifeboat backup` makes one")
-        })?;
+        .ok_or_else(|| no_backup(protected))?;
     let (backup, choice) = reach.choose(&target, protected)?;
     let opened = Reader::open(env, repository, backup, identities).await;
     let reader = opened.inspect_err(|error| remember(env, protected, backup, error))?;
     let facts = reach::facts(reader.facts())?;
-    let tablespaces = places(&facts, &to, options)?;
+    if let Some(old) = &old {
+        existing::refuse_other(&to, old, &facts)?;
+    }
+    let tablespaces = places(&facts, &to, way, options)?;
     let owner = owner(&reader);
     for place in tablespaces.values().chain([&to]) {
         refuse_hidden(place, owner)?;
     }
     let log_bytes = Reach::log_bytes(backup, choice.until);
-    let free_bytes = space(&to, backup.header.size_bytes.saturating_add(log_bytes.min(ROOM_FOR_LOG)))?;
-    let mut notes = Vec::new();
-    let binaries = if options.replay {
-        match Binaries::find(facts.major, &cluster.binaries).await {
-            Ok(found) => Some(found),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                notes.push(format!(
-                    "{error}: the log is not replayed here; the server does it when it is first started"
-                ));
-                None
-            }
-            Err(error) => return Err(error),
-        }
-    } else {
-        None
-    };
+    let survey = survey(way, &to, &tablespaces, &facts, &reader).await?;
+    let present_bytes = survey.present_bytes(reader.files());
+    let needed = backup.header.size_bytes.saturating_sub(present_bytes);
+    let free_bytes = space(&to, needed.saturating_add(log_bytes.min(ROOM_FOR_LOG)))?;
+    let mut notes = existing::notes(&to, way, &facts, &tablespaces);
+    let binaries = binaries(cluster, &facts, options, &mut notes).await?;
     let (goal, limit) = goal(&reach, backup, &target, &choice);
     let mut plan = Plan {
         backup: backup.clone(),
@@ -166,6 +192,9 @@ pub async fn plan(
         target,
         choice,
         to,
+        way,
+        present_bytes,
+        removed: (survey.files.len() + survey.folders.len()) as u64,
         tablespaces,
         log_bytes,
         free_bytes,
@@ -180,8 +209,61 @@ pub async fn plan(
         program: cluster.program.clone(),
         owner,
     };
-    plan.steps = steps(&plan);
+    plan.steps = steps::steps(&plan);
     Ok(plan)
+}
+
+/// What is at the destination, once what killed runs left there is gone. An existing cluster is named by its own name, not by a link to it.
+fn look(to: &Path, way: Way) -> Result<(PathBuf, Option<existing::Old>)> {
+    let to = std::path::absolute(to).map_err(|error| Error::io("resolve", to.display(), error))?;
+    if way == Way::New {
+        existing::look(&to, way)?;
+        existing::refuse_interrupted(&to)?;
+        return Ok((to, None));
+    }
+    let to = quarantine::real_path(&to)?;
+    sandbox::sweep(&std::env::temp_dir())?;
+    if way == Way::InPlace {
+        quarantine::settle_interrupted(&to)?;
+    }
+    let old = existing::look(&to, way)?;
+    Ok((to, old))
+}
+
+fn no_backup(protected: &Protected) -> Error {
+    let detail = "there is no backup of it yet";
+    Error::new(ErrorKind::NoSuchPoint, "restore", &protected.component, detail).with_hint("`lifeboat backup` makes one")
+}
+
+/// The programs that replay the log here; none where that is left to whoever starts the server.
+async fn binaries(cluster: &Cluster, facts: &Facts, options: &Options, notes: &mut Vec<String>) -> Result<Option<Binaries>> {
+    if !options.replay {
+        return Ok(None);
+    }
+    match Binaries::find(facts.major, &cluster.binaries).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            notes.push(format!(
+                "{error}: the log is not replayed here; the server does it when it is first started"
+            ));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What a delta restore would keep and remove; nothing for another.
+async fn survey(way: Way, to: &Path, tablespaces: &BTreeMap<u32, PathBuf>, facts: &Facts, reader: &Reader) -> Result<Survey> {
+    if way != Way::Onto {
+        return Ok(Survey::default());
+    }
+    let layout = Layout {
+        data_dir: to.to_path_buf(),
+        tablespaces: tablespaces.clone(),
+        owner: None,
+    };
+    let (facts, reader) = (facts.clone(), reader.clone());
+    compute::run("look at the old cluster", move || Survey::of(&layout, &facts, reader.files())).await
 }
 
 /// Log that lies in the directory while it is replayed.
@@ -217,253 +299,4 @@ fn goal(reach: &Reach, backup: &Backup, target: &Target, choice: &Choice) -> (Go
         until: choice.until,
     };
     (goal, limit)
-}
-
-fn steps(plan: &Plan) -> Vec<String> {
-    let mut steps = vec![
-        format!(
-            "preflight: {} is free, {} may be written",
-            plan.to.display(),
-            human_bytes(plan.free_bytes)
-        ),
-        format!(
-            "files: {} of backup {}, every byte verified",
-            human_bytes(plan.backup.header.size_bytes),
-            plan.backup.id.short()
-        ),
-    ];
-    for (oid, place) in &plan.tablespaces {
-        let was = plan.facts.tablespaces.get(oid).map_or("", String::as_str);
-        steps.push(format!("tablespace: {oid}, which was {was}, goes to {}", place.display()));
-    }
-    let log = format!(
-        "{} of log up to {} on timeline {}",
-        human_bytes(plan.log_bytes),
-        plan.choice.until,
-        plan.choice.timeline
-    );
-    match &plan.binaries {
-        Some(binaries) => {
-            steps.push(format!(
-                "replay: {log}, by PostgreSQL {} on a socket of its own, and a look at the position it reached",
-                binaries.version()
-            ));
-            steps.push(format!(
-                "publish: {} gets its name last, ready to be started",
-                plan.to.display()
-            ));
-        }
-        None => steps.push(format!(
-            "publish: {} gets its name last; its server replays {log} when it is started",
-            plan.to.display()
-        )),
-    }
-    steps
-}
-
-/// Restores as planned.
-pub async fn run(env: &Env, protected: &Protected, plan: Plan, options: &Options) -> Result<Report> {
-    let restored = restore(env, protected, &plan, options).await;
-    restored.inspect_err(|error| remember(env, protected, &plan.backup, error))
-}
-
-async fn restore(env: &Env, protected: &Protected, plan: &Plan, options: &Options) -> Result<Report> {
-    let began = env.clock.monotonic();
-    let id = draw_id(env)?;
-    files::make_folder(&durable::parent_of(&plan.to), plan.owner)?;
-    let staging = Staging::create(&plan.to, &id)?;
-    let mut spaces = Spaces(plan.tablespaces.values().cloned().collect());
-    let staged = stage(env, protected, plan, options, &staging).await;
-    let Staged {
-        layout,
-        fetched,
-        resolved,
-        replayed,
-        files_took,
-        mut notes,
-    } = match staged {
-        Ok(staged) => staged,
-        Err(error) => {
-            spaces.remove()?;
-            staging.remove()?;
-            return Err(error);
-        }
-    };
-    let (from, to) = (layout.data_dir, plan.to.clone());
-    let litter = compute::run("publish", move || {
-        publish(&from, &to)?;
-        Ok(staging.remove().err())
-    });
-    notes.extend(litter.await?.map(|error| error.to_string()));
-    spaces.0.clear();
-    let took = env.clock.monotonic().saturating_sub(began);
-    let record = Proof {
-        backup: plan.backup.id.to_string(),
-        level: Level::Restore,
-        at_us: env.clock.wall_us(),
-        took_s: took.as_secs_f64(),
-        bytes: plan.backup.header.size_bytes.saturating_add(plan.log_bytes),
-    };
-    // The data is back: that its proof cannot be written down is worth a word, not a failure.
-    if replayed.is_some()
-        && let Err(error) = proof::record(&protected.state_dir, &protected.component, record)
-    {
-        notes.push(format!("the run could not be recorded: {error}"));
-    }
-    notes.extend(remember_place(env, protected, &plan.backup, &id, &plan.to, false));
-    Ok(Report {
-        id,
-        backup: plan.backup.clone(),
-        path: plan.to.clone(),
-        fetched,
-        bracket: resolved.bracket,
-        until: resolved.until,
-        replayed,
-        took,
-        files_took,
-        notes,
-    })
-}
-
-/// Restores a backup up to where it is consistent, has a server replay its log, and removes all of it again. `scratch` is where, unless the
-/// server's user cannot get there.
-pub(crate) async fn prove(
-    env: &Env,
-    protected: &Protected,
-    repository: &Repository,
-    backup: &Backup,
-    identities: &Identities,
-    scratch: &Path,
-) -> Result<Findings> {
-    let id = draw_id(env)?;
-    let folder = if rustix::process::geteuid().is_root() {
-        Path::new(SHARED_SCRATCH)
-    } else {
-        scratch
-    };
-    let to = folder.join(format!("lifeboat-{id}"));
-    let target = Target::Base(backup.id.to_string());
-    let options = Options {
-        replay: true,
-        ..Options::default()
-    };
-    let plan = plan(env, protected, repository, identities, target, &to, &options).await?;
-    if plan.binaries.is_none() {
-        // Says where it looked.
-        Binaries::find(plan.facts.major, &cluster_of(protected)?.binaries).await?;
-    }
-    let staging = Staging::create(&to, &id)?;
-    let mut spaces = Spaces(plan.tablespaces.values().cloned().collect());
-    let staged = stage(env, protected, &plan, &options, &staging).await;
-    let removed = spaces.remove().and_then(|()| staging.remove());
-    let staged = staged?;
-    removed?;
-    Ok(Findings {
-        files: plan.reader.files().len() as u64,
-        bytes: staged.fetched.written_bytes,
-        ..Findings::default()
-    })
-}
-
-/// Where root proves clusters: their servers run as other users, who must get there.
-const SHARED_SCRATCH: &str = "/var/tmp";
-
-struct Staged {
-    layout: Layout,
-    fetched: Fetched,
-    resolved: Resolved,
-    replayed: Option<Replayed>,
-    files_took: Duration,
-    notes: Vec<String>,
-}
-
-async fn stage(env: &Env, protected: &Protected, plan: &Plan, options: &Options, staging: &Staging) -> Result<Staged> {
-    let began = env.clock.monotonic();
-    let layout = Layout {
-        data_dir: staging.path("data"),
-        tablespaces: plan.tablespaces.clone(),
-        owner: plan.owner,
-    };
-    layout.let_in(staging.folder())?;
-    // What is wanted is looked for first: a moment that cannot be reached costs nothing but that.
-    let place = Place {
-        repository: plan.repository.clone(),
-        component: protected.component.clone(),
-        trust: protected.trust.clone(),
-        identities: plan.identities.clone(),
-    };
-    env.progress.step("find the target", None);
-    let archive = Archive::open(place, plan.limit).await?;
-    let resolved = resolved(&archive, plan).await?;
-    env.progress.step("fetch", Some(plan.backup.header.size_bytes));
-    let fetched = files::fetch(&plan.reader, &plan.facts, &layout).await?;
-    let files_took = env.clock.monotonic().saturating_sub(began);
-    let archive = archive.until(resolved.until);
-    let mut notes = plan.notes.clone();
-    let replayed = match &plan.binaries {
-        Some(binaries) => {
-            let job = replay::Job {
-                binaries,
-                layout: &layout,
-                facts: &plan.facts,
-                resolved: &resolved,
-                timeline: plan.choice.timeline,
-                program: &plan.program,
-                staging: staging.folder(),
-            };
-            let replayed = replay::run(env, job, archive).await?;
-            notes.extend(replayed.notes.iter().cloned());
-            Some(replayed)
-        }
-        None => {
-            leave(protected, plan, options, &layout, &resolved)?;
-            None
-        }
-    };
-    Ok(Staged {
-        layout,
-        fetched,
-        resolved,
-        replayed,
-        files_took,
-        notes,
-    })
-}
-
-/// The exact end of what is replayed.
-async fn resolved(archive: &Archive, plan: &Plan) -> Result<Resolved> {
-    let range = plan.backup.header.log.map(|need| need.range).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Bug,
-            "restore",
-            plan.backup.id.short(),
-            "it says nothing about its log",
-        )
-    })?;
-    // Also for the moment of a base: the server ends at `immediate` only where it finds a record behind it.
-    resolve(archive, (range.start, range.end), plan.goal).await
-}
-
-/// Leaves everything that a server needs to replay the log by itself.
-fn leave(protected: &Protected, plan: &Plan, options: &Options, layout: &Layout, resolved: &Resolved) -> Result<()> {
-    let file = RestoreFile {
-        config: options.config.clone(),
-        component: protected.component.to_string(),
-        store: options.store.clone(),
-        limit: Limit {
-            until: resolved.until,
-            ..plan.limit
-        },
-    };
-    file.write(&layout.data_dir, layout.owner)?;
-    // The directory gets another name.
-    let named = RestoreFile::path_in(&plan.to);
-    let settings = Settings {
-        restore_command: recovery::restore_command_of(&plan.program, &named)?,
-        target: resolved.target,
-        timeline: plan.choice.timeline,
-        action: Action::Promote,
-    };
-    layout.write_recovery(&settings)?;
-    layout.complete()
 }

@@ -1,4 +1,4 @@
-//! Replacing a database in place, and taking that back: every step journalled in the undo folder.
+//! Replacing a database, or a cluster's data directory, in place, and taking that back: every step journalled in the undo folder.
 //!
 //! `<database>.lifeboat-undo-<id>/` holds `record.json` and the old files. Order of [`replace`]:
 //! 1. nobody uses the database (proven again, right here);
@@ -21,6 +21,8 @@ use lifeboat_io::durable;
 use lifeboat_model::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
+use super::cluster::refuse_running;
+
 const RECORD: &str = "record.json";
 const REPLACED: &str = "replaced";
 const VERSION: u32 = 1;
@@ -36,6 +38,35 @@ pub struct Intent {
     pub backup: String,
     /// When, microseconds since 1970.
     pub at_us: i64,
+}
+
+/// What is replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A SQLite database and the files beside it.
+    #[default]
+    Database,
+    /// The data directory of a PostgreSQL cluster. Its tablespaces are not moved: its links lead to them wherever it is.
+    Cluster,
+}
+
+impl Kind {
+    /// What moves together, what is used by its name first.
+    fn family(self, path: &Path) -> Vec<PathBuf> {
+        let mut family = vec![path.to_path_buf()];
+        if self == Self::Database {
+            family.extend(sqlite::companions(path));
+        }
+        family
+    }
+
+    fn prove_unused(self, path: &Path) -> Result<()> {
+        match self {
+            Self::Database => sqlite::prove_unused(path),
+            Self::Cluster => refuse_running(path, false),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +90,9 @@ pub struct Record {
     pub backup: String,
     /// When, microseconds since 1970.
     pub at_us: i64,
+    /// What it is.
+    #[serde(default)]
+    pub kind: Kind,
     /// The database that was replaced.
     pub path: PathBuf,
     phase: Phase,
@@ -96,13 +130,6 @@ fn identity(path: &Path) -> Result<Option<(u64, u64)>> {
 
 fn exists(path: &Path) -> Result<bool> {
     Ok(identity(path)?.is_some())
-}
-
-/// The database and its companions, the database first.
-fn family(path: &Path) -> Vec<PathBuf> {
-    let mut family = vec![path.to_path_buf()];
-    family.extend(sqlite::companions(path));
-    family
 }
 
 fn name_in(folder: &Path, path: &Path) -> PathBuf {
@@ -179,9 +206,14 @@ fn lock(path: &Path) -> Result<Option<Lock>> {
 /// `Refused` when somebody uses the database, `Locked` when another run is replacing it. After any error the old files are back in their
 /// place; where even that fails, the hint says where they are, and the next run brings them back.
 pub fn replace(intent: &Intent, path: &Path, new: &Path) -> Result<PathBuf> {
+    replace_as(Kind::Database, intent, path, new)
+}
+
+/// The same for whatever it is.
+pub fn replace_as(kind: Kind, intent: &Intent, path: &Path, new: &Path) -> Result<PathBuf> {
     let path = &real_path(path)?;
     let _lock = lock(path)?;
-    sqlite::prove_unused(path)?;
+    kind.prove_unused(path)?;
     let folder = undo_folder(path, &intent.id);
     durable::create_folder(&folder)?;
     let restored =
@@ -192,11 +224,12 @@ pub fn replace(intent: &Intent, path: &Path, new: &Path) -> Result<PathBuf> {
         component: intent.component.clone(),
         backup: intent.backup.clone(),
         at_us: intent.at_us,
+        kind,
         path: std::path::absolute(path).map_err(|error| Error::io("resolve", path.display(), error))?,
         phase: Phase::Quarantining,
         restored,
     };
-    match write(&folder, &record).and_then(|()| swap(&folder, path, new)) {
+    match write(&folder, &record).and_then(|()| swap(kind, &folder, path, new)) {
         Ok(()) => {}
         Err(error) => {
             let settled = settle_quarantine(&folder, &mut record, path);
@@ -219,8 +252,8 @@ pub fn replace(intent: &Intent, path: &Path, new: &Path) -> Result<PathBuf> {
 }
 
 /// The old files away, the database first; the new one in its place.
-fn swap(folder: &Path, path: &Path, new: &Path) -> Result<()> {
-    for member in family(path) {
+fn swap(kind: Kind, folder: &Path, path: &Path, new: &Path) -> Result<()> {
+    for member in kind.family(path) {
         if exists(&member)? {
             durable::rename_new(&member, &name_in(folder, &member))?;
         }
@@ -333,13 +366,13 @@ fn settle_quarantine(folder: &Path, record: &mut Record, path: &Path) -> Result<
         )
         .with_hint("stop the application, move the new file away by hand, and run the same command again"));
     }
-    bring_back(folder, path)?;
+    bring_back(record.kind, folder, path)?;
     durable::remove_folder(folder)
 }
 
 /// Companions first, the database last: whoever opens it finds it whole.
-fn bring_back(folder: &Path, path: &Path) -> Result<()> {
-    for member in family(path).into_iter().rev() {
+fn bring_back(kind: Kind, folder: &Path, path: &Path) -> Result<()> {
+    for member in kind.family(path).into_iter().rev() {
         let kept = name_in(folder, &member);
         if exists(&kept)? {
             durable::rename_new(&kept, &member)?;
@@ -395,10 +428,14 @@ pub fn undo(path: &Path, id: &str) -> Result<PathBuf> {
                 ),
             }));
         }
-        sqlite::prove_unused(path)?;
+        record.kind.prove_unused(path)?;
+        if record.kind == Kind::Cluster {
+            // Somebody may have started the old one where it lies now.
+            record.kind.prove_unused(&name_in(&folder, path))?;
+        }
         if current.is_none() {
             // Somebody removed the restored database alone: what lies beside its name is not the old one's.
-            move_into(&folder.join(REPLACED), path)?;
+            move_into(record.kind, &folder.join(REPLACED), path)?;
         }
         record.phase = Phase::Undoing;
         write(&folder, &record)?;
@@ -411,17 +448,21 @@ fn finish_undo(folder: &Path, record: &mut Record, path: &Path) -> Result<()> {
     // The restored database moves last: as long as it is at the path, a run that died here goes on with whatever is left; once it is
     // gone, none of its companions can be there for the old database to be read with.
     if identity(path)? == Some(record.restored) {
-        move_into(&folder.join(REPLACED), path)?;
+        if record.kind == Kind::Cluster {
+            // A run that died here may be finished much later.
+            record.kind.prove_unused(path)?;
+        }
+        move_into(record.kind, &folder.join(REPLACED), path)?;
     }
-    bring_back(folder, path)?;
+    bring_back(record.kind, folder, path)?;
     record.phase = Phase::Undone;
     write(folder, record)
 }
 
 /// Moves what is at `path` into `folder`, the database last.
-fn move_into(folder: &Path, path: &Path) -> Result<()> {
+fn move_into(kind: Kind, folder: &Path, path: &Path) -> Result<()> {
     durable::create_folder(folder)?;
-    for member in family(path).into_iter().rev() {
+    for member in kind.family(path).into_iter().rev() {
         if exists(&member)? {
             durable::rename_new(&member, &name_in(folder, &member))?;
         }

@@ -118,10 +118,15 @@ impl Underway {
     /// Says that restore `id` stages in the folder of `destination`.
     pub(super) fn begin(state_dir: &Path, id: &str, destination: &Path) -> Result<Self> {
         let absolute = std::path::absolute(destination).map_err(|error| Error::io("resolve", destination.display(), error))?;
+        Self::begin_in(state_dir, id, &[durable::parent_of(&absolute)])
+    }
+
+    /// Says that restore `id` stages in these folders.
+    pub(super) fn begin_in(state_dir: &Path, id: &str, folders: &[PathBuf]) -> Result<Self> {
         let folder = folder(state_dir);
         durable::create_folder(&folder)?;
         let path = folder.join(format!("{id}.{UNDERWAY}"));
-        let bytes = serde_json::to_vec(&durable::parent_of(&absolute))
+        let bytes = serde_json::to_vec(folders)
             .map_err(|error| Error::new(ErrorKind::Bug, "encode", "the folder of a restore", error.to_string()))?;
         durable::replace_file(&path, &bytes, durable::FILE_MODE)?;
         let lock = std::fs::File::open(&path).map_err(|error| Error::io("open", path.display(), error))?;
@@ -159,13 +164,14 @@ pub fn sweep_killed(state_dir: &Path) -> Result<()> {
             continue;
         }
         let bytes = std::fs::read(&path).unwrap_or_default();
-        let staged: Option<PathBuf> = serde_json::from_slice(&bytes).ok();
-        let left = staged.map(|staged| staging::sweep(&staged).map(|()| staging::is_left(&staged, &path)));
-        match left {
-            Some(Ok(true)) => {}
-            Some(Ok(false)) | None => durable::remove_file(&path)?,
-            Some(Err(error)) if error.kind() == ErrorKind::NotFound => durable::remove_file(&path)?,
-            Some(Err(_)) => {}
+        let staged: Vec<PathBuf> = serde_json::from_slice(&bytes).unwrap_or_default();
+        let is_left = |staged: &PathBuf| match staging::sweep(staged) {
+            Ok(()) => staging::is_left(staged, &path),
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        };
+        // All of them are swept, whatever is left in one.
+        if staged.iter().filter(|staged| is_left(staged)).count() == 0 {
+            durable::remove_file(&path)?;
         }
     }
     Ok(())

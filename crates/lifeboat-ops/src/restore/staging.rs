@@ -5,9 +5,11 @@
 //! lies in it is the data in the clear.
 
 use std::fs::File;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use lifeboat_engine::postgres::running::{Server, server_on};
+use lifeboat_engine::postgres::sandbox;
 use lifeboat_engine::sqlite;
 use lifeboat_io::durable;
 use lifeboat_model::{Error, ErrorKind, Result};
@@ -15,7 +17,9 @@ use lifeboat_repo::FileRecord;
 
 use super::Destination;
 
-const PREFIX: &str = ".lifeboat-restore-";
+pub(super) const PREFIX: &str = ".lifeboat-restore-";
+/// Where a cluster lies in it.
+pub(super) const CLUSTER: &str = "data";
 
 #[derive(Debug)]
 pub(super) struct Staging {
@@ -62,12 +66,17 @@ impl Drop for Staging {
     }
 }
 
+/// `O_NOFOLLOW`
+const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
 fn lock_file(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     File::options()
         .create(true)
         .truncate(false)
         .write(true)
+        // In a folder that others may write into, a link of theirs would have us make files elsewhere.
+        .custom_flags(NO_LINK)
         .open(&path)
         .map_err(|error| Error::io("open", path.display(), error))
 }
@@ -88,11 +97,20 @@ pub(super) fn sweep(parent: &Path) -> Result<()> {
         let Some(lock) = ours.then(|| lock_file(&entry.path()).ok()).flatten() else {
             continue;
         };
-        if lock.try_lock().is_ok() {
+        if lock.try_lock().is_ok() && !is_served(&entry.path().join(CLUSTER))? {
             durable::remove_folder(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Whether a server runs on a cluster that a dead run has left: it is ended together with its sandbox, and one that is not ours stays.
+fn is_served(cluster: &Path) -> Result<bool> {
+    if !matches!(server_on(cluster)?, Server::Runs(_)) {
+        return Ok(false);
+    }
+    sandbox::sweep(&std::env::temp_dir())?;
+    Ok(matches!(server_on(cluster)?, Server::Runs(_)))
 }
 
 /// Gives the checked file its mode and owner and removes what SQLite left beside it. In place, the old file's mode and owner are kept.

@@ -154,6 +154,42 @@ async fn a_restore_onto_existing_bytes_fetches_only_what_differs() {
 }
 
 #[tokio::test]
+async fn a_stream_is_restored_onto_an_older_one_by_its_chunks() {
+    use lifeboat_io::flow::PageSink;
+    use lifeboat_testkit::pages::MemorySink;
+    use std::sync::Arc;
+
+    let world = World::new(16).await;
+    let bytes = random_bytes(5, 9 << 20);
+    let mut files = Files::new();
+    files.insert("stream".into(), Content::Stream(bytes.clone()));
+    files.insert("short".into(), Content::Stream(b"a few words".to_vec()));
+    let backup = world.backup(&files).await.backup;
+    let reader = world.open(&backup).await.unwrap();
+    let mut onto: Vec<(_, Arc<dyn PageSink>, bool)> = Vec::new();
+    let mut sinks = Vec::new();
+    for file in reader.files() {
+        let sink = Arc::new(MemorySink::new());
+        let mut old = if file.size_bytes > 100 {
+            bytes.clone()
+        } else {
+            b"other words, and more".to_vec()
+        };
+        old[3] ^= 1;
+        sink.write_at(0, &old).unwrap();
+        sinks.push((file.clone(), Arc::clone(&sink)));
+        onto.push((file.clone(), sink, true));
+    }
+    let fetched = reader.restore_onto(onto, 2).await.unwrap();
+    assert!(fetched.reused_bytes > 4 << 20, "{fetched:?}");
+    assert!(fetched.written_bytes < 5 << 20, "{fetched:?}");
+    for (file, sink) in sinks {
+        reader.check_root(&file, Arc::<MemorySink>::clone(&sink)).await.unwrap();
+        assert_eq!(sink.bytes().len() as u64, file.size_bytes);
+    }
+}
+
+#[tokio::test]
 async fn many_files_and_long_facts() {
     let world = World::new(7).await;
     let mut files = Files::new();

@@ -333,15 +333,16 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) outside_links: bool,
     /// The new file or folder; without it, a new name beside the original.
-    #[arg(long, value_name = "PATH", conflicts_with = "in_place")]
+    #[arg(long, value_name = "PATH")]
     pub(crate) to: Option<PathBuf>,
-    /// Replace what lies at --to; its old files are kept for `restore undo`.
-    #[arg(long, requires = "to")]
+    /// Replace what lies at --to; its old files are kept for `restore undo`. A PostgreSQL cluster is written onto, which keeps what is right in
+    /// it, and nothing for `restore undo`.
+    #[arg(long, requires = "to", conflicts_with = "in_place")]
     pub(crate) overwrite: bool,
     /// Go on after a failure: what an earlier run of the same restore put in its place is left there.
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Replace the original; its old files are kept for `restore undo`.
+    /// Replace the original (of a PostgreSQL cluster also: what lies at --to); its old files are kept for `restore undo`.
     #[arg(long)]
     pub(crate) in_place: bool,
     /// Print the plan, touch nothing.

@@ -26,6 +26,7 @@ use crate::render::{self, json as document, text};
 pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
     let context = Context::load(cx)?;
     if let Some(file) = artefact::file_of(&context, args.from.as_deref()) {
+        cluster::refuse_two_places(args.from.as_deref().unwrap_or_default(), &args)?;
         return artefact::restore(cx, &context, file, &args).await;
     }
     let what = args.what.clone().unwrap_or_default();

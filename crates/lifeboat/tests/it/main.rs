@@ -12,6 +12,7 @@
 
 mod cli;
 mod cluster;
+mod cluster_replaced;
 mod diff;
 mod environment;
 mod fetch;

@@ -208,7 +208,7 @@ fn what_a_killed_restore_left_is_removed_by_whatever_runs_next() {
     let state = world.state_dir();
     std::fs::create_dir_all(state.join("restores")).unwrap();
     let marker = state.join("restores/dead.underway");
-    let folder = serde_json::to_vec(&world.path("elsewhere")).unwrap();
+    let folder = serde_json::to_vec(&[world.path("elsewhere")]).unwrap();
     #[expect(clippy::disallowed_methods, reason = "what a killed run leaves")]
     std::fs::write(&marker, folder).unwrap();
     world.run(&["list"]).ends(0);

@@ -1,11 +1,10 @@
 //! The files of a cluster, put where they belong: folders, links and tablespaces first, then all files side by side, each verified as it is
 //! written (INV-10), `pg_control` under another name (PG-09).
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use lifeboat_engine::postgres::capture::Facts;
 use lifeboat_engine::postgres::label::{Tablespace, tablespace_map};
@@ -14,18 +13,16 @@ use lifeboat_engine::postgres::recovery::{self, Settings};
 use lifeboat_io::compute;
 use lifeboat_io::durable;
 use lifeboat_io::flow::PageSink;
-use lifeboat_io::sink::FileSink;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_repo::{Fetched, FileRecord, Reader};
 
+use super::sink::{Fresh, Kept};
 use crate::backup::cluster::{LABEL, MANIFEST, TABLESPACE_MAP};
 
 /// What `pg_control` is called until everything else is durable.
 pub(super) const CONTROL_WAITING: &str = "global/pg_control.restored";
 /// Files on their way at once.
 const FILES_AT_ONCE: usize = 8;
-/// Files from here on go around the page cache; the server reads them when it needs them.
-const AROUND_BYTES: u64 = 4 << 20;
 /// The labels are small; more is damage.
 const LABEL_LIMIT_BYTES: u64 = 1 << 20;
 /// Under this name lies what was outside the data directory.
@@ -42,34 +39,47 @@ pub(super) struct Layout {
     pub(super) owner: Option<(u32, u32)>,
 }
 
-/// Fetches everything.
-pub(super) async fn fetch(reader: &Reader, facts: &Facts, layout: &Layout) -> Result<Fetched> {
+/// Whether a file of a backup is restored under its own name.
+pub(super) fn is_placed(path: &str) -> bool {
+    path != layout::CONTROL && is_restored(path)
+}
+
+fn is_restored(path: &str) -> bool {
+    !path.starts_with(OUTSIDE) && ![LABEL, TABLESPACE_MAP, MANIFEST].contains(&path)
+}
+
+/// Fetches everything. Of the files in `kept` something is there: what is right in them is neither fetched nor written.
+pub(super) async fn fetch(reader: &Reader, facts: &Facts, layout: &Layout, kept: &BTreeSet<String>) -> Result<Fetched> {
     let (made, folders) = (layout.clone(), facts.clone());
     compute::run("make the folders", move || made.folders(&folders)).await?;
-    let mut sinks: Vec<(FileRecord, Arc<dyn PageSink>)> = Vec::new();
+    let mut sinks: Vec<(FileRecord, Arc<dyn PageSink>, bool)> = Vec::new();
     for file in reader.files() {
         let path = file.meta.path.as_str();
-        if path.starts_with(OUTSIDE) || [LABEL, TABLESPACE_MAP, MANIFEST].contains(&path) {
+        if !is_restored(path) {
             continue;
         }
         let name = if path == layout::CONTROL { CONTROL_WAITING } else { path };
-        let place = layout.data_dir.join(below(name)?);
-        let sink = Lazy {
-            place,
+        let fresh = Fresh {
+            place: layout.data_dir.join(below(name)?),
             size_bytes: file.size_bytes,
             mode: file.meta.mode,
             owner: layout.owner,
-            file: Mutex::default(),
         };
-        sinks.push((file.clone(), Arc::new(sink)));
+        let is_kept = kept.contains(path);
+        let sink: Arc<dyn PageSink> = if is_kept {
+            Arc::new(Kept::new(fresh))
+        } else {
+            Arc::new(fresh.lazy())
+        };
+        sinks.push((file.clone(), sink, is_kept));
     }
-    if !sinks.iter().any(|(file, _)| file.meta.path == layout::CONTROL) {
+    if !sinks.iter().any(|(file, ..)| file.meta.path == layout::CONTROL) {
         let detail = "it has no pg_control";
         return Err(Error::new(ErrorKind::Corrupt, "restore", "the backup", detail));
     }
     // The largest first, so that none of them is waited for alone at the end.
-    sinks.sort_by_key(|(file, _)| std::cmp::Reverse(file.size_bytes));
-    let fetched = reader.restore_all(sinks, FILES_AT_ONCE).await?;
+    sinks.sort_by_key(|(file, ..)| std::cmp::Reverse(file.size_bytes));
+    let fetched = reader.restore_onto(sinks, FILES_AT_ONCE).await?;
     let label = small(reader, LABEL).await?.ok_or_else(|| {
         let detail = "it has no backup_label";
         Error::new(ErrorKind::Corrupt, "restore", "the backup", detail)
@@ -77,10 +87,7 @@ pub(super) async fn fetch(reader: &Reader, facts: &Facts, layout: &Layout) -> Re
     let layout = layout.clone();
     compute::run("write the labels", move || {
         layout.write(LABEL, &label)?;
-        if layout.tablespaces.is_empty() {
-            return Ok(());
-        }
-        layout.write(TABLESPACE_MAP, &layout.map())
+        layout.write_map(&layout.tablespaces)
     })
     .await?;
     Ok(fetched)
@@ -102,7 +109,7 @@ impl Layout {
             self.dress(location, 0o700)?;
             let link = self.data_dir.join(format!("pg_tblspc/{oid}"));
             durable::create_folder(&durable::parent_of(&link))?;
-            symlink(location, &link).map_err(|error| Error::io("make the link", link.display(), error))?;
+            lead(&link, location)?;
         }
         for (path, (mode, _, _)) in &facts.folders {
             let place = self.data_dir.join(below(path)?);
@@ -113,7 +120,7 @@ impl Layout {
         }
         for (path, target) in &facts.links {
             let link = self.data_dir.join(below(path)?);
-            symlink(target, &link).map_err(|error| Error::io("make the link", link.display(), error))?;
+            lead(&link, Path::new(target))?;
             give(&link, self.owner)?;
         }
         Ok(())
@@ -126,20 +133,18 @@ impl Layout {
         give(place, self.owner)
     }
 
-    /// Where the server is to make its links.
-    fn map(&self) -> Vec<u8> {
+    /// Says where the server is to make its links.
+    pub(super) fn write_map(&self, places: &BTreeMap<u32, PathBuf>) -> Result<()> {
         use std::os::unix::ffi::OsStrExt;
+        if places.is_empty() {
+            return Ok(());
+        }
         let one = |(oid, location): (&u32, &PathBuf)| Tablespace {
             oid: *oid,
             location: location.as_os_str().as_bytes().to_vec(),
         };
-        let all: Vec<Tablespace> = self.tablespaces.iter().map(one).collect();
-        tablespace_map(&all)
-    }
-
-    /// Lets the owner into the folder that all of it lies in.
-    pub(super) fn let_in(&self, staging: &Path) -> Result<()> {
-        give(staging, self.owner)
+        let all: Vec<Tablespace> = places.iter().map(one).collect();
+        self.write(TABLESPACE_MAP, &tablespace_map(&all))
     }
 
     /// What a server that a person starts is told about its recovery.
@@ -181,7 +186,15 @@ pub(super) fn make_folder(place: &Path, owner: Option<(u32, u32)>) -> Result<()>
     missing.into_iter().try_for_each(|folder| give(folder, owner))
 }
 
-fn give(place: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+/// Makes a link, unless it is there.
+fn lead(link: &Path, target: &Path) -> Result<()> {
+    if link.read_link().is_ok_and(|found| found == target) {
+        return Ok(());
+    }
+    symlink(target, link).map_err(|error| Error::io("make the link", link.display(), error))
+}
+
+pub(super) fn give(place: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     match owner {
         None => Ok(()),
         Some((user, group)) => {
@@ -203,90 +216,4 @@ fn below(path: &str) -> Result<&Path> {
         ));
     }
     Ok(place)
-}
-
-/// A file that is opened when its first bytes come, and closed when its last ones did: a cluster has more files than a process may open.
-#[derive(Debug)]
-struct Lazy {
-    place: PathBuf,
-    size_bytes: u64,
-    mode: u32,
-    owner: Option<(u32, u32)>,
-    file: Mutex<Option<Arc<Opened>>>,
-}
-
-#[derive(Debug)]
-enum Opened {
-    /// Synced with all the others at the end.
-    Small(File),
-    Large(FileSink),
-}
-
-impl Lazy {
-    fn open(&self) -> Result<Arc<Opened>> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(opened) = file.as_ref() {
-            return Ok(Arc::clone(opened));
-        }
-        let created = File::options().read(true).write(true).create_new(true).open(&self.place);
-        let created = created.map_err(|error| Error::io("create", self.place.display(), error))?;
-        created
-            .set_permissions(PermissionsExt::from_mode(self.mode))
-            .map_err(|error| Error::io("set the mode of", self.place.display(), error))?;
-        if let Some((user, group)) = self.owner {
-            std::os::unix::fs::fchown(&created, Some(user), Some(group))
-                .map_err(|error| Error::io("give away", self.place.display(), error))?;
-        }
-        let opened = Arc::new(if self.size_bytes < AROUND_BYTES {
-            Opened::Small(created)
-        } else {
-            Opened::Large(FileSink::new(created, self.place.display().to_string()).around_cache(self.size_bytes)?)
-        });
-        *file = Some(Arc::clone(&opened));
-        Ok(opened)
-    }
-}
-
-impl PageSink for Lazy {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        match &*self.open()? {
-            Opened::Small(file) => file
-                .write_all_at(bytes, offset)
-                .map_err(|error| Error::io("write", self.place.display(), error)),
-            Opened::Large(sink) => sink.write_at(offset, bytes),
-        }
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        match &*self.open()? {
-            Opened::Large(sink) => sink.read_at(offset, buffer),
-            Opened::Small(file) => {
-                let mut done = 0;
-                while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-                    match file.read_at(rest, offset + done as u64) {
-                        Ok(0) => {
-                            rest.fill(0);
-                            return Ok(());
-                        }
-                        Ok(count) => done += count,
-                        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(Error::io("read", self.place.display(), error)),
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn finish(&self, size_bytes: u64) -> Result<()> {
-        let opened = self.open()?;
-        match &*opened {
-            Opened::Small(file) => file
-                .set_len(size_bytes)
-                .map_err(|error| Error::io("set the size of", self.place.display(), error))?,
-            Opened::Large(sink) => sink.finish(size_bytes)?,
-        }
-        self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(())
-    }
 }

@@ -1,4 +1,4 @@
-//! `lifeboat restore` of a PostgreSQL cluster: to any moment that its log reaches, into a new data directory.
+//! `lifeboat restore` of a PostgreSQL cluster: to any moment that its log reaches, into a new data directory, onto a stopped one or in its place.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::wal::Target;
 use lifeboat_model::{Error, ErrorKind, Result, Timeline};
 use lifeboat_ops::protected::Protected;
-use lifeboat_ops::restore::cluster::{self, Options, Plan, Report};
+use lifeboat_ops::restore::cluster::{self, Options, Plan, Report, Way};
 use lifeboat_ops::stores;
 use lifeboat_ops::wal::Commit;
 use lifeboat_repo::format_utc;
 use serde_json::{Value, json};
 
 use super::super::context::Context;
-use super::super::{Cx, time};
+use super::super::{Cx, ask, time};
 use super::{Done, Restore};
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
@@ -27,8 +27,19 @@ pub(super) struct Planned {
     options: Options,
 }
 
+/// Where everything else but a cluster goes is said once.
+pub(super) fn refuse_two_places(what: &str, args: &Restore) -> Result<()> {
+    if args.in_place && args.to.is_some() {
+        let detail = "--in-place replaces the original, and --to names another place";
+        return Err(Error::new(ErrorKind::Usage, "restore", what, detail)
+            .with_hint("leave one of them out; what lies at --to is replaced with --overwrite"));
+    }
+    Ok(())
+}
+
 /// Flags that only clusters know are refused for everything else.
 pub(super) fn refuse_for_others(component: &ComponentSettings, args: &Restore) -> Result<()> {
+    refuse_two_places(&component.name, args)?;
     let flag = [
         ("--lsn", args.point.lsn.is_some()),
         ("--tablespace", !args.tablespace.is_empty()),
@@ -111,6 +122,11 @@ fn options(context: &Context, args: &Restore) -> Result<Options> {
         tablespaces.insert(oid, PathBuf::from(path));
     }
     Ok(Options {
+        way: match (args.in_place, args.overwrite) {
+            (true, _) => Way::InPlace,
+            (false, true) => Way::Onto,
+            (false, false) => Way::New,
+        },
         config: Some(context.settings.path.clone()),
         store: None,
         tablespaces,
@@ -122,21 +138,21 @@ fn destination(component: &ComponentSettings, args: &Restore) -> Result<PathBuf>
     let refuse = |detail: &str, hint: &str| {
         Err(Error::new(ErrorKind::Usage, "restore", &component.name, detail.to_owned()).with_hint(hint.to_owned()))
     };
-    if args.in_place || args.overwrite {
-        return refuse(
-            "a cluster is restored into a new directory only",
-            "name one with --to; when you have looked at it, start it there, or stop the old server and swap the directories",
-        );
-    }
     if !args.path.is_empty() || args.member.is_some() {
         return refuse(
             "--path and --member are for files",
             "leave them out; a cluster comes back as a whole",
         );
     }
-    match &args.to {
-        Some(to) => Ok(to.clone()),
-        None => refuse(
+    let configured = component.source.path();
+    match (&args.to, configured.filter(|_| args.in_place)) {
+        (Some(to), _) => Ok(to.clone()),
+        (None, Some(data_dir)) => Ok(data_dir.to_path_buf()),
+        (None, None) if args.in_place => refuse(
+            "where its data directory is on this host is not configured",
+            "name it: `--in-place --to DIR`, or `data_dir:` in the configuration",
+        ),
+        (None, None) => refuse(
             "a cluster needs a place to go",
             "name a new data directory with --to, for example --to /var/lib/postgresql/restored",
         ),
@@ -178,6 +194,7 @@ pub(super) async fn one(cx: &Cx, component: &ComponentSettings, args: &Restore, 
         });
     }
     cx.out.note(&shown);
+    confirm(cx, component, args, &plan)?;
     let report = cluster::run(&cx.env, &protected, plan, &options).await?;
     cx.env.progress.finish();
     for note in &report.notes {
@@ -188,6 +205,18 @@ pub(super) async fn one(cx: &Cx, component: &ComponentSettings, args: &Restore, 
         json: as_json(&component.name, &report),
         text: for_people(&component.name, &report),
     })
+}
+
+/// What is there is replaced only after a yes.
+fn confirm(cx: &Cx, component: &ComponentSettings, args: &Restore, plan: &Plan) -> Result<()> {
+    let (question, op) = match plan.way {
+        _ if args.yes => return Ok(()),
+        Way::New => return Ok(()),
+        Way::InPlace => ("Replace the cluster in", "restore in place"),
+        Way::Onto => ("Write over the cluster in", "restore onto"),
+    };
+    let question = format!("{question} {} with backup {}?", plan.to.display(), plan.backup.id.short());
+    ask::confirm(cx, &question, op, &component.name, &ask::this_command_with(&["--yes"]))
 }
 
 fn plan_for_people(component: &str, plan: &Plan) -> String {
@@ -220,6 +249,9 @@ fn plan_as_json(component: &str, plan: &Plan) -> Value {
         "component": component,
         "backup": document::backup(&plan.backup),
         "to": plan.to,
+        "in_place": plan.way == Way::InPlace,
+        "overwrite": plan.way == Way::Onto,
+        "present_bytes": plan.present_bytes,
         "tablespaces": plan.tablespaces,
         "timeline": plan.choice.timeline.number(),
         "until": plan.choice.until.to_string(),
@@ -246,6 +278,13 @@ fn for_people(component: &str, report: &Report) -> String {
         human_duration(report.took),
         text::rate(size, report.files_took),
     );
+    if report.fetched.reused_bytes > 0 {
+        text.push_str(&format!(
+            "  {} were there already and right; {} were fetched\n",
+            human_bytes(report.fetched.reused_bytes),
+            human_bytes(report.fetched.fetched_bytes)
+        ));
+    }
     match &report.replayed {
         Some(replayed) => text.push_str(&format!(
             "  a server replayed the log to {}, as planned, and was stopped: the directory is ready to be started\n",
@@ -262,6 +301,13 @@ fn for_people(component: &str, report: &Report) -> String {
     if let Some(next) = &report.bracket.next {
         text.push_str(&format!("  the first commit that is not: {}\n", commit(next)));
     }
+    if let Some(folder) = &report.undo_folder {
+        text.push_str(&format!(
+            "  the old cluster is kept in {}\n  to take this back, with the server stopped: lifeboat restore undo {}\n  once the server is started, a new backup protects what is restored: lifeboat backup {component}\n",
+            folder.display(),
+            report.id
+        ));
+    }
     text
 }
 
@@ -277,7 +323,9 @@ fn as_json(component: &str, report: &Report) -> Value {
         "replay_s": report.replayed.as_ref().map(|replayed| replayed.took.as_secs_f64()),
         "last_commit": report.bracket.last.as_ref().map(commit),
         "next_commit": report.bracket.next.as_ref().map(commit),
+        "undo_folder": report.undo_folder,
         "fetched_bytes": report.fetched.fetched_bytes,
+        "reused_bytes": report.fetched.reused_bytes,
         "written_bytes": report.fetched.written_bytes,
         "files_s": report.files_took.as_secs_f64(),
         "took_s": report.took.as_secs_f64(),

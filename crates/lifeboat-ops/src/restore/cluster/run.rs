@@ -1,0 +1,224 @@
+//! A restore from its first byte to its name, and the proof that throws it all away again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lifeboat_engine::postgres::binaries::Binaries;
+use lifeboat_engine::postgres::sandbox;
+use lifeboat_io::{compute, durable};
+use lifeboat_model::wal::Target;
+use lifeboat_model::{Env, Result};
+use lifeboat_repo::{Backup, Identities, Repository};
+
+use super::destination::{publish, refuse_taken};
+use super::files::{self, Layout};
+use super::spaces::Spaces;
+use super::stage::{Staged, stage};
+use super::{Options, Plan, Report, Way, cluster_of, existing, plan};
+use crate::proof::{self, Level, Proof};
+use crate::protected::Protected;
+use crate::restore::quarantine::{self, Intent, Kind};
+use crate::restore::record::Underway;
+use crate::restore::staging::{CLUSTER, Staging};
+use crate::restore::{Findings, draw_id, nearest_folder, remember, remember_place};
+
+/// Restores as planned.
+pub async fn run(env: &Env, protected: &Protected, plan: Plan, options: &Options) -> Result<Report> {
+    let restored = async {
+        let began = env.clock.monotonic();
+        let id = draw_id(env)?;
+        files::make_folder(&durable::parent_of(&plan.to), plan.owner)?;
+        sweep_sandboxes().await?;
+        // Where the state folder cannot be written to, a restore works all the same: it is how one gets that back.
+        let _underway = underway(protected, &plan, &id).ok();
+        match plan.way {
+            Way::New | Way::InPlace => beside(env, protected, &plan, options, (&id, began)).await,
+            Way::Onto => onto(env, protected, &plan, options, (&id, began)).await,
+        }
+    };
+    restored
+        .await
+        .inspect_err(|error| remember(env, protected, &plan.backup, error))
+}
+
+/// The server of a killed run may still write where it staged.
+async fn sweep_sandboxes() -> Result<u32> {
+    compute::run("remove sandboxes that were left", || sandbox::sweep(&std::env::temp_dir())).await
+}
+
+/// Says where this restore stages.
+fn underway(protected: &Protected, plan: &Plan, id: &str) -> Result<Underway> {
+    let mut folders = vec![durable::parent_of(&plan.to)];
+    for place in plan.tablespaces.values() {
+        folders.push(nearest_folder(place)?);
+    }
+    Underway::begin_in(&protected.state_dir, id, &folders)
+}
+
+/// Into a staging folder, and from there to its name.
+async fn beside(
+    env: &Env,
+    protected: &Protected,
+    plan: &Plan,
+    options: &Options,
+    (id, began): (&str, Duration),
+) -> Result<Report> {
+    if plan.way == Way::New {
+        // Whoever said yes to the plan may have taken his time.
+        refuse_taken(&plan.to)?;
+    }
+    let staging = Staging::create(&plan.to, id)?;
+    files::give(staging.folder(), plan.owner)?;
+    let spaces = Spaces::begin(&plan.tablespaces, &staging, id, plan.owner)?;
+    let layout = Layout {
+        data_dir: staging.path(CLUSTER),
+        tablespaces: spaces.staged(),
+        owner: plan.owner,
+    };
+    let mut staged = match stage(env, protected, plan, options, &layout, staging.folder()).await {
+        Ok(staged) => staged,
+        Err(error) => {
+            spaces.remove().and_then(|()| staging.remove())?;
+            return Err(error);
+        }
+    };
+    let intent = Intent {
+        id: id.to_owned(),
+        component: protected.component.to_string(),
+        backup: plan.backup.id.to_string(),
+        at_us: env.clock.wall_us(),
+    };
+    let (from, to, owner, way) = (layout.data_dir, plan.to.clone(), plan.owner, plan.way);
+    // The staging folders go along: a run that is interrupted right now must not lose anything between two renames.
+    let published = compute::run("publish", move || {
+        let (undo_folder, told) = spaces.publish(&from, &to, owner, || match way {
+            Way::InPlace => Ok((Some(quarantine::replace_as(Kind::Cluster, &intent, &to, &from)?), None)),
+            Way::New | Way::Onto => Ok((None, publish(&from, &to)?)),
+        })?;
+        // The data is back: litter is worth a word, not a failure.
+        let litter = spaces.remove().and_then(|()| staging.remove()).err();
+        Ok((
+            undo_folder,
+            told.into_iter()
+                .chain(litter.map(|error| error.to_string()))
+                .collect::<Vec<_>>(),
+        ))
+    });
+    let (undo_folder, told) = published.await?;
+    staged.notes.extend(told);
+    Ok(report(env, protected, plan, staged, (id, began)).with_undo(undo_folder))
+}
+
+/// Onto the cluster that is there.
+async fn onto(env: &Env, protected: &Protected, plan: &Plan, options: &Options, (id, began): (&str, Duration)) -> Result<Report> {
+    // For the socket of the log; nothing of the cluster lies there.
+    let staging = Staging::create(&plan.to, id)?;
+    files::give(staging.folder(), plan.owner)?;
+    if let Some(old) = existing::look(&plan.to, plan.way)? {
+        existing::refuse_other(&plan.to, &old, &plan.facts)?;
+    }
+    let layout = Layout {
+        data_dir: plan.to.clone(),
+        tablespaces: plan.tablespaces.clone(),
+        owner: plan.owner,
+    };
+    let mut staged = stage(env, protected, plan, options, &layout, staging.folder()).await?;
+    if let Some(delta) = staged.delta.take() {
+        delta.done()?;
+    }
+    let litter = staging.remove().err();
+    staged.notes.extend(litter.map(|error| error.to_string()));
+    Ok(report(env, protected, plan, staged, (id, began)))
+}
+
+fn report(env: &Env, protected: &Protected, plan: &Plan, staged: Staged, (id, began): (&str, Duration)) -> Report {
+    let Staged {
+        fetched,
+        resolved,
+        replayed,
+        files_took,
+        mut notes,
+        ..
+    } = staged;
+    let took = env.clock.monotonic().saturating_sub(began);
+    let record = Proof {
+        backup: plan.backup.id.to_string(),
+        level: Level::Restore,
+        at_us: env.clock.wall_us(),
+        took_s: took.as_secs_f64(),
+        bytes: plan.backup.header.size_bytes.saturating_add(plan.log_bytes),
+    };
+    // The data is back: that its proof cannot be written down is worth a word, not a failure.
+    if replayed.is_some()
+        && let Err(error) = proof::record(&protected.state_dir, &protected.component, record)
+    {
+        notes.push(format!("the run could not be recorded: {error}"));
+    }
+    let replaced = plan.way == Way::InPlace;
+    notes.extend(remember_place(env, protected, &plan.backup, id, &plan.to, replaced));
+    Report {
+        id: id.to_owned(),
+        backup: plan.backup.clone(),
+        path: plan.to.clone(),
+        fetched,
+        bracket: resolved.bracket,
+        until: resolved.until,
+        undo_folder: None,
+        replayed,
+        took,
+        files_took,
+        notes,
+    }
+}
+
+/// Restores a backup up to where it is consistent, has a server replay its log, and removes all of it again. `scratch` is where, unless the
+/// server's user cannot get there.
+pub(crate) async fn prove(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    scratch: &Path,
+) -> Result<Findings> {
+    let id = draw_id(env)?;
+    let folder = if rustix::process::geteuid().is_root() {
+        Path::new(SHARED_SCRATCH)
+    } else {
+        scratch
+    };
+    let to = folder.join(format!("lifeboat-{id}"));
+    let target = Target::Base(backup.id.to_string());
+    let options = Options {
+        replay: true,
+        ..Options::default()
+    };
+    let plan = plan(env, protected, repository, identities, target, &to, &options).await?;
+    if plan.binaries.is_none() {
+        // Says where it looked.
+        Binaries::find(plan.facts.major, &cluster_of(protected)?.binaries).await?;
+    }
+    sweep_sandboxes().await?;
+    let _underway = underway(protected, &plan, &id).ok();
+    // Everything lies in here, the tablespaces too: what a killed run leaves goes with it.
+    let staging = Staging::create(&to, &id)?;
+    files::give(staging.folder(), plan.owner)?;
+    let spaces = Spaces::begin(&plan.tablespaces, &staging, &id, plan.owner)?;
+    let layout = Layout {
+        data_dir: staging.path(CLUSTER),
+        tablespaces: spaces.staged(),
+        owner: plan.owner,
+    };
+    let staged = stage(env, protected, &plan, &options, &layout, staging.folder()).await;
+    let removed = spaces.remove().and_then(|()| staging.remove());
+    let staged = staged?;
+    removed?;
+    Ok(Findings {
+        files: plan.reader.files().len() as u64,
+        bytes: staged.fetched.written_bytes,
+        ..Findings::default()
+    })
+}
+
+/// Where root proves clusters: their servers run as other users, who must get there.
+const SHARED_SCRATCH: &str = "/var/tmp";

@@ -1,0 +1,145 @@
+//! The files of a restore and the replay of its log, wherever they lie until they have their names.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use lifeboat_engine::postgres::recovery::{self, Action, Settings};
+use lifeboat_io::compute;
+use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_repo::Fetched;
+
+use super::delta::{self, Delta};
+use super::files::{self, Layout};
+use super::replay::{self, Replayed};
+use super::{Options, Plan, Way};
+use crate::protected::Protected;
+use crate::wal::{Archive, Limit, Place, Resolved, RestoreFile, resolve};
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) fetched: Fetched,
+    pub(super) resolved: Resolved,
+    pub(super) replayed: Option<Replayed>,
+    pub(super) files_took: Duration,
+    pub(super) notes: Vec<String>,
+    /// The delta restore that is under way, where it is one.
+    pub(super) delta: Option<Delta>,
+}
+
+/// Puts everything of `plan` where `layout` says, and replays the log. `folder` is there for as long as that takes.
+pub(super) async fn stage(
+    env: &Env,
+    protected: &Protected,
+    plan: &Plan,
+    options: &Options,
+    layout: &Layout,
+    folder: &Path,
+) -> Result<Staged> {
+    let began = env.clock.monotonic();
+    // What is wanted is looked for first: a moment that cannot be reached costs nothing but that.
+    let place = Place {
+        repository: plan.repository.clone(),
+        component: protected.component.clone(),
+        trust: protected.trust.clone(),
+        identities: plan.identities.clone(),
+    };
+    env.progress.step("find the target", None);
+    let archive = Archive::open(place, plan.limit).await?;
+    let resolved = resolved(&archive, plan).await?;
+    let delta = match plan.way {
+        Way::New | Way::InPlace => None,
+        Way::Onto => Some(begin_delta(plan, layout).await?),
+    };
+    let is_delta = delta.is_some();
+    let files = async {
+        env.progress.step("fetch", Some(plan.backup.header.size_bytes));
+        let nothing = BTreeSet::new();
+        let kept = delta.as_ref().map_or(&nothing, |delta| &delta.kept);
+        let fetched = files::fetch(&plan.reader, &plan.facts, layout, kept).await?;
+        let files_took = env.clock.monotonic().saturating_sub(began);
+        let archive = archive.until(resolved.until);
+        let replayed = match &plan.binaries {
+            Some(binaries) => {
+                let job = replay::Job {
+                    binaries,
+                    layout,
+                    facts: &plan.facts,
+                    resolved: &resolved,
+                    timeline: plan.choice.timeline,
+                    program: &plan.program,
+                    staging: folder,
+                };
+                Some(replay::run(env, job, archive).await?)
+            }
+            None => {
+                leave(protected, plan, options, layout, &resolved)?;
+                None
+            }
+        };
+        Ok((fetched, files_took, replayed))
+    };
+    let done: Result<_> = files.await;
+    let (fetched, files_took, replayed) = match done {
+        Err(error) if is_delta => return Err(delta::unfinished(error, &plan.to)),
+        other => other?,
+    };
+    let mut notes = plan.notes.clone();
+    notes.extend(replayed.iter().flat_map(|replayed| replayed.notes.iter().cloned()));
+    Ok(Staged {
+        fetched,
+        resolved,
+        replayed,
+        files_took,
+        notes,
+        delta,
+    })
+}
+
+async fn begin_delta(plan: &Plan, layout: &Layout) -> Result<Delta> {
+    let (layout, facts, reader) = (layout.clone(), plan.facts.clone(), plan.reader.clone());
+    compute::run("take the old cluster out of use", move || {
+        Delta::begin(&layout, &facts, reader.files())
+    })
+    .await
+}
+
+/// The exact end of what is replayed.
+async fn resolved(archive: &Archive, plan: &Plan) -> Result<Resolved> {
+    let range = plan.backup.header.log.map(|need| need.range).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Bug,
+            "restore",
+            plan.backup.id.short(),
+            "it says nothing about its log",
+        )
+    })?;
+    // Also for the moment of a base: the server ends at `immediate` only where it finds a record behind it.
+    resolve(archive, (range.start, range.end), plan.goal).await
+}
+
+/// Leaves everything that a server needs to replay the log by itself.
+fn leave(protected: &Protected, plan: &Plan, options: &Options, layout: &Layout, resolved: &Resolved) -> Result<()> {
+    let file = RestoreFile {
+        config: options.config.clone(),
+        component: protected.component.to_string(),
+        store: options.store.clone(),
+        limit: Limit {
+            until: resolved.until,
+            ..plan.limit
+        },
+    };
+    file.write(&layout.data_dir, layout.owner)?;
+    // The directory gets another name.
+    let named = RestoreFile::path_in(&plan.to);
+    let settings = Settings {
+        restore_command: recovery::restore_command_of(&plan.program, &named)?,
+        target: resolved.target,
+        timeline: plan.choice.timeline,
+        action: Action::Promote,
+    };
+    layout.write_recovery(&settings)?;
+    layout.write_map(&plan.tablespaces)?;
+    layout.complete()
+}
