@@ -11,6 +11,7 @@ mod delta;
 mod destination;
 mod existing;
 mod files;
+mod locations;
 mod replay;
 mod run;
 mod sink;

@@ -51,6 +51,12 @@ pub async fn run(env: &Env, protected: &Protected, restored: Restored, accept_fi
         env.progress.finish();
         return promoted;
     }
+    if protected.source.cluster().is_some() {
+        let detail = "a restored cluster is not put in another's place afterwards";
+        return Err(Error::new(ErrorKind::Refused, "promote", &protected.component, detail).with_hint(
+            "start it where it is; or stop the old server and restore in its place: `lifeboat restore WHAT --in-place --to DIR`",
+        ));
+    }
     let Some(database) = protected.source.database().map(Path::to_path_buf) else {
         return Err(Error::new(
             ErrorKind::Bug,

@@ -62,6 +62,14 @@ impl Restored {
         })
     }
 
+    /// The same, once it is renamed to `path`.
+    pub(super) fn renamed(self, path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            ..self
+        }
+    }
+
     /// Whether the restored data still lies at its path. `None` when nothing is there.
     pub fn is_there(&self) -> Result<Option<bool>> {
         match self.path.symlink_metadata() {

@@ -18,7 +18,7 @@ use super::{Options, Plan, Report, Way, cluster_of, existing, plan};
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
 use crate::restore::quarantine::{self, Intent, Kind};
-use crate::restore::record::Underway;
+use crate::restore::record::{self, Restored, Underway};
 use crate::restore::staging::{CLUSTER, Staging};
 use crate::restore::{Findings, draw_id, nearest_folder, remember, remember_place};
 
@@ -88,6 +88,10 @@ async fn beside(
         backup: plan.backup.id.to_string(),
         at_us: env.clock.wall_us(),
     };
+    let expected = expected(&intent, plan, &layout);
+    if let Some(expected) = &expected {
+        staged.notes.extend(remember_before(protected, expected));
+    }
     let (from, to, owner, way) = (layout.data_dir, plan.to.clone(), plan.owner, plan.way);
     // The staging folders go along: a run that is interrupted right now must not lose anything between two renames.
     let published = compute::run("publish", move || {
@@ -104,9 +108,40 @@ async fn beside(
                 .collect::<Vec<_>>(),
         ))
     });
-    let (undo_folder, told) = published.await?;
+    let (undo_folder, told) = published.await.inspect_err(|_| drop(forget(protected, expected.as_ref())))?;
     staged.notes.extend(told);
     Ok(report(env, protected, plan, staged, (id, began)).with_undo(undo_folder))
+}
+
+/// What will be at the destination once the old cluster is replaced. It is remembered before that is done: whoever wants the old one back needs
+/// the id, also of a run that was killed right behind the last rename.
+fn expected(intent: &Intent, plan: &Plan, layout: &Layout) -> Option<Restored> {
+    if plan.way != Way::InPlace {
+        return None;
+    }
+    let Intent {
+        id,
+        component,
+        backup,
+        at_us,
+    } = intent;
+    let staged = Restored::here(id, component, backup, *at_us, &layout.data_dir, true).ok()?;
+    Some(staged.renamed(&plan.to))
+}
+
+fn remember_before(protected: &Protected, expected: &Restored) -> Option<String> {
+    let remembered = record::remember(&protected.state_dir, expected);
+    remembered
+        .err()
+        .map(|error| format!("it could not be recorded what is replaced: {error}"))
+}
+
+/// A restore that did not get there.
+fn forget(protected: &Protected, expected: Option<&Restored>) -> Result<()> {
+    match expected {
+        Some(expected) if expected.is_there()? != Some(true) => record::forget(&protected.state_dir, &expected.id),
+        _ => Ok(()),
+    }
 }
 
 /// Onto the cluster that is there.

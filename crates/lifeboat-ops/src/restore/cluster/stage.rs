@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use lifeboat_engine::postgres::recovery::{self, Action, Settings};
 use lifeboat_io::compute;
-use lifeboat_model::{Env, Error, ErrorKind, Result};
+use lifeboat_model::{Env, Error, ErrorKind, Lsn, Result};
 use lifeboat_repo::Fetched;
 
 use super::delta::{self, Delta};
 use super::files::{self, Layout};
+use super::locations;
 use super::replay::{self, Replayed};
 use super::{Options, Plan, Way};
 use crate::protected::Protected;
@@ -48,6 +49,9 @@ pub(super) async fn stage(
     env.progress.step("find the target", None);
     let archive = Archive::open(place, plan.limit).await?;
     let resolved = resolved(&archive, plan).await?;
+    let base = need(plan)?;
+    env.progress.step("look for tablespaces", None);
+    let made = locations::look(&archive, base.0, resolved.until).await?;
     let delta = match plan.way {
         Way::New | Way::InPlace => None,
         Way::Onto => Some(begin_delta(plan, layout).await?),
@@ -86,6 +90,7 @@ pub(super) async fn stage(
         other => other?,
     };
     let mut notes = plan.notes.clone();
+    notes.extend(made);
     notes.extend(replayed.iter().flat_map(|replayed| replayed.notes.iter().cloned()));
     Ok(Staged {
         fetched,
@@ -105,8 +110,8 @@ async fn begin_delta(plan: &Plan, layout: &Layout) -> Result<Delta> {
     .await
 }
 
-/// The exact end of what is replayed.
-async fn resolved(archive: &Archive, plan: &Plan) -> Result<Resolved> {
+/// From where on the base needs log, and from where on it is consistent.
+fn need(plan: &Plan) -> Result<(Lsn, Lsn)> {
     let range = plan.backup.header.log.map(|need| need.range).ok_or_else(|| {
         Error::new(
             ErrorKind::Bug,
@@ -115,8 +120,13 @@ async fn resolved(archive: &Archive, plan: &Plan) -> Result<Resolved> {
             "it says nothing about its log",
         )
     })?;
+    Ok((range.start, range.end))
+}
+
+/// The exact end of what is replayed.
+async fn resolved(archive: &Archive, plan: &Plan) -> Result<Resolved> {
     // Also for the moment of a base: the server ends at `immediate` only where it finds a record behind it.
-    resolve(archive, (range.start, range.end), plan.goal).await
+    resolve(archive, need(plan)?, plan.goal).await
 }
 
 /// Leaves everything that a server needs to replay the log by itself.
