@@ -393,7 +393,7 @@ fn a_killed_restore_is_repeated_and_nothing_is_lost() {
         let mut scene = Scene::new(*major);
         scene.cluster.stop(Stop::Fast);
         for round in 0..if soak { 20 } else { 3 } {
-            let after = drawn(&mut seed, 1200);
+            let after = drawn(&mut seed, 900);
             // In place: afterwards the old cluster is there, or in the undo folder of a restore that is done.
             let died = killed(&scene, &["--in-place"], after);
             println!("{major} {round}: in place, after {after:?}, died {died}");
@@ -411,7 +411,7 @@ fn a_killed_restore_is_repeated_and_nothing_is_lost() {
             assert_eq!(scene.rows(), AFTER, "{major} {round}");
         }
         for round in 0..if soak { 20 } else { 3 } {
-            let after = drawn(&mut seed, 1200);
+            let after = drawn(&mut seed, 500);
             let died = killed(&scene, &["--overwrite"], after);
             let half = scene.path("lifeboat-delta.json").exists();
             println!("{major} {round}: onto, after {after:?}, died {died}, half done {half}");

@@ -22,7 +22,7 @@ pub(super) fn steps(plan: &Plan) -> Vec<String> {
             format!("preflight: no server runs on {to}, {free} may be written"),
             format!(
                 "old cluster: from here on it cannot be started; {} that the backup does not have are removed, its log among them",
-                counted(plan.removed, "file or folder")
+                counted(plan.removed, "name")
             ),
             format!(
                 "files: {size} of backup {backup}; of {} something is there, what of it is right is kept, the rest fetched, every byte verified",

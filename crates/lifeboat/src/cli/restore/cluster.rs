@@ -195,9 +195,10 @@ pub(super) async fn one(cx: &Cx, component: &ComponentSettings, args: &Restore, 
     }
     cx.out.note(&shown);
     confirm(cx, component, args, &plan)?;
+    let told = plan.notes.clone();
     let report = cluster::run(&cx.env, &protected, plan, &options).await?;
     cx.env.progress.finish();
-    for note in &report.notes {
+    for note in report.notes.iter().filter(|note| !told.contains(note)) {
         cx.out.note(&format!("note: {}: {note}", component.name));
     }
     Ok(Done {
