@@ -16,7 +16,12 @@ impl Shipper {
     pub(super) async fn mark(&mut self) -> Result<()> {
         let every = self.shared.options.mark_every;
         let now = self.shared.env.clock.monotonic();
-        if self.shared.state().tail.is_none() {
+        let is_stale = {
+            let state = self.shared.state();
+            let is_last = |tail: &Tail| state.stored.end(tail.range.timeline) == Some(tail.range.end);
+            !state.tail.as_ref().is_some_and(is_last)
+        };
+        if is_stale {
             self.tail_of_spool(now).await?;
         }
         let next = {
