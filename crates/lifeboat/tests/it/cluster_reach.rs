@@ -50,7 +50,8 @@ fn what_was_before_a_mistake_and_what_one_store_lacks_comes_back() {
     assert!(copied.unwrap().success());
     origin.begin();
     origin.query("insert into t values (2); select pg_switch_wal()");
-    let lost = origin.query("insert into t values (3); select pg_current_wal_flush_lsn()");
+    origin.query("insert into t values (3)");
+    let lost = origin.query("select pg_current_wal_flush_lsn()");
     world.run(&["follow", "bank", "--once"]).ends(0);
 
     // Somebody sets the machine back to its snapshot, and it goes on from there.
@@ -114,7 +115,7 @@ fn damaged_history(world: &World, restored: &dyn Fn(&[&str]) -> String) {
     let history = world.shown("00000002.history");
     world.run(&["wal", "push", "bank", &history]).ends(0);
     for store in ["lifeboat-backups", "other"] {
-        let files = stored_files(world, store, "/00000002/");
+        let files = stored_files(world, store, "/history/00000002-");
         assert_eq!(files.len(), 1, "{store}: {files:?}");
         let mut bytes = std::fs::read(&files[0]).unwrap();
         let last = bytes.len() - 3;

@@ -103,6 +103,7 @@ fn the_first_call_starts_a_server_of_log_and_a_killed_one_is_started_again() {
     let gone = fetch("fifth", 255);
     assert!(!world.path("fifth").try_exists().unwrap());
     assert!(gone.stderr.contains("restore.json"), "{}", gone.stderr);
+    std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
 }
 
 #[test]
@@ -135,4 +136,5 @@ fn a_server_of_log_that_cannot_read_its_configuration_or_key_says_so() {
     std::fs::write(&file, text).unwrap();
     std::fs::rename(world.key(), world.path("away")).unwrap();
     assert!(fetch().contains("private key"));
+    std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
 }

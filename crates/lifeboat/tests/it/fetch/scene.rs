@@ -219,11 +219,16 @@ impl Scene {
         self.folder.path().join("store")
     }
 
-    /// The files of the log in the store, by path.
+    /// The pieces of a timeline in the store, by path.
     pub fn log_files(&self, timeline: u32) -> Vec<PathBuf> {
+        self.stored(&format!("{timeline:08x}"))
+    }
+
+    /// The files of a folder of the log in the store, by path.
+    pub fn stored(&self, folder: &str) -> Vec<PathBuf> {
         let lineage = self.lineage.unwrap();
         let component = self.place().component.folder().unwrap();
-        let below = format!("store/{component}/log/{lineage}/{timeline:08x}");
+        let below = format!("store/{component}/log/{lineage}/{folder}");
         let folder = self.folder.path().join(below);
         let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
             .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))

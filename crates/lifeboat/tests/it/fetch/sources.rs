@@ -118,7 +118,7 @@ async fn what_one_store_lacks_is_read_from_the_next_and_absence_is_asked_of_all(
     let name = scene.size.name_of(tli(1), scene.size.number_of(limit_start(&scene))).unwrap();
     assert_eq!(segment(&late, &name).await.len() as u64, scene.size.bytes());
     // Of a history that cannot be read it counts that there is one: its number is not free.
-    flip(&scene.log_files(2)[0]);
+    flip(&scene.stored("history")[0]);
     let unreadable = open(vec![first()]).await;
     let Answer::Text(text) = unreadable.look("00000002.history").await.unwrap() else {
         panic!("timeline 2 was used");
@@ -172,7 +172,7 @@ async fn the_end_of_a_timeline_is_read_from_any_that_copied_it() {
     assert!(archive.along_way(begin, until).await.unwrap() == bytes);
     // What nobody has is missing.
     let missing = begin.plus(100 * KIB);
-    let file = scene.log_files(1).remove(0);
+    let file = scene.stored("tail").remove(0);
     std::fs::remove_file(file).unwrap();
     let archive = scene.archive(3, until).await;
     let error = archive.along_way(missing, until).await.unwrap_err();
