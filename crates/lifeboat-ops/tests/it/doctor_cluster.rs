@@ -32,7 +32,7 @@ fn fix(check: &Check) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_role_lacks_is_named_and_the_statements_mend_it() {
     for major in majors() {
-        let mut options = Options::new();
+        let mut options = Options::new().set("fsync", "on");
         if major >= 17 {
             options = options.set("summarize_wal", "on");
         }
