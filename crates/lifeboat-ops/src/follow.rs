@@ -4,6 +4,8 @@
 //! spool (`spool`). Where following goes on is decided in `place`. If we die anywhere, nothing that was acknowledged is lost: the spool or a
 //! store holds it.
 
+mod idle;
+mod lineages;
 mod marks;
 mod place;
 mod push;
@@ -14,11 +16,11 @@ mod standing;
 mod stream;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lifeboat_model::wal::{Coverage, Range, SegmentSize};
+use lifeboat_model::wal::{Coverage, History, Range, SegmentSize};
 use lifeboat_model::{Env, Error, ErrorKind, Lsn, Position, Result, Timeline};
 use lifeboat_repo::{Instance, Lineage, NewLog};
 use tokio::sync::{Notify, mpsc, watch};
@@ -26,6 +28,8 @@ use tokio::task::JoinSet;
 
 use crate::protected::{Cluster, Login, Protected};
 use marks::Marks;
+pub(crate) use ship::held_of;
+
 pub use push::{Pushed, push};
 use receive::End;
 use ship::Shipper;
@@ -34,6 +38,9 @@ pub use standing::{Standing, standing};
 
 /// How long the end of following may take to bring the last bytes to the stores; what is left then stays in the spool.
 const LAST_WORDS: Duration = Duration::from_secs(20);
+
+/// How long the log of an older lineage may take on its way to the stores before following begins.
+const OLD_LOG: Duration = Duration::from_secs(60);
 
 /// A spool has room for the block that is written and the one before it, at least.
 const LEAST_SPOOL: u64 = 2 * lifeboat_repo::BLOCK_BYTES + (4 << 20);
@@ -86,6 +93,10 @@ pub struct Options {
     pub frame_every: Duration,
     /// A store that failed is tried again after this time, then less and less often.
     pub rejoin_after: Duration,
+    /// A server that says nothing is asked so often how far it is; less than a second is of no use.
+    pub ask_every: Duration,
+    /// While nothing new comes, the time until when the log is complete is stored at most so often.
+    pub mark_every: Duration,
     /// End once everything is stored that the server had at the start.
     pub once: bool,
     /// Who is told what happens.
@@ -103,6 +114,8 @@ impl Options {
             max_slot_lag: 8 << 30,
             frame_every: Duration::from_secs(1),
             rejoin_after: Duration::from_secs(30),
+            ask_every: Duration::from_secs(5),
+            mark_every: Duration::from_secs(60),
             once: false,
             tell,
         }
@@ -146,6 +159,10 @@ struct Shared {
     news: Notify,
     /// Something was given up there.
     room: Notify,
+    /// Something is missing there that was held: the connection begins again.
+    again: Notify,
+    /// Nothing more comes: everything is stored as what stays, and given up.
+    closing: bool,
     /// Set once everybody is to end.
     stop: watch::Sender<bool>,
 }
@@ -156,15 +173,41 @@ struct State {
     stored: Coverage,
     /// The timeline that is received now: those before it have ended for us.
     timeline: Option<Timeline>,
-    /// Where following goes on behind a gap, until something is held there.
-    resume: Option<Position>,
+    /// Gaps that are recorded, of this lineage.
+    gone: Coverage,
+    /// From where on this connection gives log.
+    begun: Option<Position>,
     /// How far the log is durable here, on that timeline.
     durable: Lsn,
+    /// How far the server is, as far as it said so.
+    server: Lsn,
     /// With `once`: what has to be stored.
-    target: Option<Position>,
+    aim: Option<Aim>,
+    /// How far the server was, by its clock.
     marks: Marks,
+    /// The same by ours.
+    contacts: Marks,
     standing: Standing,
     report: Report,
+}
+
+/// With `once`: everything from here to there, along that way.
+#[derive(Debug)]
+struct Aim {
+    way: History,
+    from: Lsn,
+    until: Lsn,
+}
+
+impl State {
+    /// Until when everything is stored that the server had, without a hole since this connection began.
+    fn freshen(&mut self) {
+        let Some(begun) = self.begun else { return };
+        let end = self.stored.end_from(begun.timeline, begun.lsn);
+        if let Some(us) = self.contacts.as_of(begun.timeline, end) {
+            self.standing.stored_us = self.standing.stored_us.max(us);
+        }
+    }
 }
 
 impl Shared {
@@ -197,6 +240,14 @@ impl Shared {
         (self.options.tell.0)(&Event { is_alarm: true, text });
     }
 
+    /// Keeps aside what is damaged in the spool, and has what is missing asked for again.
+    fn look_through_spool(&self) -> Result<()> {
+        let damaged = self.spool().look_through()?;
+        damaged.into_iter().for_each(|text| self.alarm(text));
+        self.again.notify_one();
+        Ok(())
+    }
+
     fn stopping(&self) -> bool {
         *self.stop.borrow()
     }
@@ -223,8 +274,11 @@ impl Shared {
     fn look_at_target(&self) {
         let reached = {
             let state = self.state();
-            let end = |target: &Position| state.stored.end(target.timeline);
-            state.target.is_some_and(|target| end(&target) >= Some(target.lsn))
+            state.aim.as_ref().is_some_and(|aim| {
+                let mut known = state.stored.clone();
+                known.unite(&state.gone);
+                known.end_along(&aim.way, self.source.segment, aim.from) >= aim.until
+            })
         };
         if reached {
             self.stop.send_replace(true);
@@ -300,58 +354,128 @@ async fn follow(
     let Some(source) = receive::first_contact(options.clone(), stop.subscribe()).await? else {
         return Ok(Report::default());
     };
-    let (mut new, mut take_over): (_, Option<PathBuf>) = (NewLog::Continue, None);
+    let setting = Setting {
+        env,
+        protected,
+        instance,
+        options,
+        source,
+        stop,
+    };
+    let home = spool_folder(&setting.protected);
     loop {
-        let setting = (env.clone(), protected.clone(), Arc::clone(&instance), options.clone());
-        let opened = ship::open_first(setting, source, new, stop.subscribe()).await?;
-        let Some(opened) = opened else {
+        let Some(opened) = setting.open(&home).await? else {
             return Ok(Report::default());
         };
         let lineage = opened.writer.lineage();
-        let folder = spool_folder(&protected).join(lineage.to_string());
-        if let Some(old) = take_over.take() {
-            // What the old lineage does not take is of the new one.
-            lifeboat_io::compute::run("keep the spool", {
-                let folder = folder.clone();
-                move || lifeboat_io::durable::rename(&old, &folder)
-            })
-            .await?;
-        }
-        let spool = {
-            let folder = folder.clone();
-            lifeboat_io::compute::run("open the spool", move || Spool::open(&folder)).await?
+        let shared = setting.share(&opened, &home, false).await?;
+        let next = one_lineage(&shared, opened).await;
+        shared.save_standing().await?;
+        let (why, take_over) = match next? {
+            Next::Done => return Ok(report(&shared)),
+            Next::Lineage(why) => (why, None),
+            Next::TakeOver(why) => (why, Some(lineage)),
         };
+        shared.alarm(format!("a new lineage of log begins: {why}; run a new backup"));
+        lineages::decide(&home, Lineage::draw(&setting.env)?, take_over, why).await?;
+    }
+}
+
+/// What stays the same from one lineage to the next.
+struct Setting {
+    env: Env,
+    protected: Protected,
+    instance: Arc<Instance>,
+    options: Options,
+    source: Source,
+    stop: watch::Sender<bool>,
+}
+
+impl Setting {
+    /// Opens the newest lineage, or the one that was decided on. Log of others that is still here comes into the stores first. None where it is to
+    /// stop before.
+    async fn open(&self, home: &Path) -> Result<Option<ship::Opened>> {
+        let decided = lineages::decided(home).await?;
+        let is_new = decided.is_some();
+        let Some(opened) = self.open_as(decided.unwrap_or(NewLog::Continue)).await? else {
+            return Ok(None);
+        };
+        if is_new {
+            // Its record stands.
+            lineages::done(home).await?;
+        }
+        let lineage = opened.writer.lineage();
+        let others = lineages::others(home, lineage).await?;
+        if others.is_empty() {
+            return Ok(Some(opened));
+        }
+        // One writer at a time.
+        drop(opened);
+        for other in others {
+            self.store_old(home, other).await;
+        }
+        self.open_as(NewLog::Of(lineage)).await
+    }
+
+    async fn open_as(&self, new: NewLog) -> Result<Option<ship::Opened>> {
+        let setting = (
+            self.env.clone(),
+            self.protected.clone(),
+            Arc::clone(&self.instance),
+            self.options.clone(),
+        );
+        ship::open_first(setting, self.source, new, self.stop.subscribe()).await
+    }
+
+    async fn share(&self, opened: &ship::Opened, home: &Path, closing: bool) -> Result<Arc<Shared>> {
+        let lineage = opened.writer.lineage();
+        let folder = home.join(lineage.to_string());
+        let mut spool = lifeboat_io::compute::run("open the spool", move || Spool::open(&folder)).await?;
+        let damaged = spool.take_damaged();
         let shared = Arc::new(Shared {
-            env: env.clone(),
-            protected: protected.clone(),
-            instance: Arc::clone(&instance),
-            options: options.clone(),
-            source,
+            env: self.env.clone(),
+            protected: self.protected.clone(),
+            instance: Arc::clone(&self.instance),
+            options: self.options.clone(),
+            source: self.source,
             lineage,
             spool: Mutex::new(spool),
             state: Mutex::new(State {
                 stored: opened.stored.clone(),
-                standing: Standing::begin(source.system, lineage),
+                gone: opened.gone.clone(),
+                standing: Standing::begin(self.source.system, lineage),
                 ..State::default()
             }),
             news: Notify::new(),
             room: Notify::new(),
-            stop: stop.clone(),
+            again: Notify::new(),
+            closing,
+            stop: self.stop.clone(),
         });
-        let next = one_lineage(&shared, opened).await;
-        shared.save_standing().await?;
-        match next? {
-            Next::Done => return Ok(report(&shared)),
-            Next::Lineage(why) => {
-                shared.alarm(format!("a new lineage of log begins: {why}; run a new backup"));
-                new = NewLog::Begin(why);
-            }
-            Next::TakeOver(why) => {
-                shared.alarm(format!("a new lineage of log begins: {why}; run a new backup"));
-                new = NewLog::Begin(why);
-                take_over = Some(folder);
-            }
-        }
+        damaged.into_iter().for_each(|text| shared.alarm(text));
+        Ok(shared)
+    }
+
+    /// Stores what is left of a lineage that is not the newest, as far as the stores take it in time; what they do not stays, and is told.
+    async fn store_old(&self, home: &Path, lineage: Lineage) {
+        let storing = async {
+            let (env, protected) = (&self.env, &self.protected);
+            let opened = ship::open(env, protected, &self.instance, self.source, NewLog::Of(lineage)).await?;
+            let shared = self.share(&opened, home, true).await?;
+            let (_asks, asked) = mpsc::channel(1);
+            let (_finish, finished) = watch::channel(true);
+            Shipper::run(Arc::clone(&shared), opened, asked, finished).await?;
+            lineages::leave(home, lineage).await
+        };
+        let stored = tokio::time::timeout(OLD_LOG, storing).await;
+        let why = match stored {
+            Ok(Ok(true)) => return,
+            Ok(Ok(false)) => "the stores did not answer for all of it".to_owned(),
+            Ok(Err(error)) => in_a_line(&error),
+            Err(_late) => "the stores did not take all of it in time".to_owned(),
+        };
+        let text = format!("log of the earlier lineage {lineage} is still in the spool, and is stored at the next start: {why}");
+        (self.options.tell.0)(&Event { is_alarm: true, text });
     }
 }
 

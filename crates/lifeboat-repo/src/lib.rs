@@ -45,7 +45,7 @@ pub use key::recipient::{Fingerprint, Recipient, Roster};
 pub use listing::{Backup, IMPORTED, Listing, Rejected};
 pub use log::{
     Appended, BLOCK_BYTES, GapRecord, Judged, LineageRecord, LogCleaner, LogCopied, LogFileKind, LogHeader, LogListing, LogName,
-    LogPlan, LogReader, LogWriter, NewLog, block_end, block_start, copy_log, list_log,
+    LogPlan, LogReader, LogWriter, NewLog, block_end, block_start, confirm_log, copy_log, list_log,
 };
 pub use manifest::{FileMeta, FileRecord, Role};
 pub use prune::hold::{Hold, HoldRequest, add_hold, list_holds, release_hold};

@@ -13,10 +13,13 @@ use lifeboat_engine::postgres::replication::stream::{LogReader, Received, Starte
 use lifeboat_engine::postgres::wire::{self, Connection, Mode};
 use lifeboat_model::wal::{Range, SegmentSize};
 use lifeboat_model::{Env, Error, ErrorKind, Lsn, Position, Result, Timeline};
-use lifeboat_repo::{BLOCK_BYTES, Instance, LogFileKind, LogNeed, LogPlan, LogWriter, NewLog, Repository, block_end, list_log};
+use lifeboat_repo::{
+    BLOCK_BYTES, Instance, Lineage, LogFileKind, LogNeed, LogPlan, LogWriter, NewLog, Repository, block_end, list_log,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::follow::held_of;
 use crate::protected::Protected;
 
 /// A status leaves at least so often; a server gives a connection up after a minute.
@@ -42,6 +45,8 @@ pub(super) struct About<'a> {
 
 /// Log that the server keeps for us, from now on.
 pub(super) struct Held {
+    /// Whether its clock is that of the commits.
+    is_primary: bool,
     connection: Connection,
     slot: String,
     segment: SegmentSize,
@@ -58,7 +63,7 @@ pub(super) struct Flowing {
     stored: Arc<AtomicU64>,
     /// Nothing runs while a follower does.
     tasks: JoinSet<Result<()>>,
-    lineage: Option<lifeboat_repo::Lineage>,
+    lineage: Option<Lineage>,
 }
 
 /// Has the server keep its log. To be called before the backup begins.
@@ -75,7 +80,48 @@ pub(super) async fn hold(about: &About<'_>, info: &ConnInfo, system: u64) -> Res
     about.env.entropy.fill(&mut random)?;
     let slot = format!("lifeboat_backup_{}", hex::encode(random));
     connection.create_slot(&slot, true).await?;
-    let plan = LogPlan {
+    let is_primary = connection.parameter("in_hot_standby") != Some("on");
+    let writer = begin(
+        about,
+        || plan(about, system, segment),
+        is_primary.then_some(identity.position),
+    )
+    .await?;
+    Ok(Held {
+        is_primary,
+        connection,
+        slot,
+        segment,
+        writer,
+    })
+}
+
+/// Writes on where log is held, or begins a new lineage where this primary is behind that: it was set back. None while a follower runs.
+async fn begin(about: &About<'_>, plan: impl Fn() -> LogPlan, primary: Option<Position>) -> Result<Option<LogWriter>> {
+    let writer = match LogWriter::begin(about.env, about.repository, plan(), NewLog::Continue).await {
+        Ok(writer) => writer,
+        Err(error) if error.kind() == ErrorKind::Locked => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(server) = primary else { return Ok(Some(writer)) };
+    let held = held_of(about.protected, about.repository, writer.lineage()).await?;
+    let Some(end) = held.end(server.timeline).filter(|end| *end > server.lsn) else {
+        return Ok(Some(writer));
+    };
+    // PG-06: what it writes now are other bytes for positions that are held.
+    let why = format!("the server is at {server}, and log is held up to {end}: it was set back to an earlier moment");
+    drop(writer);
+    let lineage = Lineage::draw(about.env)?;
+    let new = NewLog::Begin { lineage, why };
+    match LogWriter::begin(about.env, about.repository, plan(), new).await {
+        Ok(writer) => Ok(Some(writer)),
+        Err(error) if error.kind() == ErrorKind::Locked => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn plan(about: &About<'_>, system: u64, segment: SegmentSize) -> LogPlan {
+    LogPlan {
         component: about.protected.component.clone(),
         instance: Arc::clone(about.instance),
         encryption: about.protected.encryption.clone(),
@@ -83,18 +129,7 @@ pub(super) async fn hold(about: &About<'_>, info: &ConnInfo, system: u64) -> Res
         state_dir: about.protected.state_dir.clone(),
         system,
         segment,
-    };
-    let writer = match LogWriter::begin(about.env, about.repository, plan, NewLog::Continue).await {
-        Ok(writer) => Some(writer),
-        Err(error) if error.kind() == ErrorKind::Locked => None,
-        Err(error) => return Err(error),
-    };
-    Ok(Held {
-        connection,
-        slot,
-        segment,
-        writer,
-    })
+    }
 }
 
 impl Held {
@@ -111,7 +146,13 @@ impl Held {
                 Started::Ended(..) => return Err(promoted(start.timeline)),
             };
             let (sender, blocks) = mpsc::channel(WAITING_BLOCKS);
-            tasks.spawn(receive(stream, from, sender, told, Arc::clone(&stored)));
+            tasks.spawn(receive(
+                stream,
+                Gathered::new(from, self.is_primary),
+                sender,
+                told,
+                Arc::clone(&stored),
+            ));
             tasks.spawn(ship(writer, blocks, Arc::clone(&stored)));
         } else {
             // The connection keeps the slot, and the slot the log, until the follower has come this far.
@@ -211,14 +252,13 @@ struct Block {
 /// Receives up to the end that is told, block by block.
 async fn receive(
     stream: Stream,
-    from: Position,
+    mut gathered: Gathered,
     blocks: mpsc::Sender<Block>,
     mut until: watch::Receiver<Option<Lsn>>,
     stored: Arc<AtomicU64>,
 ) -> Result<()> {
     let Stream { mut reader, mut writer } = stream;
     let mut ticks = tokio::time::interval(STATUS_EVERY);
-    let mut gathered = Gathered::new(from);
     loop {
         let end = *until.borrow_and_update();
         if end.is_some_and(|end| gathered.position() >= end) {
@@ -236,13 +276,10 @@ async fn receive(
                         deliver(&blocks, block, &mut writer, &mut ticks, &reader, &stored).await?;
                     }
                 }
-                Received::Alive { server_end, sent_at_us, reply } => {
-                    gathered.alive(server_end, sent_at_us);
-                    if reply {
-                        report(&mut writer, &reader, &stored).await?;
-                    }
-                }
-                Received::EndOfTimeline => return Err(promoted(from.timeline)),
+                // It says what was sent, not what the server has: no time follows.
+                Received::Alive { reply: true, .. } => report(&mut writer, &reader, &stored).await?,
+                Received::Alive { .. } => {}
+                Received::EndOfTimeline => return Err(promoted(gathered.timeline)),
             },
             _ = ticks.tick() => report(&mut writer, &reader, &stored).await?,
             changed = until.changed() => {
@@ -296,10 +333,17 @@ async fn report(writer: &mut StatusWriter, reader: &LogReader, stored: &AtomicU6
 /// Puts blocks, in order.
 async fn ship(mut writer: LogWriter, mut blocks: mpsc::Receiver<Block>, stored: Arc<AtomicU64>) -> Result<()> {
     while let Some(block) = blocks.recv().await {
-        let end = block.range.end;
-        let appended = writer.append(block.kind, block.range, block.bytes, block.as_of_us).await?;
-        // Frames of an earlier backup or follower; one that stays is a pruner's business.
-        drop(writer.drop_replaced(&appended).await);
+        let Block { kind, range, bytes, .. } = block;
+        let end = range.end;
+        // What longer files hold already stays as it is; the rest is put.
+        for part in writer.fitting(range).await? {
+            let offset = |lsn: Lsn| usize::try_from(lsn.since(range.start)).unwrap_or(usize::MAX);
+            let raw = bytes.get(offset(part.start)..offset(part.end)).unwrap_or_default().to_vec();
+            let as_of_us = block.as_of_us.filter(|_| part.end == range.end);
+            let appended = writer.append(kind, part, raw, as_of_us).await?;
+            // Frames of an earlier backup or follower; one that stays is a pruner's business.
+            drop(writer.drop_replaced(&appended).await);
+        }
         stored.store(end.0, Ordering::Release);
     }
     Ok(())
@@ -307,6 +351,8 @@ async fn ship(mut writer: LogWriter, mut blocks: mpsc::Receiver<Block>, stored: 
 
 /// Log as it comes, until a block is whole.
 struct Gathered {
+    /// Whether the messages say something about times.
+    times: bool,
     timeline: Timeline,
     start: Lsn,
     bytes: Vec<u8>,
@@ -315,8 +361,9 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn new(from: Position) -> Self {
+    fn new(from: Position, times: bool) -> Self {
         Self {
+            times,
             timeline: from.timeline,
             start: from.lsn,
             bytes: Vec::new(),
@@ -344,14 +391,10 @@ impl Gathered {
                 whole.push(self.cut(LogFileKind::Piece, None));
             }
         }
-        self.alive(server_end, sent_at_us);
-        whole
-    }
-
-    fn alive(&mut self, server_end: Lsn, sent_at_us: i64) {
-        if server_end <= self.position() {
+        if self.times && server_end <= self.position() {
             self.as_of = Some((self.position(), sent_at_us - COMMIT_MARGIN_US));
         }
+        whole
     }
 
     /// What is not a whole block.

@@ -1,6 +1,7 @@
 //! What the server says about times: everything that it had flushed when it sent a message lies before the end that the message names.
 //!
-//! The time of a commit is taken before its record is flushed: by up to three times `wal_writer_delay` (0.6 s unless told) where commits do not
+//! Only a message of log says that, and only on the timeline on which the server is: a sign of life names what was sent (see `idle`). The time of a
+//! commit is taken before its record is flushed: by up to three times `wal_writer_delay` (0.6 s unless told) where commits do not
 //! wait. So a time counts for a position only with a margin. It is a promise about where to look, not a proof: a restore proves what it reached.
 
 use std::collections::VecDeque;
@@ -15,13 +16,18 @@ const KEPT: usize = 1024;
 pub(crate) struct Marks(VecDeque<(Position, i64)>);
 
 impl Marks {
-    /// The server had flushed to `end` at `at_us` of its clock (microseconds since 1970).
+    /// The server had flushed to `end` at `at_us` (microseconds since 1970), and no further.
     pub(crate) fn observe(&mut self, end: Position, at_us: i64) {
         match self.0.back_mut() {
             Some((last, known_us)) if *last == end => *known_us = at_us.max(*known_us),
             _ => {
                 if self.0.len() == KEPT {
-                    self.0.pop_front();
+                    // Far behind, the ones that are reached next are the oldest: every other one of all goes.
+                    let mut place = 0;
+                    self.0.retain(|_| {
+                        place += 1;
+                        place % 2 == 0
+                    });
                 }
                 self.0.push_back((end, at_us));
             }
@@ -51,10 +57,13 @@ impl Marks {
 mod tests {
     use super::*;
 
+    fn at(lsn: u64) -> Position {
+        Position::new(Timeline::FIRST, Lsn(lsn))
+    }
+
     #[test]
     fn a_time_counts_once_its_end_is_reached() {
         let mut marks = Marks::default();
-        let at = |lsn| Position::new(Timeline::FIRST, Lsn(lsn));
         assert_eq!(marks.as_of(Timeline::FIRST, Lsn(10)), None);
         marks.observe(at(10), 5_000_000);
         marks.observe(at(10), 6_000_000);
@@ -66,5 +75,17 @@ mod tests {
         assert_eq!(marks.as_of(two, Lsn(31)), None);
         marks.clear();
         assert_eq!(marks.as_of(Timeline::FIRST, Lsn(31)), None);
+    }
+
+    /// Far behind a server that writes, what it said first is reached first.
+    #[test]
+    fn many_messages_ahead_leave_some_that_are_reached_soon() {
+        let mut marks = Marks::default();
+        for step in 1..=100_000 {
+            marks.observe(at(step * 100), i64::try_from(step).unwrap() * 1_000_000);
+        }
+        assert!(marks.0.len() <= KEPT);
+        let reached = marks.as_of(Timeline::FIRST, Lsn(5_000_000)).unwrap();
+        assert!((49_000_000_000..50_000_000_000).contains(&reached), "{reached}");
     }
 }

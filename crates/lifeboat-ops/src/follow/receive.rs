@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lifeboat_engine::postgres::replication::Identity;
 use lifeboat_engine::postgres::replication::stream::Started;
+use lifeboat_engine::postgres::sql::Sql;
 use lifeboat_engine::postgres::sqlstate;
 use lifeboat_engine::postgres::wire::{Connection, Mode, connect};
 use lifeboat_io::compute;
@@ -15,11 +16,12 @@ use lifeboat_model::wal::{History, SegmentSize};
 use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::place::{self, Begin};
+use super::place::{self, Begin, Known};
 use super::ship::Ask;
 use super::spool::is_conflict;
-use super::stream::{self, Ended};
-use super::{Backoff, Options, Shared, Source, at, in_a_line, set};
+use super::stream::{self, Ended, Worth};
+use super::{Aim, Backoff, Options, Shared, Source, at, in_a_line, set};
+
 /// Majors that are followed. A newer one speaks the same protocol, as far as anybody knows.
 const OLDEST: u32 = 14;
 /// From here on slots can be read in replication mode.
@@ -125,6 +127,7 @@ fn is_final(error: &Error) -> bool {
 async fn one_connection(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Result<After> {
     let (mut connection, source) = ask(&shared.options).await?;
     check_source(shared, source)?;
+    let asked_us = shared.env.clock.wall_us();
     let identity = connection.identify_system().await?;
     let way = ways(shared, &mut connection, identity.position.timeline).await?;
     let slot = ensure_slot(shared, &mut connection, &identity).await?;
@@ -134,12 +137,17 @@ async fn one_connection(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Resul
         Err(end) => return Ok(After::End(end)),
     };
     if shared.options.once {
-        aim(shared, &way, identity.position.lsn);
+        aim(shared, &way, from.lsn, identity.position.lsn);
     }
     {
         let mut state = shared.state();
         state.timeline = Some(from.timeline);
+        state.begun = Some(from);
+        state.server = identity.position.lsn;
         state.marks.clear();
+        state.contacts.clear();
+        state.contacts.observe(identity.position, asked_us);
+        state.freshen();
         state.standing.timeline = from.timeline.number();
     }
     shared.news.notify_one();
@@ -158,17 +166,33 @@ async fn one_connection(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Resul
                 error.detail()
             ));
             let (mut connection, _) = ask(&shared.options).await?;
-            connection.drop_slot(&shared.options.slot).await?;
+            // The same words come for a slot of another kind, which is somebody else's.
+            read_slot(&shared.options, &mut connection).await?;
+            drop_slot(shared, &mut connection).await?;
             return Ok(After::Again);
         }
         Err(error) => return Err(error),
     };
-    match stream::run(shared, stream, from, held, !is_standby).await {
+    let worth = Worth {
+        own: from.timeline == identity.position.timeline,
+        times: !is_standby,
+    };
+    match stream::run(shared, stream, from, held, worth).await {
         Ok(Ended::Stopped) => Ok(After::End(End::Stopped)),
         Ok(Ended::Timeline(switch, connection)) => ended(shared, *connection, switch).await,
-        Err(error) if is_gone(&error) => gap(shared, asks, held, &error).await,
+        Err(error) if is_gone(&error) => {
+            // What came on this connection is held by now.
+            let held = Position::new(held.timeline, held.lsn.max(shared.state().durable));
+            gap(shared, asks, held, &error).await
+        }
         Err(error) => Err(error),
     }
+}
+
+/// Where the server is now, asked for beside everything else.
+pub(super) async fn server_position(options: &Options) -> Result<Position> {
+    let (mut connection, _) = ask(options).await?;
+    connection.identify_system().await.map(|identity| identity.position)
 }
 
 /// From where to ask for log, and up to where it is held; or why following ends.
@@ -180,12 +204,14 @@ fn where_to_begin(
     slot: Lsn,
     is_standby: bool,
 ) -> Result<std::result::Result<(Position, Position), End>> {
-    let resume = shared.state().resume;
-    let begin = match resume {
-        Some(from) => Begin::At { from, held: from },
-        None => place::begin(&shared.held(), way, server.lsn, shared.source.segment),
+    let (held, gone) = (shared.held(), shared.state().gone.clone());
+    let kept = shared.spool().ranges().map(|range| range.start).min();
+    let about = Known {
+        held: &held,
+        gone: &gone,
+        floor: shared.source.segment.align_down(slot).min(kept.unwrap_or(slot)),
     };
-    match begin {
+    match place::begin(about, way, server.lsn, shared.source.segment) {
         Begin::Fresh => {
             let from = Position::new(way.timeline_at(slot), shared.source.segment.align_down(slot));
             Ok(Ok((from, from)))
@@ -257,14 +283,15 @@ async fn keep_history(shared: &Arc<Shared>, timeline: Timeline, text: Vec<u8>) -
 }
 
 /// With `once`: what has to be stored, the first time.
-fn aim(shared: &Shared, way: &History, lsn: Lsn) {
+fn aim(shared: &Shared, way: &History, from: Lsn, until: Lsn) {
     let mut state = shared.state();
-    if state.target.is_none() {
-        let left = way.forks().last().filter(|fork| lsn <= fork.at);
-        let target = left.map_or(Position::new(way.timeline(), lsn), |fork| {
-            Position::new(fork.timeline, fork.at)
+    if state.aim.is_none() {
+        let left = way.forks().last().map_or(Lsn::INVALID, |fork| fork.at);
+        state.aim = Some(Aim {
+            way: way.clone(),
+            from,
+            until: until.max(left),
         });
-        state.target = Some(target);
     }
     drop(state);
     shared.look_at_target();
@@ -278,21 +305,65 @@ async fn ensure_slot(shared: &Shared, connection: &mut Connection, identity: &Id
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
-    if connection.major() < READS_SLOTS {
-        return Ok(identity.position.lsn);
-    }
-    let read = connection.read_slot(slot).await?;
-    if let Some(restart) = read.and_then(|slot| slot.restart) {
-        return Ok(restart);
+    match read_slot(&shared.options, connection).await? {
+        Read::At(restart) => return Ok(restart),
+        Read::Unknown => return Ok(identity.position.lsn),
+        Read::Nothing => {}
     }
     // It keeps nothing: the server has taken the log from it (`wal_status` is lost), or somebody made it without reserving.
     shared.alarm(format!(
         "the replication slot {slot} keeps nothing any more, and is made anew"
     ));
-    connection.drop_slot(slot).await?;
+    drop_slot(shared, connection).await?;
     connection.create_slot(slot, false).await?;
-    let read = connection.read_slot(slot).await?;
-    Ok(read.and_then(|slot| slot.restart).unwrap_or(identity.position.lsn))
+    match read_slot(&shared.options, connection).await? {
+        Read::At(restart) => Ok(restart),
+        Read::Nothing | Read::Unknown => Ok(identity.position.lsn),
+    }
+}
+
+/// What a slot says of itself.
+enum Read {
+    /// It keeps log from here on.
+    At(Lsn),
+    /// It keeps nothing.
+    Nothing,
+    /// It is ours by its kind, and nobody can say more.
+    Unknown,
+}
+
+/// Looks at our slot. One of another kind is somebody else's: `Refused`.
+async fn read_slot(options: &Options, connection: &mut Connection) -> Result<Read> {
+    if connection.major() >= READS_SLOTS {
+        let read = connection.read_slot(&options.slot).await?;
+        return Ok(read.and_then(|slot| slot.restart).map_or(Read::Nothing, Read::At));
+    }
+    read_slot_by_sql(options).await
+}
+
+/// In older servers a slot is read by SQL alone.
+async fn read_slot_by_sql(options: &Options) -> Result<Read> {
+    let info = options.login.conninfo().await?;
+    let sql = Sql::connect(&info).await.map_err(|error| {
+        error.with_hint("servers before PostgreSQL 15 tell about slots by SQL alone: let the role log in to a database, too")
+    })?;
+    // A name of a slot is made of letters, digits and underscores: it was made, or found, by a command that checks it.
+    let asked = format!(
+        "select slot_type, restart_lsn from pg_replication_slots where slot_name = '{}'",
+        options.slot
+    );
+    let rows = sql.text("read a replication slot of", &asked).await?;
+    let mut values = rows.into_iter().next().unwrap_or_default().into_iter();
+    match (values.next().flatten().as_deref(), values.next().flatten()) {
+        (Some("physical"), Some(restart)) => Ok(Read::At(restart.parse()?)),
+        (Some("physical"), None) => Ok(Read::Nothing),
+        (None, _) => Ok(Read::Unknown),
+        (Some(other), _) => {
+            let detail = format!("the slot {} is {other}: it is somebody else's", options.slot);
+            Err(Error::new(ErrorKind::Refused, "follow", sql.subject(), detail)
+                .with_hint("name another one in lifeboat.yaml (`slot:`)"))
+        }
+    }
 }
 
 /// Drops our slot; the connection before this one may still be ending.
@@ -312,7 +383,6 @@ async fn ended(shared: &Arc<Shared>, mut connection: Connection, switch: Positio
     let file = connection.timeline_history(switch.timeline).await?;
     keep_history(shared, switch.timeline, file.content.to_vec()).await?;
     shared.note(format!("the timeline was left for {} at {}", switch.timeline, switch.lsn));
-    shared.state().resume = None;
     Ok(After::Again)
 }
 
@@ -328,12 +398,13 @@ async fn gap(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>, held: Position, why
     let identity = connection.identify_system().await?;
     let way = ways(shared, &mut connection, identity.position.timeline).await?;
     let mut slot = ensure_slot(shared, &mut connection, &identity).await?;
-    let mut ranges = place::missing(held, shared.source.segment.align_down(slot), &way);
+    let known = shared.held();
+    let mut ranges = place::missing(&known, held, shared.source.segment.align_down(slot), &way);
     if ranges.is_empty() {
-        // Our first status has set the slot back to what we hold, and the log behind that is gone: it begins anew where log is.
+        // A status of an earlier time has set the slot back to what we hold, and the log behind that is gone: it begins anew where log is.
         drop_slot(shared, &mut connection).await?;
         slot = ensure_slot(shared, &mut connection, &identity).await?;
-        ranges = place::missing(held, shared.source.segment.align_down(slot), &way);
+        ranges = place::missing(&known, held, shared.source.segment.align_down(slot), &way);
     }
     drop(connection);
     let first = shared.source.segment.align_down(slot);
@@ -364,8 +435,8 @@ async fn gap(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>, held: Position, why
         return Err(gone());
     }
     let mut state = shared.state();
+    ranges.iter().for_each(|range| state.gone.add(*range));
     state.report.gaps.extend(ranges);
-    state.resume = Some(Position::new(way.timeline_at(first), first));
     drop(state);
     shared.note(format!("following goes on at {}", at(way.timeline_at(first), first)));
     Ok(After::Again)

@@ -4,32 +4,32 @@
 //! that fails is left out and tried again later; what it missed is copied to it. If we die, the next start finds in the stores what stands there
 //! (PG-04) and puts the rest of the spool; putting again is the same name with the same bytes.
 
+mod heal;
+mod open;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_io::compute;
 use lifeboat_model::wal::{Coverage, Range};
-use lifeboat_model::{Env, Error, ErrorKind, Lsn, Result, Timeline};
-use lifeboat_repo::{
-    Appended, Identities, Instance, LogFileKind, LogName, LogPlan, LogReader, LogWriter, NewLog, Repository, block_end,
-    block_start, copy_log, list_log,
-};
+use lifeboat_model::{ErrorKind, Lsn, Result, Timeline};
+use lifeboat_repo::{Appended, LogFileKind, LogName, NewLog, block_end, block_start};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::{Backoff, Options, Shared, Source, in_a_line, push, set};
-use crate::protected::Protected;
-use crate::stores;
+use super::{Backoff, Shared, in_a_line, push, set, spool};
+pub(crate) use heal::{stands_everywhere, took};
+pub(crate) use open::{Opened, held_of, open, open_first};
 
-/// How much longer than another store one may take before it counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// So many frames become one longer one. With two sizes of frames, a block never has many more than twice as many.
 const FRAMES: usize = 24;
 /// Pushed files are looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// While a frame waits for its time, whole blocks wait no longer than this.
 const BLOCKS_EVERY: Duration = Duration::from_millis(200);
+/// So much of the newest log is put once more with a newer time, where nothing new comes.
+const PAGE: u64 = 8192;
 /// A store that fails again and again is tried at least so often.
 const REJOIN_LIMIT: Duration = Duration::from_secs(600);
 
@@ -41,112 +41,7 @@ pub(crate) struct Ask {
     pub(crate) done: oneshot::Sender<()>,
 }
 
-/// A writer, and what stood in the stores when it began.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) writer: LogWriter,
-    pub(crate) stored: Coverage,
-    pieces: Coverage,
-    frames: Vec<Range>,
-    repository: Repository,
-}
-
-/// Opens the stores for the first time, waiting for one that answers. None where it is to stop before.
-pub(crate) async fn open_first(
-    (env, protected, instance, options): (Env, Protected, Arc<Instance>, Options),
-    source: Source,
-    new: NewLog,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<Option<Opened>> {
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-    let mut told = false;
-    loop {
-        let error = match open(&env, &protected, &instance, source, new.clone()).await {
-            Ok(opened) => return Ok(Some(opened)),
-            Err(error) if options.once || !worth_waiting(&error) => return Err(error),
-            Err(error) => error,
-        };
-        if !told {
-            told = true;
-            options.tell.note(format!(
-                "the log cannot be stored yet, it is tried again: {}",
-                in_a_line(&error)
-            ));
-        }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.take()) => {}
-            () = set(&mut stopped) => return Ok(None),
-        }
-    }
-}
-
-/// Whether the stores may take it later: PG-05, a wrong configuration and a missing repository do not mend themselves.
-fn worth_waiting(error: &Error) -> bool {
-    !matches!(
-        error.kind(),
-        ErrorKind::Refused
-            | ErrorKind::ConfigInvalid
-            | ErrorKind::NoRepository
-            | ErrorKind::WrongKey
-            | ErrorKind::Incompatible
-            | ErrorKind::Usage
-            | ErrorKind::Bug
-    )
-}
-
-async fn open(env: &Env, protected: &Protected, instance: &Arc<Instance>, source: Source, new: NewLog) -> Result<Opened> {
-    let repository = stores::joined(protected).await?.with_patience(PATIENCE);
-    let plan = LogPlan {
-        component: protected.component.clone(),
-        instance: Arc::clone(instance),
-        encryption: protected.encryption.clone(),
-        trust: protected.trust.clone(),
-        state_dir: protected.state_dir.clone(),
-        system: source.system,
-        segment: source.segment,
-    };
-    let writer = LogWriter::begin(env, &repository, plan, new).await?;
-    let held = standing_files(protected, &repository, &writer).await?;
-    let (mut stored, mut pieces, mut frames) = (Coverage::new(), Coverage::new(), Vec::new());
-    for name in &held {
-        match name.kind {
-            LogFileKind::Piece => pieces.add(name.range),
-            LogFileKind::Frame => frames.push(name.range),
-            LogFileKind::History => continue,
-        }
-        stored.add(name.range);
-    }
-    Ok(Opened {
-        writer,
-        stored,
-        pieces,
-        frames,
-        repository,
-    })
-}
-
-/// The files of the lineage that count: by name and size; where following goes on from them, by their headers too.
-async fn standing_files(protected: &Protected, repository: &Repository, writer: &LogWriter) -> Result<Vec<LogName>> {
-    let lineage = writer.lineage();
-    let listing = list_log(repository, &protected.component, &protected.trust).await?;
-    let candidates = listing.candidates(lineage);
-    let reader = LogReader::of(
-        repository,
-        &protected.component,
-        &protected.trust,
-        Identities::none(),
-        lineage,
-        &listing,
-    );
-    let near_the_end = |name: &LogName| {
-        let end = candidates.end(name.range.timeline).unwrap_or(Lsn::INVALID);
-        name.kind != LogFileKind::History && block_end(name.range.start) >= block_start(end)
-    };
-    let judged = reader.headers(near_the_end).await?;
-    let unfit: BTreeSet<LogName> = judged.rejected.iter().map(|(name, _)| *name).collect();
-    let files = listing.files(lineage).iter().copied();
-    Ok(files.filter(|name| !unfit.contains(name)).collect())
-}
+type Healed = std::result::Result<Result<(String, Coverage)>, tokio::task::JoinError>;
 
 /// Ships one lineage.
 #[derive(Debug)]
@@ -155,7 +50,12 @@ pub(crate) struct Shipper {
     opened: Opened,
     /// Pieces in each store, where there are several, as that store answered by itself.
     held_in: BTreeMap<String, Coverage>,
-    histories_done: BTreeSet<Timeline>,
+    histories_done: BTreeMap<Timeline, Vec<u8>>,
+    /// The newest time that a file of ours says.
+    marked_us: i64,
+    waiting: push::Waiting,
+    /// When the stores were last asked what they hold.
+    healed_at: Option<Duration>,
     /// Pieces that were put, or compared, and are still in the spool.
     appended: BTreeSet<Range>,
     /// The small frames of the newest block since they were last put together, and the ones put together.
@@ -192,7 +92,8 @@ impl Shipper {
                 Some(opened) => Ok(opened),
                 None => {
                     let (env, protected) = (&shared.env, &shared.protected);
-                    open(env, protected, &shared.instance, shared.source, NewLog::Continue).await
+                    // Whatever began meanwhile: what is in this spool is of this lineage.
+                    open(env, protected, &shared.instance, shared.source, NewLog::Of(shared.lineage)).await
                 }
             };
             let error = match opened {
@@ -241,14 +142,22 @@ impl Shipper {
             shared.alarm(format!("no log reaches {} for now; it is tried again", away.join(", ")));
             Some(shared.env.clock.monotonic() + rejoin.take())
         };
-        shared.state().stored.unite(&opened.stored);
+        {
+            let mut state = shared.state();
+            state.stored.unite(&opened.stored);
+            state.gone.unite(&opened.gone);
+            state.freshen();
+        }
         shared.look_at_target();
         let mut shipper = Self {
             shared: Arc::clone(shared),
             small: Vec::new(),
             large: 0,
             held_in: BTreeMap::new(),
-            histories_done: BTreeSet::new(),
+            histories_done: BTreeMap::new(),
+            marked_us: i64::MIN,
+            waiting: push::Waiting::default(),
+            healed_at: None,
             appended: BTreeSet::new(),
             looked_at: None,
             last_frame: None,
@@ -257,47 +166,8 @@ impl Shipper {
             rejoin_at,
             opened,
         };
-        shipper.heal();
+        shipper.heal(true);
         shipper
-    }
-
-    /// Copies to each store what others have and it has not; then its pieces are known (PG-03).
-    fn heal(&mut self) {
-        if self.shared.protected.stores.len() < 2 {
-            return;
-        }
-        for to in self.shared.protected.stores.clone() {
-            let shared = Arc::clone(&self.shared);
-            self.healing.spawn(async move {
-                let target = Repository::open(Arc::clone(&to.store)).await?;
-                let (env, protected) = (&shared.env, &shared.protected);
-                for from in protected.stores.iter().filter(|from| from.name != to.name) {
-                    let Ok(source) = Repository::open(Arc::clone(&from.store)).await else {
-                        continue;
-                    };
-                    let copied = copy_log(
-                        env,
-                        &source,
-                        &target,
-                        &protected.component,
-                        &shared.instance,
-                        &protected.trust,
-                    )
-                    .await?;
-                    if copied.files > 0 {
-                        shared.note(format!("{} got {} files of log that it had missed", to.name, copied.files));
-                    }
-                }
-                let listing = list_log(&target, &protected.component, &protected.trust).await?;
-                let pieces = listing
-                    .files(shared.lineage)
-                    .iter()
-                    .filter(|name| name.kind == LogFileKind::Piece);
-                let mut held = Coverage::new();
-                pieces.for_each(|name| held.add(name.range));
-                Ok((to.name, held))
-            });
-        }
     }
 
     /// `true` once everything is shipped that is to be; `false` where the stores are to be opened again.
@@ -307,6 +177,13 @@ impl Shipper {
             let is_last = *finished.borrow();
             self.settle();
             let waiting = self.round(is_last).await?;
+            self.ask_stores();
+            if is_last && self.shared.closing && !self.healing.is_empty() {
+                // What they answer decides whether the spool may give it up.
+                let healed = self.healing.join_next().await;
+                self.settle_one(healed);
+                continue;
+            }
             if is_last && !waiting {
                 while self.cleaning.join_next().await.is_some() {}
                 return Ok(true);
@@ -363,56 +240,147 @@ impl Shipper {
             }
         }
         while let Some(healed) = self.healing.try_join_next() {
-            match healed {
-                Ok(Ok((store, held))) => self.held_in.entry(store).or_default().unite(&held),
-                Ok(Err(error)) => self
-                    .shared
-                    .note(format!("what a store missed could not be copied yet: {error}")),
-                Err(_panicked) => {}
-            }
+            self.settle_one(Some(healed));
         }
     }
 
-    /// Ships what is there: histories first, then whole blocks, then the newest bytes if it is time. Says whether something is left for later.
+    fn settle_one(&mut self, healed: Option<Healed>) {
+        match healed {
+            Some(Ok(Ok((store, held)))) => self.held_in.entry(store).or_default().unite(&held),
+            Some(Ok(Err(error))) => self
+                .shared
+                .note(format!("what a store missed could not be copied yet: {error}")),
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    /// While something is not known to stand in every store that is required, they are asked for it now and then.
+    fn ask_stores(&mut self) {
+        let now = self.shared.env.clock.monotonic();
+        let every = self.shared.options.rejoin_after;
+        let is_due = self.healed_at.is_none_or(|last| now.saturating_sub(last) >= every);
+        // A store that is away is opened again first.
+        if is_due && self.rejoin_at.is_none() && self.healing.is_empty() && self.lacks() {
+            self.heal(false);
+        }
+    }
+
+    /// Ships what is there: histories first, then whole blocks, then the newest bytes if it is time, then what was pushed. Says whether something is
+    /// left for later.
     async fn round(&mut self, is_last: bool) -> Result<bool> {
         self.histories().await?;
-        let now = self.shared.env.clock.monotonic();
-        if is_last || self.looked_at.is_none_or(|last| now.saturating_sub(last) >= LOOK_EVERY) {
-            self.looked_at = Some(now);
-            push::drain(&self.shared, &mut self.opened.writer, &mut self.opened.pieces).await?;
-        }
+        let (timeline, written) = {
+            let state = self.shared.state();
+            (state.timeline, state.durable)
+        };
         let ranges: Vec<Range> = self.shared.spool().ranges().collect();
-        let timeline = self.shared.state().timeline;
         let mut waiting = false;
         for (place, range) in ranges.iter().enumerate() {
-            let followed = ranges.get(place + 1).is_some_and(|next| next.timeline == range.timeline);
+            let next = ranges.get(place + 1);
+            // Where a hole is filled, more log follows behind the stretch that still grows.
+            let grows = timeline == Some(range.timeline) && range.start <= written && written <= range.end;
+            let followed = next.is_some_and(|next| next.timeline == range.timeline) && !grows;
             let ended = timeline.is_some_and(|timeline| range.timeline < timeline);
-            let is_whole = range.end == block_end(range.start) || followed || ended;
+            let is_whole = range.end == block_end(range.start) || followed || ended || self.shared.closing;
             if is_whole {
                 // Also what stands there already: then it is compared with that (PG-06).
                 if !self.appended.contains(range) {
                     self.append(LogFileKind::Piece, *range).await?;
                     self.appended.insert(*range);
                 }
-                self.give_up(*range).await?;
+                // The newest bytes stay: they are put again with newer times, and compared with what comes next.
+                if next.is_some() || self.shared.closing {
+                    self.give_up(*range).await?;
+                }
             } else if !self.opened.stored.holds(*range) {
                 waiting |= !self.frame(*range, is_last).await?;
             }
         }
+        if let Some(newest) = ranges.last() {
+            self.mark(*newest).await?;
+        }
+        let now = self.shared.env.clock.monotonic();
+        if is_last || self.looked_at.is_none_or(|last| now.saturating_sub(last) >= LOOK_EVERY) {
+            self.looked_at = Some(now);
+            push::drain(&self.shared, &mut self.opened.writer, &mut self.waiting).await?;
+        }
         Ok(waiting)
+    }
+
+    /// Where nothing new comes, the newest bytes are put once more, with the time until when they are all.
+    async fn mark(&mut self, newest: Range) -> Result<()> {
+        if !self.opened.stored.holds(newest) {
+            return Ok(());
+        }
+        let as_of_us = self.shared.state().marks.as_of(newest.timeline, newest.end);
+        let every_us = i64::try_from(self.shared.options.mark_every.as_micros()).unwrap_or(i64::MAX);
+        let Some(as_of_us) = as_of_us.filter(|us| us.saturating_sub(self.marked_us) >= every_us) else {
+            return Ok(());
+        };
+        // Small frames that will be put together later contain it, or lie behind it.
+        let first = self
+            .small
+            .iter()
+            .filter(|frame| newest.contains(frame))
+            .map(|frame| frame.start)
+            .min();
+        let start = Lsn(newest.end.0.saturating_sub(PAGE))
+            .max(newest.start)
+            .max(block_start(newest.start));
+        let start = first
+            .filter(|first| *first < newest.end)
+            .map_or(start, |first| start.max(first));
+        let page = Range::new(newest.timeline, start, newest.end);
+        let raw = self.read(page).await?;
+        let done = self
+            .opened
+            .writer
+            .append_again(LogFileKind::Frame, page, raw, Some(as_of_us))
+            .await?;
+        self.marked_us = as_of_us;
+        self.note_stores(&done);
+        self.clean(done);
+        Ok(())
+    }
+
+    /// Verified bytes of the spool. What is damaged there is kept aside, and asked for again.
+    async fn read(&self, range: Range) -> Result<Vec<u8>> {
+        let reading = self.shared.spool().reading(range)?;
+        let shared = Arc::clone(&self.shared);
+        compute::run("read the spool", move || {
+            reading.read().inspect_err(|error| {
+                if spool::is_damage(error)
+                    && let Err(error) = shared.look_through_spool()
+                {
+                    shared.alarm(format!("the spool cannot be looked through: {}", in_a_line(&error)));
+                }
+            })
+        })
+        .await
+    }
+
+    fn clean(&mut self, done: Appended) {
+        if !done.replaces.is_empty() {
+            let cleaner = self.opened.writer.cleaner();
+            self.cleaning.spawn(async move { cleaner.drop_replaced(&done).await });
+        }
     }
 
     async fn histories(&mut self) -> Result<()> {
         let histories = self.shared.spool().histories().clone();
         for (timeline, text) in histories {
-            if self.histories_done.contains(&timeline) {
+            if self.histories_done.get(&timeline) == Some(&text) {
                 continue;
             }
-            let done = self.opened.writer.append_history(timeline, text).await?;
+            let (writer, protected) = (&mut self.opened.writer, &self.shared.protected);
+            let mut done = writer.append_history(timeline, text.clone()).await?;
+            if done.there && !stands_everywhere(protected, self.shared.lineage, &done.name).await? {
+                done = writer.append_history_again(timeline, text.clone()).await?;
+            }
+            let is_everywhere = done.there || took(protected, &done);
             self.note_stores(&done);
-            self.histories_done.insert(timeline);
-            let one = self.shared.protected.stores.len() < 2;
-            if one || (!done.there && self.is_everywhere(&done)) {
+            self.histories_done.insert(timeline, text);
+            if is_everywhere {
                 let shared = Arc::clone(&self.shared);
                 compute::run("give up a history", move || shared.spool().give_up_history(timeline)).await?;
             }
@@ -455,32 +423,38 @@ impl Shipper {
         Ok(true)
     }
 
+    /// Puts what can be put of `range`; what is left out stands already ([`lifeboat_repo::LogWriter::fitting`]).
     async fn append(&mut self, kind: LogFileKind, range: Range) -> Result<()> {
-        let reading = self.shared.spool().reading(range)?;
-        let raw = compute::run("read the spool", move || reading.read()).await?;
+        for part in self.opened.writer.fitting(range).await? {
+            self.append_part(kind, part).await?;
+        }
+        self.opened.stored.add(range);
+        {
+            let mut state = self.shared.state();
+            state.stored.add(range);
+            state.freshen();
+        }
+        self.shared.look_at_target();
+        Ok(())
+    }
+
+    async fn append_part(&mut self, kind: LogFileKind, range: Range) -> Result<()> {
+        let raw = self.read(range).await?;
         let as_of_us = self.shared.state().marks.as_of(range.timeline, range.end);
         let done = self.opened.writer.append(kind, range, raw, as_of_us).await?;
         self.note_stores(&done);
-        self.opened.stored.add(range);
+        if done.there {
+            // Who holds it, the stores have to say.
+            self.healed_at = None;
+            return Ok(());
+        }
+        self.marked_us = self.marked_us.max(as_of_us.unwrap_or(i64::MIN));
         if kind == LogFileKind::Piece {
-            self.opened.pieces.add(range);
-            if !done.there {
-                for store in done.stores.iter().filter(|store| store.missing.is_none()) {
-                    self.held_in.entry(store.store.clone()).or_default().add(range);
-                }
+            for store in done.stores.iter().filter(|store| store.missing.is_none()) {
+                self.held_in.entry(store.store.clone()).or_default().add(range);
             }
         }
-        {
-            let now_us = self.shared.env.clock.wall_us();
-            let mut state = self.shared.state();
-            state.stored.add(range);
-            state.standing.stored_us = now_us;
-        }
-        self.shared.look_at_target();
-        if !done.replaces.is_empty() {
-            let cleaner = self.opened.writer.cleaner();
-            self.cleaning.spawn(async move { cleaner.drop_replaced(&done).await });
-        }
+        self.clean(done);
         Ok(())
     }
 
@@ -501,22 +475,9 @@ impl Shipper {
         }
     }
 
-    /// Whether every store that is required took it.
-    fn is_everywhere(&self, done: &Appended) -> bool {
-        let required = self.shared.protected.stores.iter().filter(|place| place.required);
-        let took = |name: &str| {
-            let store = done.stores.iter().find(|store| store.store == name);
-            store.is_some_and(|store| store.missing.is_none())
-        };
-        required.map(|place| place.name.as_str()).all(took)
-    }
-
     /// PG-03: the spool gives up what every store that is required holds by its own answer.
     async fn give_up(&mut self, range: Range) -> Result<()> {
-        let stores = &self.shared.protected.stores;
-        let holds = |name: &str| self.held_in.get(name).is_some_and(|held| held.holds(range));
-        let mut required = stores.iter().filter(|place| place.required);
-        if stores.len() > 1 && !required.all(|place| holds(&place.name)) {
+        if !self.is_held_everywhere(range) {
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);

@@ -10,8 +10,13 @@
 //!   32   …  the bytes
 //! ```
 //! Order: records are written → file fsync → folder fsync where a file is new → the bytes count. If we die before, the next opening cuts what is
-//! torn and makes durable what is whole. A failed write or fsync takes back everything since the last one that succeeded: the caller asks the
+//! torn and makes durable what is whole. What is damaged and not torn (a sound record follows, or a newer file stands) is kept aside as
+//! `damaged-…`, sound records behind the damage are taken over, and what is missing is a hole. A failed write or fsync takes back everything since the last one that succeeded: the caller asks the
 //! server for it again. What this module holds is never given up by itself. Blocks; callers cross over with `lifeboat_io::compute`.
+
+mod record;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -24,13 +29,14 @@ use lifeboat_model::wal::{Coverage, Range};
 use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
 use lifeboat_repo::{block_end, block_start};
 
+use record::{HEAD_BYTES, RECORD_LIMIT_BYTES, Record, encode, scan};
+pub(crate) use record::{Reading, is_damage};
+
 const OTHER_BYTES: &str = "take log into the spool for";
 const OTHER_HISTORY: &str = "take the history of";
 
-const MAGIC: [u8; 4] = *b"LBSR";
-const HEAD_BYTES: u64 = 32;
-/// A record is at most so long: what was received together is written together.
-const RECORD_LIMIT_BYTES: usize = 1 << 20;
+/// Files that are kept aside begin so.
+pub(super) const DAMAGED: &str = "damaged-";
 
 /// The folder, and what is in it.
 #[derive(Debug)]
@@ -40,6 +46,18 @@ pub(crate) struct Spool {
     histories: BTreeMap<Timeline, Vec<u8>>,
     /// A file was made or removed since the folder was made durable.
     folder_dirty: bool,
+    /// What was kept aside, in words.
+    damaged: Vec<String>,
+}
+
+/// A file that was read, and is to be cut where it is whole.
+struct Cut {
+    path: PathBuf,
+    timeline: Timeline,
+    file: Arc<File>,
+    length: u64,
+    is_cut: bool,
+    behind: Vec<(Lsn, Vec<u8>)>,
 }
 
 /// One file.
@@ -54,23 +72,6 @@ struct Stretch {
     durable: (usize, u64),
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Record {
-    start: Lsn,
-    /// Of the bytes, behind the head.
-    at: u64,
-    length: usize,
-}
-
-/// Bytes that can be read without the spool at hand.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    file: Arc<File>,
-    path: PathBuf,
-    records: Vec<Record>,
-    range: Range,
-}
-
 impl Spool {
     /// Opens the spool in `folder`, made where it is not there. Everything that is whole in it is durable afterwards.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
@@ -81,8 +82,10 @@ impl Spool {
             stretches: BTreeMap::new(),
             histories: BTreeMap::new(),
             folder_dirty: false,
+            damaged: Vec::new(),
         };
         let failed = |error| Error::io("look into", folder.display(), error);
+        let mut files = BTreeMap::new();
         for found in folder.read_dir().map_err(failed)? {
             let found = found.map_err(failed)?;
             let name = found.file_name();
@@ -91,36 +94,98 @@ impl Spool {
                 let text = std::fs::read(found.path()).map_err(|error| Error::io("read", found.path().display(), error))?;
                 spool.histories.insert(timeline, text);
             } else if let Some((timeline, start)) = parse_name(name) {
-                spool.take(found.path(), timeline, start)?;
+                files.insert((timeline, start), found.path());
             }
+        }
+        let newest = files.keys().next_back().copied();
+        let mut cuts = Vec::new();
+        for ((timeline, start), path) in files {
+            cuts.push(spool.take(path, timeline, start, Some((timeline, start)) == newest)?);
+        }
+        // Everything that is whole is known by now: what lay behind damage may have been taken over before.
+        for cut in cuts {
+            spool.cut(cut)?;
         }
         durable::sync_folder(folder)?;
         Ok(spool)
     }
 
-    fn take(&mut self, path: PathBuf, timeline: Timeline, start: Lsn) -> Result<()> {
+    fn take(&mut self, path: PathBuf, timeline: Timeline, start: Lsn, is_newest: bool) -> Result<Cut> {
         let failed = |error| Error::io("read", path.display(), error);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
-        let (records, length) = scan(&file, timeline, start).map_err(failed)?;
-        if records.is_empty() {
-            durable::remove_file(&path)?;
-            return Ok(());
+        let scanned = scan(&file, timeline, start).map_err(failed)?;
+        let end = scanned.records.last().map_or(start, Record::end);
+        if scanned.is_cut && !(is_newest && scanned.behind.is_empty()) {
+            // Its last records were acknowledged long ago, or may have been: nothing of it goes before it lies elsewhere.
+            let aside = keep_aside(&path)?;
+            let kept: usize = scanned.behind.iter().map(|(_, bytes)| bytes.len()).sum();
+            self.damaged.push(format!(
+                "THE SPOOL WAS DAMAGED at {}: the file is kept as {}, {kept} bytes behind the damage are taken over, and what is missing is asked for again",
+                Position::new(timeline, end),
+                aside.display()
+            ));
         }
-        if file.metadata().map_err(failed)?.len() != length {
-            file.set_len(length).map_err(failed)?;
-        }
-        file.sync_all().map_err(failed)?;
-        let end = records.last().map_or(start, Record::end);
         let stretch = Stretch {
-            path,
+            path: path.clone(),
             file: Arc::new(file),
             range: Range::new(timeline, start, end),
-            durable: (records.len(), length),
-            records,
-            length,
+            durable: (scanned.records.len(), scanned.length),
+            records: scanned.records,
+            length: scanned.length,
         };
-        self.stretches.insert((timeline, start), stretch);
-        Ok(())
+        let cut = Cut {
+            path,
+            timeline,
+            file: Arc::clone(&stretch.file),
+            length: scanned.length,
+            is_cut: scanned.is_cut,
+            behind: scanned.behind,
+        };
+        if !stretch.records.is_empty() {
+            self.stretches.insert((timeline, start), stretch);
+        }
+        Ok(cut)
+    }
+
+    /// Takes over what is sound behind damage, then cuts the file where it is whole.
+    fn cut(&mut self, cut: Cut) -> Result<()> {
+        let failed = |error| Error::io("cut", cut.path.display(), error);
+        for (at, bytes) in &cut.behind {
+            self.append(Position::new(cut.timeline, *at), bytes)?;
+        }
+        self.sync()?;
+        if cut.length == 0 {
+            return durable::remove_file(&cut.path);
+        }
+        if cut.is_cut {
+            cut.file.set_len(cut.length).map_err(failed)?;
+        }
+        cut.file.sync_all().map_err(failed)
+    }
+
+    /// What was kept aside since the last time this was asked, in words.
+    pub(crate) fn take_damaged(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.damaged)
+    }
+
+    /// Reads everything again: what is damaged by now is kept aside. What was not yet durable is given up. Says what was found.
+    pub(crate) fn look_through(&mut self) -> Result<Vec<String>> {
+        self.take_back()?;
+        let keys: Vec<_> = self.stretches.keys().copied().collect();
+        for key in keys {
+            let Some(stretch) = self.stretches.get(&key) else { continue };
+            let failed = |error| Error::io("read", stretch.path.display(), error);
+            let scanned = scan(&stretch.file, key.0, key.1).map_err(failed)?;
+            if scanned.records.len() >= stretch.records.len() {
+                continue;
+            }
+            // Not torn: it was whole once.
+            let path = stretch.path.clone();
+            self.stretches.remove(&key);
+            let cut = self.take(path, key.0, key.1, false)?;
+            self.cut(cut)?;
+        }
+        Ok(self.take_damaged())
     }
 
     /// Takes log that begins at `at`. What is held already has to be the same; the rest follows behind it, or begins a stretch of its own. It
@@ -138,9 +203,8 @@ impl Spool {
             };
             let (part, behind) = rest.split_at(room.min(rest.len()).min(RECORD_LIMIT_BYTES));
             let done = self.append_part(Position::new(at.timeline, lsn), part);
-            if let Err(error) = done {
-                self.take_back()?;
-                return Err(error);
+            if done.is_err() {
+                return done.and(self.take_back());
             }
             lsn = lsn.plus(part.len() as u64);
             rest = behind;
@@ -191,7 +255,9 @@ impl Spool {
         let opened = options
             .read(true)
             .write(true)
-            .create_new(true)
+            .create(true)
+            // One that is there without being known was taken back, and could not be removed.
+            .truncate(true)
             .mode(durable::FILE_MODE)
             .open(&path);
         let file = opened.map_err(|error| Error::io("write", path.display(), error))?;
@@ -213,16 +279,20 @@ impl Spool {
     pub(crate) fn sync(&mut self) -> Result<()> {
         let synced = self.try_sync();
         if synced.is_err() {
-            self.take_back()?;
+            // The first error is the one to tell.
+            return synced.and(self.take_back());
         }
-        synced
+        // Only now: a file counts with its name.
+        for stretch in self.stretches.values_mut().filter(|stretch| stretch.is_dirty()) {
+            stretch.durable = (stretch.records.len(), stretch.length);
+        }
+        Ok(())
     }
 
     fn try_sync(&mut self) -> Result<()> {
-        for stretch in self.stretches.values_mut().filter(|stretch| stretch.is_dirty()) {
+        for stretch in self.stretches.values().filter(|stretch| stretch.is_dirty()) {
             let synced = stretch.file.sync_data();
             synced.map_err(|error| Error::io("make durable", stretch.path.display(), error))?;
-            stretch.durable = (stretch.records.len(), stretch.length);
         }
         if self.folder_dirty {
             durable::sync_folder(&self.folder)?;
@@ -231,8 +301,9 @@ impl Spool {
         Ok(())
     }
 
-    /// Forgets what is not durable: after a failed fsync nobody knows what of it is on the disk.
+    /// Forgets what is not durable: after a failed fsync nobody knows what of it is on the disk. All of it, whatever error comes on the way.
     fn take_back(&mut self) -> Result<()> {
+        let mut done = Ok(());
         let mut gone = Vec::new();
         for (key, stretch) in self.stretches.iter_mut().filter(|(_, stretch)| stretch.is_dirty()) {
             let (records, length) = stretch.durable;
@@ -245,14 +316,14 @@ impl Spool {
             stretch.range.end = last.end();
             // Only tidiness: the end is known, and the next record is written there.
             let cut = stretch.file.set_len(length);
-            cut.map_err(|error| Error::io("cut", stretch.path.display(), error))?;
+            done = done.and(cut.map_err(|error| Error::io("cut", stretch.path.display(), error)));
         }
         for key in gone {
             if let Some(stretch) = self.stretches.remove(&key) {
-                durable::remove_file(&stretch.path)?;
+                done = done.and(durable::remove_file(&stretch.path));
             }
         }
-        Ok(())
+        done
     }
 
     /// Keeps the history file of a timeline. Another one than is kept is refused (PG-06).
@@ -345,12 +416,6 @@ impl Spool {
     }
 }
 
-impl Record {
-    fn end(&self) -> Lsn {
-        self.start.plus(self.length as u64)
-    }
-}
-
 impl Stretch {
     fn is_dirty(&self) -> bool {
         self.durable.1 != self.length
@@ -361,12 +426,7 @@ impl Stretch {
             return Ok(());
         }
         let start = self.range.end;
-        let mut record = Vec::with_capacity(bytes.len() + 32);
-        record.extend_from_slice(&MAGIC);
-        record.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-        record.extend_from_slice(&start.0.to_le_bytes());
-        record.extend_from_slice(&hash(self.range.timeline, start, bytes));
-        record.extend_from_slice(bytes);
+        let record = encode(self.range.timeline, start, bytes);
         let written = self.file.write_all_at(&record, self.length);
         written.map_err(|error| Error::io("write", self.path.display(), error))?;
         self.records.push(Record {
@@ -391,68 +451,19 @@ impl Stretch {
     }
 }
 
-impl Reading {
-    /// The bytes of the range.
-    pub(crate) fn read(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(usize::try_from(self.range.bytes()).unwrap_or_default());
-        for record in &self.records {
-            let (from, until) = (record.start.max(self.range.start), record.end().min(self.range.end));
-            let before = bytes.len();
-            bytes.resize(before + usize::try_from(until.since(from)).unwrap_or_default(), 0);
-            let part = bytes.get_mut(before..).unwrap_or_default();
-            let read = self.file.read_exact_at(part, record.at + from.since(record.start));
-            read.map_err(|error| Error::io("read", self.path.display(), error))?;
+/// A copy of a damaged file, durable, under a name that is never read again.
+fn keep_aside(path: &Path) -> Result<PathBuf> {
+    let bytes = std::fs::read(path).map_err(|error| Error::io("read", path.display(), error))?;
+    let name = path.file_name().unwrap_or_default().display().to_string();
+    let mut number = 1_u32;
+    loop {
+        let aside = durable::parent_of(path).join(format!("{DAMAGED}{name}-{number}"));
+        match durable::create_file(&aside, &bytes, durable::FILE_MODE)? {
+            durable::Created::New => return Ok(aside),
+            // Found before, when we died on the way.
+            durable::Created::AlreadyThere => number += 1,
         }
-        Ok(bytes)
     }
-}
-
-/// The whole records at the beginning of a file, and where they end. Anything behind them was never durable.
-fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Result<(Vec<Record>, u64)> {
-    let size = file.metadata()?.len();
-    let (mut records, mut at, mut next) = (Vec::new(), 0, start);
-    let mut bytes = Vec::new();
-    while size.saturating_sub(at) > HEAD_BYTES {
-        let mut head = [0; 32];
-        file.read_exact_at(&mut head, at)?;
-        let part = |from: usize, length: usize| head.get(from..from + length).unwrap_or_default();
-        let number = |part: &[u8]| part.iter().rev().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
-        let length = usize::try_from(number(part(4, 4))).unwrap_or(usize::MAX);
-        let sound = part(0, 4) == MAGIC.as_slice()
-            && number(part(8, 8)) == next.0
-            && (1..=RECORD_LIMIT_BYTES).contains(&length)
-            && length as u64 <= size - at - HEAD_BYTES
-            && next.plus(length as u64) <= block_end(start);
-        if !sound {
-            break;
-        }
-        bytes.resize(length, 0);
-        file.read_exact_at(&mut bytes, at + HEAD_BYTES)?;
-        if hash(timeline, next, &bytes).as_slice() != part(16, 16) {
-            break;
-        }
-        records.push(Record {
-            start: next,
-            at: at + HEAD_BYTES,
-            length,
-        });
-        at += HEAD_BYTES + length as u64;
-        next = next.plus(length as u64);
-    }
-    Ok((records, at))
-}
-
-fn hash(timeline: Timeline, start: Lsn, bytes: &[u8]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&timeline.number().to_le_bytes());
-    hasher.update(&start.0.to_le_bytes());
-    hasher.update(&(bytes.len() as u64).to_le_bytes());
-    hasher.update(bytes);
-    let mut cut = [0; 16];
-    cut.iter_mut()
-        .zip(hasher.finalize().as_bytes())
-        .for_each(|(to, from)| *to = *from);
-    cut
 }
 
 fn timeline_of(digits: &str) -> Option<Timeline> {
@@ -475,117 +486,4 @@ pub(crate) fn is_conflict(error: &Error) -> bool {
 fn other_bytes(range: Range) -> Error {
     Error::new(ErrorKind::Refused, OTHER_BYTES, range, "other bytes are held for it already")
         .with_hint("the source was set back to an earlier moment; what is held stays, and a new lineage begins")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    fn bytes(from: u64, length: usize) -> Vec<u8> {
-        (from..)
-            .take(length)
-            .map(|at| u8::try_from(((at * 7) >> 3) % 251).unwrap())
-            .collect()
-    }
-
-    fn at(lsn: u64) -> Position {
-        Position::new(Timeline::FIRST, Lsn(lsn))
-    }
-
-    fn range(start: u64, end: u64) -> Range {
-        Range::new(Timeline::FIRST, Lsn(start), Lsn(end))
-    }
-
-    fn read(spool: &Spool, range: Range) -> Vec<u8> {
-        spool.reading(range).unwrap().read().unwrap()
-    }
-
-    #[test]
-    fn what_was_synced_is_held_and_nothing_else_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(folder.path()).unwrap();
-        let start = 16 * MIB - 100;
-        spool.append(at(start), &bytes(start, 300)).unwrap();
-        assert!(spool.coverage().is_empty(), "it was not synced");
-        spool.sync().unwrap();
-        assert_eq!(
-            spool.ranges().collect::<Vec<_>>(),
-            [range(start, 16 * MIB), range(16 * MIB, 16 * MIB + 200)]
-        );
-        // The same again, in other parts, and on from there.
-        spool.append(at(start + 50), &bytes(start + 50, 400)).unwrap();
-        spool.sync().unwrap();
-        assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(start, start + 450)]);
-        assert_eq!(read(&spool, range(start + 120, start + 400)), bytes(start + 120, 280));
-        assert_eq!(
-            spool.reading(range(start, start + 451)).unwrap_err().kind(),
-            ErrorKind::NotFound
-        );
-        drop(spool);
-        let mut spool = Spool::open(folder.path()).unwrap();
-        assert_eq!(read(&spool, range(16 * MIB, start + 450)), bytes(16 * MIB, 350));
-        // Other bytes (PG-06), and what came with them, are not taken.
-        let mut other = bytes(start + 440, 30);
-        other[3] ^= 1;
-        let error = spool.append(at(start + 440), &other).unwrap_err();
-        assert!(is_conflict(&error), "{error}");
-        spool.sync().unwrap();
-        assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(start, start + 450)]);
-        // Whole stretches inside the range go, others stay.
-        spool.give_up(range(start, 16 * MIB + 1)).unwrap();
-        assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(16 * MIB, start + 450)]);
-        // Behind a hole a stretch of its own begins, and what fills the hole joins them.
-        spool.append(at(16 * MIB + 1000), &bytes(16 * MIB + 1000, 100)).unwrap();
-        spool.append(at(16 * MIB + 300), &bytes(16 * MIB + 300, 750)).unwrap();
-        spool.sync().unwrap();
-        assert_eq!(
-            spool.coverage().ranges().collect::<Vec<_>>(),
-            [range(16 * MIB, 16 * MIB + 1100)]
-        );
-    }
-
-    /// PG-02: whatever a crash leaves of the last writes, everything before them is there, and nothing that was not written.
-    #[test]
-    fn a_torn_end_is_cut_wherever_it_is_torn() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(folder.path()).unwrap();
-        spool.append(at(0), &bytes(0, 500)).unwrap();
-        spool.sync().unwrap();
-        let path = folder.path().join("00000001-0000000000000000");
-        let durable = std::fs::read(&path).unwrap();
-        spool.append(at(500), &bytes(500, 200)).unwrap();
-        drop(spool);
-        let whole = std::fs::read(&path).unwrap();
-        for length in durable.len()..=whole.len() {
-            // Cut there, or zeros from there on, as a file system leaves them.
-            for zeros in [0, whole.len() - length] {
-                let mut torn = whole[..length].to_vec();
-                torn.resize(length + zeros, 0);
-                #[expect(clippy::disallowed_methods, reason = "a test tears a file")]
-                std::fs::write(&path, &torn).unwrap();
-                let mut spool = Spool::open(folder.path()).unwrap();
-                let end = if torn == whole { 700 } else { 500 };
-                assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(0, end)], "{length}");
-                spool.append(at(end), &bytes(end, 10)).unwrap();
-                spool.sync().unwrap();
-                assert_eq!(read(&spool, range(0, end + 10)), bytes(0, usize::try_from(end).unwrap() + 10));
-            }
-        }
-    }
-
-    #[test]
-    fn a_history_is_kept_and_no_other_is_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(folder.path()).unwrap();
-        let two = Timeline::new(2).unwrap();
-        spool.put_history(two, b"1\t0/3000000\tx\n").unwrap();
-        spool.put_history(two, b"1\t0/3000000\tx\n").unwrap();
-        assert!(is_conflict(&spool.put_history(two, b"1\t0/4000000\tx\n").unwrap_err()));
-        let mut spool = Spool::open(folder.path()).unwrap();
-        assert_eq!(spool.histories().len(), 1);
-        spool.give_up_history(two).unwrap();
-        assert!(Spool::open(folder.path()).unwrap().histories().is_empty());
-    }
 }

@@ -9,6 +9,8 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_repo::{ComponentName, Lineage};
 use serde::{Deserialize, Serialize};
 
+use crate::protected::Protected;
+
 /// Alarms kept.
 const ALARMS: usize = 10;
 
@@ -62,6 +64,18 @@ impl Standing {
         durable::create_folder(&durable::parent_of(&path))?;
         durable::replace_file(&path, &text, durable::FILE_MODE)
     }
+}
+
+/// Adds an alarm to what the last follower said, where there was one: for what happens while none runs.
+pub(super) fn add_alarm(protected: &Protected, text: &str) -> Result<()> {
+    let Some(mut standing) = standing(&protected.state_dir, &protected.component) else {
+        return Ok(());
+    };
+    if standing.alarms.iter().any(|known| known == text) {
+        return Ok(());
+    }
+    standing.alarm(text);
+    standing.save(&protected.state_dir, &protected.component)
 }
 
 fn path(state_dir: &Path, component: &ComponentName) -> PathBuf {

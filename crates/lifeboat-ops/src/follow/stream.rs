@@ -1,9 +1,9 @@
 //! One stream: receiving, making durable, and reporting, side by side.
 //!
 //! received → bounded queue → spool, fsync in groups → reported as flushed (PG-02). Reports leave when the durable end has moved, when the server
-//! asks, and every ten seconds, whatever the others wait for.
+//! asks, and every few seconds, whatever the others wait for.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,12 +16,13 @@ use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::{Shared, set};
+use super::idle::{Answer, Idle};
+use super::{Shared, receive, set, spool};
 
 /// Messages (of 128 KiB at most) that wait to be made durable.
 const QUEUE: usize = 64;
-/// A report leaves at least so often; the server gives up after `wal_sender_timeout`, a minute unless told.
-const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// The server's position is asked for beside the stream for no longer than this.
+const ASIDE: Duration = Duration::from_secs(10);
 /// What is written down for `status` is at most so old.
 const WRITTEN_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,23 +40,40 @@ struct Chunk {
     data: Bytes,
 }
 
-/// Streams until the timeline ends, the connection is lost or it is to stop. `times`: whether the server's clock is that of the commits.
-pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, held: Position, times: bool) -> Result<Ended> {
+/// What the server's messages are worth.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Worth {
+    /// Whether it is on this timeline itself; of one that it left, its messages name where that was.
+    pub(crate) own: bool,
+    /// Whether its clock is that of the commits: it is no standby.
+    pub(crate) times: bool,
+}
+
+/// Streams until the timeline ends, the connection is lost or it is to stop.
+pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, held: Position, worth: Worth) -> Result<Ended> {
     let Stream { mut reader, writer } = stream;
     let (chunks, queue) = mpsc::channel(QUEUE);
     let first = if held.timeline == from.timeline { held.lsn } else { from.lsn };
-    let (durable, moved) = watch::channel(first);
+    // The first word would set the slot back to what we hold: nothing is said before the server has shown that it has the log behind that.
+    let (durable, moved) = watch::channel(Lsn::INVALID);
     shared.state().durable = first;
     let (ask, asked) = mpsc::channel(1);
+    let idle = Arc::new(Mutex::new(Idle::default()));
     let mut keeping = JoinSet::new();
-    keeping.spawn(keep(Arc::clone(shared), from.timeline, queue, durable));
+    keeping.spawn(keep(Arc::clone(shared), Position::new(from.timeline, first), queue, durable));
     let mut reporting = JoinSet::new();
-    reporting.spawn(report(Arc::clone(shared), writer, moved, asked));
+    reporting.spawn(report(Arc::clone(shared), writer, moved, asked, Arc::clone(&idle)));
     let mut writing = JoinSet::new();
     writing.spawn(write_down(Arc::clone(shared)));
     let mut stop = shared.stop.subscribe();
     let received = {
-        let receiving = receive(shared, &mut reader, from, times, &chunks, &ask);
+        let about = Receiving {
+            shared,
+            from,
+            worth,
+            idle: &idle,
+        };
+        let receiving = about.receive(&mut reader, &chunks, &ask);
         tokio::select! {
             received = receiving => received.map(|()| true),
             written = writing.join_next() => Err(ended_early("write down how far the log is", written)),
@@ -65,6 +83,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
                 Some(Ok(Ok(_))) | None => ended_early("report to the server", None),
                 Some(Err(panicked)) => ended_early("report to the server", Some(Err(panicked))),
             }),
+            () = shared.again.notified() => Err(begin_again(shared)),
             () = set(&mut stop) => Ok(false),
         }
     };
@@ -107,62 +126,116 @@ fn ended_early(op: &'static str, ended: Option<Result<Result<()>, tokio::task::J
     }
 }
 
-/// Receives until the timeline ends.
-async fn receive(
-    shared: &Shared,
-    reader: &mut LogReader,
+fn begin_again(shared: &Shared) -> Error {
+    let detail = "something in the spool was damaged: what is missing is asked for again";
+    Error::new(ErrorKind::Interrupted, "follow", &shared.protected.component, detail)
+}
+
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The receiving side.
+struct Receiving<'a> {
+    shared: &'a Shared,
     from: Position,
-    times: bool,
-    chunks: &mpsc::Sender<Chunk>,
-    ask: &mpsc::Sender<()>,
-) -> Result<()> {
-    let mut headers = Headers::new(shared, from);
-    let mut lag = Lag(false);
-    loop {
-        let (server_end, sent_at_us) = match reader.next().await? {
-            Received::EndOfTimeline => return Ok(()),
-            Received::Log {
-                start,
-                data,
-                server_end,
-                sent_at_us,
-            } => {
-                headers.check(start, &data)?;
-                if chunks.send(Chunk { start, data }).await.is_err() {
-                    // Whoever makes durable has failed, and says why.
-                    return std::future::pending().await;
+    worth: Worth,
+    idle: &'a Mutex<Idle>,
+}
+
+impl Receiving<'_> {
+    /// Receives until the timeline ends.
+    async fn receive(&self, reader: &mut LogReader, chunks: &mpsc::Sender<Chunk>, ask: &mpsc::Sender<()>) -> Result<()> {
+        let shared = self.shared;
+        let mut headers = Headers::new(shared, self.from);
+        let mut lag = Lag(false);
+        loop {
+            match reader.next().await? {
+                Received::EndOfTimeline => return Ok(()),
+                Received::Log {
+                    start,
+                    data,
+                    server_end,
+                    sent_at_us,
+                } => {
+                    headers.check(start, &data)?;
+                    let seen_us = shared.env.clock.wall_us();
+                    lock(self.idle).log();
+                    // Of a timeline that was left, it names where that was, with the time of now.
+                    if self.worth.own {
+                        self.told(server_end, sent_at_us, seen_us);
+                    }
+                    if !hand_over(shared, chunks, Chunk { start, data }, &mut lag).await {
+                        // Whoever makes durable has failed, and says why.
+                        return std::future::pending().await;
+                    }
                 }
-                (server_end, sent_at_us)
-            }
-            Received::Alive {
-                server_end,
-                sent_at_us,
-                reply,
-            } => {
-                if reply && ask.try_send(()).is_err() {
-                    // One is on its way already.
+                Received::Alive { reply: true, .. } => {
+                    if ask.try_send(()).is_err() {
+                        // One is on its way already.
+                    }
                 }
-                (server_end, sent_at_us)
+                Received::Alive {
+                    server_end, sent_at_us, ..
+                } => {
+                    let answer = Answer {
+                        end: server_end,
+                        sent_at_us,
+                        seen_us: shared.env.clock.wall_us(),
+                    };
+                    let quiet = lock(self.idle).answer(answer, shared.env.clock.monotonic());
+                    if let Some(quiet) = quiet.filter(|_| self.worth.own) {
+                        self.told(quiet.end, quiet.sent_at_us, quiet.seen_us);
+                        // A mark of it may be due.
+                        shared.news.notify_one();
+                    }
+                }
             }
-        };
-        lag.look(shared, server_end);
-        seen(shared, from.timeline, server_end, times.then_some(sent_at_us));
+            lag.look(shared);
+            self.contact();
+        }
+    }
+
+    /// The server had flushed so far at that time, and no further.
+    fn told(&self, end: Lsn, sent_at_us: i64, seen_us: i64) {
+        let mut state = self.shared.state();
+        let position = Position::new(self.from.timeline, end);
+        if self.worth.times {
+            state.marks.observe(position, sent_at_us);
+        }
+        // What waited in a buffer was true when it was sent, not when it came; and the server's clock may be ahead of ours.
+        state.contacts.observe(position, seen_us.min(sent_at_us));
+        state.server = state.server.max(end);
+    }
+
+    /// Remembers that the server is there. Touches no disk: whoever receives must answer the server in time.
+    fn contact(&self) {
+        let now_us = self.shared.env.clock.wall_us();
+        let mut state = self.shared.state();
+        state.standing.server = state.server.to_string();
+        state.standing.contact_us = now_us;
+        state.freshen();
     }
 }
 
-/// Remembers what the server said. Touches no disk: whoever receives must answer the server in time.
-fn seen(shared: &Shared, timeline: Timeline, server_end: Lsn, sent_at_us: Option<i64>) {
-    let now_us = shared.env.clock.wall_us();
-    let mut state = shared.state();
-    if let Some(sent_at_us) = sent_at_us {
-        state.marks.observe(Position::new(timeline, server_end), sent_at_us);
-    }
-    let all_stored = state.stored.end(timeline) >= Some(server_end);
-    let standing = &mut state.standing;
-    standing.server = server_end.to_string();
-    standing.contact_us = now_us;
-    if all_stored {
-        standing.stored_us = now_us;
+/// Hands log over to whoever makes it durable. While that takes long, because the spool is full, the server goes on: what our slot holds back is looked
+/// at all the same. False where nobody takes it any more.
+async fn hand_over(shared: &Shared, chunks: &mpsc::Sender<Chunk>, chunk: Chunk, lag: &mut Lag) -> bool {
+    let sending = chunks.send(chunk);
+    tokio::pin!(sending);
+    loop {
+        tokio::select! {
+            sent = &mut sending => return sent.is_ok(),
+            () = tokio::time::sleep(shared.options.ask_every) => {}
+        }
+        let asked = tokio::time::timeout(ASIDE, receive::server_position(&shared.options)).await;
+        // One that does not answer is told where the stream ends.
+        if let Ok(Ok(position)) = asked {
+            let mut state = shared.state();
+            state.server = state.server.max(position.lsn);
+            drop(state);
+            lag.look(shared);
+        }
     }
 }
 
@@ -178,9 +251,12 @@ async fn write_down(shared: Arc<Shared>) -> Result<()> {
 struct Lag(bool);
 
 impl Lag {
-    fn look(&mut self, shared: &Shared, server_end: Lsn) {
-        let (durable, limit) = (shared.state().durable, shared.options.max_slot_lag);
-        let bytes = server_end.since(durable);
+    fn look(&mut self, shared: &Shared) {
+        let limit = shared.options.max_slot_lag;
+        let bytes = {
+            let state = shared.state();
+            state.server.since(state.durable)
+        };
         if bytes > limit && !self.0 {
             self.0 = true;
             shared.alarm(format!(
@@ -197,12 +273,7 @@ impl Lag {
 }
 
 /// Makes durable what was received, as much at once as has come meanwhile.
-async fn keep(
-    shared: Arc<Shared>,
-    timeline: Timeline,
-    mut queue: mpsc::Receiver<Chunk>,
-    durable: watch::Sender<Lsn>,
-) -> Result<()> {
+async fn keep(shared: Arc<Shared>, held: Position, mut queue: mpsc::Receiver<Chunk>, durable: watch::Sender<Lsn>) -> Result<()> {
     let mut batch = Vec::new();
     let mut is_full = false;
     while queue.recv_many(&mut batch, QUEUE).await > 0 {
@@ -231,8 +302,9 @@ async fn keep(
         let end = batch
             .last()
             .map_or(Lsn::INVALID, |chunk| chunk.start.plus(chunk.data.len() as u64));
+        let end = end.max(held.lsn);
         let (spool, taken) = (Arc::clone(&shared), std::mem::take(&mut batch));
-        compute::run("take log into the spool", move || write(&spool, timeline, taken)).await?;
+        compute::run("take log into the spool", move || write(&spool, held.timeline, taken)).await?;
         durable.send_if_modified(|known| {
             let is_new = end > *known;
             *known = end.max(*known);
@@ -240,7 +312,6 @@ async fn keep(
         });
         {
             let mut state = shared.state();
-            state.resume = None;
             state.durable = *durable.borrow();
             state.standing.durable = state.durable.to_string();
         }
@@ -250,6 +321,16 @@ async fn keep(
 }
 
 fn write(shared: &Shared, timeline: Timeline, batch: Vec<Chunk>) -> Result<()> {
+    let taken = take(shared, timeline, batch);
+    if let Err(error) = &taken
+        && spool::is_damage(error)
+    {
+        shared.look_through_spool()?;
+    }
+    taken
+}
+
+fn take(shared: &Shared, timeline: Timeline, batch: Vec<Chunk>) -> Result<()> {
     // Neighbours become one record.
     let mut start = batch.first().map_or(Lsn::INVALID, |chunk| chunk.start);
     let mut bytes = Vec::new();
@@ -272,9 +353,13 @@ async fn report(
     mut writer: StatusWriter,
     mut durable: watch::Receiver<Lsn>,
     mut asked: mpsc::Receiver<()>,
+    idle: Arc<Mutex<Idle>>,
 ) -> Result<StatusWriter> {
     let mut is_open = true;
-    let mut reply = true;
+    let mut reply = false;
+    // An idle server says nothing by itself, and silence is what a lost one sounds like. The first question leaves at once.
+    let mut questions = tokio::time::interval(shared.options.ask_every);
+    questions.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let flushed = *durable.borrow_and_update();
         let status = Status {
@@ -299,8 +384,7 @@ async fn report(
                 is_open = asked.is_some();
                 false
             }
-            // An idle server says nothing by itself, and silence is what a lost one sounds like.
-            () = tokio::time::sleep(REPORT_EVERY) => true,
+            _ = questions.tick() => lock(&idle).ask(shared.env.clock.monotonic()),
         };
     }
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod kill;
+mod mend;
 mod pushed;
 mod world;
 

@@ -1,14 +1,17 @@
 //! What stands under `log/`: by names and sizes. What may be held, not yet what is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_model::wal::Coverage;
 use lifeboat_model::{Error, ErrorKind, Result, Timeline};
 use lifeboat_store::Entry;
 
 use super::name::{LogFileKind, LogName, LogPlace};
+use super::reader::LogReader;
 use super::record::{GapRecord, LineageRecord, read_gap, read_lineage};
 use crate::id::{ComponentName, Lineage};
+use crate::key::file::KeyFileName;
+use crate::key::identity::Identities;
 use crate::key::instance::Trust;
 use crate::prune::records::{Place, below};
 use crate::repository::Repository;
@@ -48,8 +51,37 @@ pub async fn list_log(repository: &Repository, component: &ComponentName, trust:
         }
     }
     listing.lineages.sort_by_key(|record| (record.opened_us, record.lineage));
-    listing.lineages.dedup_by_key(|record| record.lineage);
+    // One that was begun again where its first record was away has two: the oldest says when it began.
+    let mut seen = BTreeSet::new();
+    listing.lineages.retain(|record| seen.insert(record.lineage));
     Ok(listing)
+}
+
+/// Of `names`, those that count in this one store: their beginning fits, and a key file of their session stands beside them. Only what a store answered
+/// for may be given up elsewhere (PG-03).
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn confirm_log(
+    repository: &Repository,
+    component: &ComponentName,
+    trust: &Trust,
+    lineage: Lineage,
+    names: Vec<LogName>,
+) -> Result<Vec<LogName>> {
+    let keys = repository.store().list(&component.folder()?.join("keys")?).await?;
+    let sessions: BTreeSet<_> = keys
+        .iter()
+        .filter_map(|entry| KeyFileName::parse(entry.key.file_name()))
+        .map(|name| name.session)
+        .collect();
+    let asked = LogListing {
+        files: BTreeMap::from([(lineage, names)]),
+        ..LogListing::default()
+    };
+    let reader = LogReader::of(repository, component, trust, Identities::none(), lineage, &asked);
+    let judged = reader.headers(|name| sessions.contains(&name.session)).await?;
+    Ok(judged.fit.into_iter().map(|(name, _)| name).collect())
 }
 
 impl LogListing {

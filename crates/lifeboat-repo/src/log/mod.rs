@@ -11,12 +11,13 @@ mod listing;
 mod name;
 mod reader;
 mod record;
+mod state;
 mod writer;
 
 pub use cleaner::LogCleaner;
 pub use copy::{LogCopied, copy_log};
 pub use file::LogHeader;
-pub use listing::{LogListing, list_log};
+pub use listing::{LogListing, confirm_log, list_log};
 pub use name::{LogFileKind, LogName};
 pub use reader::{Judged, LogReader};
 pub use record::{GapRecord, LineageRecord};

@@ -10,25 +10,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_io::{compute, durable};
+use lifeboat_io::compute;
 use lifeboat_model::wal::{Range, SegmentSize};
 use lifeboat_model::{Env, Error, ErrorKind, Lsn, Result, Timeline};
 use lifeboat_store::Put;
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use super::cleaner::LogCleaner;
 use super::file::{Draft, LogHeader, MOST_REPLACED, Sealed, seal};
-use super::listing::list_log;
+use super::listing::{LogListing, list_log};
 use super::name::{LogFileKind, LogName};
 use super::record::{GapRecord, LineageRecord, put_gap, put_lineage};
+use super::state::State;
 use super::{BLOCK_BYTES, block_end};
-use crate::bytes::hex_array;
 use crate::id::{ComponentName, Lineage};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::put_key_file;
 use crate::key::instance::{Instance, Trust};
-use crate::key::{Id, IdKeys, Scope, Secret, draw_secret};
+use crate::key::{Id, IdKeys, Scope, draw_secret};
 use crate::prune::records::Place;
 use crate::replicas::CopyOutcome;
 use crate::repository::Repository;
@@ -37,6 +35,12 @@ use crate::state::StateFolder;
 
 /// A session is used so long, and then another one begins: half of what it is announced for.
 const SESSION_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Why a lineage begins, and why it has a second record.
+const FIRST: &str = "the first one";
+const BEGUN_BEFORE: &str = "this host began it before, and its record was not found";
+
+const UNCOMPARED: &str = "compare log with what is stored of";
 
 /// What is written, and by whom.
 #[derive(Debug)]
@@ -62,8 +66,16 @@ pub struct LogPlan {
 pub enum NewLog {
     /// The newest of this cluster; a first one where there is none.
     Continue,
-    /// A new one, because the source was restored to an earlier moment: why, in words.
-    Begin(String),
+    /// The one that is written already, whatever else began meanwhile.
+    Of(Lineage),
+    /// A new one, because the source was restored to an earlier moment. Whoever decides that draws its id first, so that trying again begins
+    /// no other.
+    Begin {
+        /// Its id.
+        lineage: Lineage,
+        /// Why, in words.
+        why: String,
+    },
 }
 
 /// A file that stands.
@@ -86,11 +98,10 @@ pub struct LogWriter {
     repository: Repository,
     plan: LogPlan,
     lineage: Lineage,
-    id_key: Secret,
+    state: State,
     ids: IdKeys,
     id_check: Id,
     session: Option<Session>,
-    last: Option<[u8; 32]>,
     /// Every file of the lineage that is known to stand.
     files: BTreeMap<LogName, Option<Known>>,
     folder: StateFolder,
@@ -119,15 +130,6 @@ impl From<&LogHeader> for Known {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct StateJson {
-    version: u32,
-    system: String,
-    lineage: String,
-    id_key: String,
-    last: Option<String>,
-}
-
 impl LogWriter {
     /// Takes the host's lock for this component's log, and finds or begins its lineage. Kind `Locked` while another process follows;
     /// `Refused` where the newest lineage is of another cluster (PG-05) or has segments of another size.
@@ -135,24 +137,22 @@ impl LogWriter {
         let words = "following the log";
         let folder = StateFolder::lock_for(&plan.state_dir, repository.id(), &plan.component, "log", words)?;
         let listing = list_log(repository, &plan.component, &plan.trust).await?;
-        let state = read_state(&folder)?;
+        let state = State::read(&folder)?;
         let previous = listing.newest(plan.system).cloned();
         refuse_foreign(&plan, listing.lineages.last(), previous.as_ref())?;
-        let (lineage, why) = match (&new, &previous) {
-            (NewLog::Continue, Some(record)) => (record.lineage, None),
-            // One whose record was put and never answered is begun again under its name: it may land yet.
-            (NewLog::Continue, None) => match state.as_ref().filter(|state| state.system == plan.system) {
-                Some(state) => (state.lineage, Some("the first one".to_owned())),
-                None => (Lineage::draw(env)?, Some("the first one".to_owned())),
-            },
-            (NewLog::Begin(why), _) => (Lineage::draw(env)?, Some(why.clone())),
-        };
+        let (lineage, why) = choose(env, &new, &listing, state.as_ref(), plan.system)?;
         // A lost state costs that content can no longer be compared with what the lost one wrote; nothing else.
-        let (id_key, last) = match state.filter(|state| state.lineage == lineage) {
-            Some(state) => (state.id_key, state.last),
-            None => (draw_secret(env)?, None),
+        let state = match state.filter(|state| state.system == plan.system) {
+            Some(state) => state.of(env, lineage)?,
+            None => State {
+                system: plan.system,
+                lineage,
+                id_key: draw_secret(env)?,
+                last: None,
+                others: BTreeMap::new(),
+            },
         };
-        let ids = IdKeys::derive(&id_key);
+        let ids = IdKeys::derive(&state.id_key);
         let files = listing.files(lineage).iter().map(|name| (*name, None)).collect();
         let writer = Self {
             env: env.clone(),
@@ -160,21 +160,20 @@ impl LogWriter {
             id_check: ids.chunk(&[]),
             plan,
             lineage,
-            id_key,
+            state,
             ids,
             session: None,
-            last,
             files,
             folder,
         };
-        writer.save_state()?;
+        writer.state.save(&writer.folder)?;
         if let Some(why) = why {
             let record = LineageRecord {
                 lineage,
-                opened_us: env.clock.wall_us(),
+                opened_us: after(&listing, env.clock.wall_us()),
                 system: writer.plan.system,
                 segment: writer.plan.segment,
-                previous: previous.map(|record| record.lineage),
+                previous: previous.map(|record| record.lineage).filter(|previous| *previous != lineage),
                 why,
             };
             put_lineage(&writer.place(), &writer.plan.instance, &record).await?;
@@ -192,17 +191,74 @@ impl LogWriter {
     /// was committed before this time of the source lies before the range's end.
     ///
     /// # Errors
-    /// `Refused` where other bytes are held for one of its positions (PG-06). After any other error it may stand all the same, and can be
-    /// appended again.
+    /// `Refused` where other bytes are held for one of its positions (PG-06), and where a file that stands overlaps it without lying inside: that
+    /// cannot be compared ([`LogWriter::fitting`]). After any other error it may stand all the same, and can be appended again.
     pub async fn append(&mut self, kind: LogFileKind, range: Range, raw: Vec<u8>, as_of_us: Option<i64>) -> Result<Appended> {
-        let sound = !range.is_empty() && range.end <= block_end(range.start) && range.bytes() == raw.len() as u64;
-        if kind == LogFileKind::History || !sound {
-            let detail = "what is appended is not log within one block";
-            return Err(Error::new(ErrorKind::Bug, "append log", range, detail));
+        sound(kind, range, &raw)?;
+        if let Some(name) = self.uncontained(range).await? {
+            let detail = format!("{name} overlaps {range} and does not lie inside");
+            return Err(
+                Error::new(ErrorKind::Refused, UNCOMPARED, &self.plan.component, detail).with_hint(
+                    "run the command again; if it stays, `lifeboat follow` begins a new lineage, and a new backup follows",
+                ),
+            );
         }
         if let Some(there) = self.compare(kind, range, &raw).await? {
             return Ok(self.appended(there, Vec::new(), true));
         }
+        self.put_log(kind, range, raw, as_of_us).await
+    }
+
+    /// Puts log once more although it stands: for a store that was away, or with a newer time. What lies inside is compared; of what it lies inside
+    /// of itself, the caller has seen that it is the same.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`].
+    pub async fn append_again(
+        &mut self,
+        kind: LogFileKind,
+        range: Range,
+        raw: Vec<u8>,
+        as_of_us: Option<i64>,
+    ) -> Result<Appended> {
+        sound(kind, range, &raw)?;
+        self.compare(kind, range, &raw).await?;
+        self.put_log(kind, range, raw, as_of_us).await
+    }
+
+    /// The parts of `range` that can be appended. What is left out is held by files that reach over an end of it: no one can compare them without
+    /// the private key, and other bytes for what they hold are not to be stored (PG-06).
+    pub async fn fitting(&mut self, range: Range) -> Result<Vec<Range>> {
+        let mut fitting = Vec::new();
+        let mut parts = vec![range];
+        while let Some(part) = parts.pop() {
+            match self.uncontained(part).await? {
+                None => fitting.push(part),
+                Some(name) => {
+                    let (before, behind) = (name.range.start.min(part.end), name.range.end.max(part.start));
+                    parts.push(Range::new(part.timeline, behind, part.end));
+                    parts.push(Range::new(part.timeline, part.start, before));
+                    parts.retain(|part| !part.is_empty());
+                }
+            }
+        }
+        Ok(fitting)
+    }
+
+    /// A file that fits and overlaps `range`, but does not lie inside.
+    async fn uncontained(&mut self, range: Range) -> Result<Option<LogName>> {
+        let concerned =
+            |name: &&LogName| name.kind != LogFileKind::History && name.range.overlaps(&range) && !range.contains(&name.range);
+        let names: Vec<LogName> = self.files.keys().filter(concerned).copied().collect();
+        for name in names {
+            if self.known(&name).await?.is_some() {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn put_log(&mut self, kind: LogFileKind, range: Range, raw: Vec<u8>, as_of_us: Option<i64>) -> Result<Appended> {
         let replaces = self.replaced_by(range);
         let hashes = replaces.iter().map(|name| name.hash).collect();
         let name = self.put(kind, range, raw, as_of_us, hashes).await?;
@@ -219,6 +275,13 @@ impl LogWriter {
         if let Some(there) = self.compare(LogFileKind::History, range, &text).await? {
             return Ok(self.appended(there, Vec::new(), true));
         }
+        let name = self.put(LogFileKind::History, range, text, None, Vec::new()).await?;
+        Ok(self.appended(name, Vec::new(), false))
+    }
+
+    /// Stores a history file once more although it stands: for a store that was away.
+    pub async fn append_history_again(&mut self, timeline: Timeline, text: Vec<u8>) -> Result<Appended> {
+        let range = Range::new(timeline, Lsn::INVALID, Lsn::INVALID);
         let name = self.put(LogFileKind::History, range, text, None, Vec::new()).await?;
         Ok(self.appended(name, Vec::new(), false))
     }
@@ -373,7 +436,7 @@ impl LogWriter {
             }
             let Some(session) = &mut self.session else { continue };
             session.number += 1;
-            self.last = Some(sealed.name.hash);
+            self.state.last = Some(sealed.name.hash);
             match session.open.check_deadline("append the log of", &self.plan.component) {
                 Ok(()) => {
                     self.files.insert(sealed.name, Some(known));
@@ -408,7 +471,7 @@ impl LogWriter {
         let (env, keys, instance) = (self.env.clone(), session.keys.clone(), Arc::clone(&self.plan.instance));
         let scope = Scope::new(self.repository.id(), &self.plan.component);
         let (system, segment, number) = (self.plan.system, self.plan.segment, session.number);
-        let previous = self.last;
+        let previous = self.state.last;
         compute::run("seal log", move || {
             let draft = Draft {
                 kind,
@@ -441,7 +504,7 @@ impl LogWriter {
             session: open.id,
             lineage: self.lineage,
             data_key: draw_secret(&self.env)?,
-            id_key: self.id_key.clone(),
+            id_key: self.state.id_key.clone(),
         };
         let file = keys.wrap(self.repository.id(), &plan.component, &plan.encryption, false)?;
         put_key_file(
@@ -453,50 +516,50 @@ impl LogWriter {
         )
         .await?;
         self.session = Some(Session { open, keys, number: 0 });
-        self.save_state()
-    }
-
-    fn save_state(&self) -> Result<()> {
-        let json = StateJson {
-            version: 1,
-            system: self.plan.system.to_string(),
-            lineage: self.lineage.to_string(),
-            id_key: hex::encode(self.id_key.as_slice()),
-            last: self.last.map(hex::encode),
-        };
-        let text =
-            serde_json::to_vec(&json).map_err(|error| Error::new(ErrorKind::Bug, "encode", "log.json", error.to_string()))?;
-        durable::replace_file(&self.folder.path.join("log.json"), &Zeroizing::new(text), durable::FILE_MODE)
+        self.state.save(&self.folder)
     }
 }
 
-struct State {
+/// Into which lineage, and why it begins where its record is to be put.
+fn choose(
+    env: &Env,
+    new: &NewLog,
+    listing: &LogListing,
+    state: Option<&State>,
     system: u64,
-    lineage: Lineage,
-    id_key: Secret,
-    last: Option<[u8; 32]>,
+) -> Result<(Lineage, Option<String>)> {
+    let is_listed = |lineage: Lineage| listing.lineages.iter().any(|record| record.lineage == lineage);
+    let begun_before = |lineage: Lineage| (!is_listed(lineage)).then(|| BEGUN_BEFORE.to_owned());
+    Ok(match new {
+        NewLog::Of(lineage) => (*lineage, begun_before(*lineage)),
+        NewLog::Begin { lineage, why } => (*lineage, (!is_listed(*lineage)).then(|| why.clone())),
+        NewLog::Continue => {
+            // One whose record was put and never answered is begun again under its name: it may land yet, or stand in a store that is away.
+            let begun = state.filter(|state| state.system == system && !is_listed(state.lineage));
+            match (begun, listing.newest(system)) {
+                (Some(state), None) => (state.lineage, Some(FIRST.to_owned())),
+                (Some(state), Some(_)) => (state.lineage, begun_before(state.lineage)),
+                (None, Some(record)) => (record.lineage, None),
+                (None, None) => (Lineage::draw(env)?, Some(FIRST.to_owned())),
+            }
+        }
+    })
 }
 
-/// What the host remembers; none where it is missing or does not read.
-fn read_state(folder: &StateFolder) -> Result<Option<State>> {
-    let path = folder.path.join("log.json");
-    let text = match std::fs::read(&path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read", path.display(), error)),
-    };
-    let parsed = || -> Option<State> {
-        let json: StateJson = serde_json::from_slice(&text).ok()?;
-        let last = json.last.map(|last| hex_array(&last, "a log file")).transpose().ok()?;
-        (json.version == 1).then_some(())?;
-        Some(State {
-            system: json.system.parse().ok()?,
-            lineage: json.lineage.parse().ok()?,
-            id_key: Zeroizing::new(hex_array(&json.id_key, "an id key").ok()?),
-            last,
-        })
-    };
-    Ok(parsed())
+/// Now, but behind every lineage that is known: a clock that was set back makes none older than the one before it.
+fn after(listing: &LogListing, now_us: i64) -> i64 {
+    let newest_us = listing.lineages.iter().map(|record| record.opened_us).max();
+    newest_us.map_or(now_us, |newest_us| now_us.max(newest_us.saturating_add(1)))
+}
+
+/// Log within one block.
+fn sound(kind: LogFileKind, range: Range, raw: &[u8]) -> Result<()> {
+    let sound = !range.is_empty() && range.end <= block_end(range.start) && range.bytes() == raw.len() as u64;
+    if kind != LogFileKind::History && sound {
+        return Ok(());
+    }
+    let detail = "what is appended is not log within one block";
+    Err(Error::new(ErrorKind::Bug, "append log", range, detail))
 }
 
 /// PG-05: log of another cluster is not written beside this one's.

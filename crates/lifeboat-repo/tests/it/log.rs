@@ -271,8 +271,11 @@ async fn another_cluster_is_refused_and_a_restored_one_begins_a_lineage() {
         "another cluster",
     );
     assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
-    world.clock.advance(Duration::from_secs(1));
-    let why = NewLog::Begin("the source was behind its log".into());
+    // The clock does not even move meanwhile.
+    let why = NewLog::Begin {
+        lineage: lifeboat_repo::Lineage::draw(&world.env).unwrap(),
+        why: "the source was behind its log".into(),
+    };
     let mut writer = LogWriter::begin(&world.env, &world.repository, plan(&world), why)
         .await
         .unwrap();

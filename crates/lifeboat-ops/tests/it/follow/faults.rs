@@ -81,7 +81,7 @@ fn place(name: &str, door: &Arc<Door>, required: bool) -> Place {
 }
 
 /// So many MiB of log, about.
-fn write(cluster: &Cluster, mib: u32) -> Lsn {
+pub fn write(cluster: &Cluster, mib: u32) -> Lsn {
     cluster.query("create table if not exists t (a text)");
     cluster.query("alter table t alter a set storage plain");
     // A row of 2 KiB, in one page.

@@ -1,0 +1,185 @@
+//! Records of the spool: one hash each, checked whenever they are read.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lifeboat_model::wal::Range;
+use lifeboat_model::{Error, ErrorKind, Lsn, Result, Timeline};
+use lifeboat_repo::block_end;
+
+const MAGIC: [u8; 4] = *b"LBSR";
+pub(super) const HEAD_BYTES: u64 = 32;
+/// A record is at most so long: what was received together is written together.
+pub(super) const RECORD_LIMIT_BYTES: usize = 1 << 20;
+
+const READ: &str = "read the spool for";
+
+/// Where a record lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    pub(super) start: Lsn,
+    /// Of the bytes, behind the head.
+    pub(super) at: u64,
+    pub(super) length: usize,
+}
+
+impl Record {
+    pub(super) fn end(&self) -> Lsn {
+        self.start.plus(self.length as u64)
+    }
+}
+
+/// Bytes that can be read without the spool at hand.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(super) file: Arc<File>,
+    pub(super) path: PathBuf,
+    pub(super) records: Vec<Record>,
+    pub(super) range: Range,
+}
+
+impl Reading {
+    /// The bytes of the range, verified. See [`is_damage`].
+    pub(crate) fn read(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(usize::try_from(self.range.bytes()).unwrap_or_default());
+        let mut whole = Vec::new();
+        for record in &self.records {
+            whole.resize(record.length + 32, 0);
+            let read = self.file.read_exact_at(&mut whole, record.at - HEAD_BYTES);
+            read.map_err(|error| Error::io("read", self.path.display(), error))?;
+            let (head, content) = whole.split_at(32);
+            if Head::parse(head) != Head::of(self.range.timeline, record.start, content) {
+                let detail = format!("the record at {} is damaged", record.start);
+                return Err(Error::new(ErrorKind::Corrupt, READ, self.range, detail)
+                    .with_hint("the file is kept aside, and the server is asked for it again"));
+            }
+            let offset = |lsn: Lsn| usize::try_from(lsn.since(record.start)).unwrap_or(usize::MAX);
+            let (from, until) = (record.start.max(self.range.start), record.end().min(self.range.end));
+            bytes.extend_from_slice(content.get(offset(from)..offset(until)).unwrap_or_default());
+        }
+        Ok(bytes)
+    }
+}
+
+/// Whether it says that something in the spool was damaged after it had been written.
+pub(crate) fn is_damage(error: &Error) -> bool {
+    error.kind() == ErrorKind::Corrupt && error.op() == READ
+}
+
+/// What stands in front of the bytes of a record.
+#[derive(PartialEq, Eq)]
+struct Head {
+    length: usize,
+    start: Lsn,
+    hash: [u8; 16],
+}
+
+impl Head {
+    fn of(timeline: Timeline, start: Lsn, bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            length: bytes.len(),
+            start,
+            hash: hash(timeline, start, bytes),
+        })
+    }
+
+    fn parse(head: &[u8]) -> Option<Self> {
+        let length: [u8; 4] = head.get(4..8)?.try_into().ok()?;
+        let start: [u8; 8] = head.get(8..16)?.try_into().ok()?;
+        let hash = head.get(16..32)?.try_into().ok()?;
+        let length = usize::try_from(u32::from_le_bytes(length)).ok()?;
+        let sound = head.starts_with(&MAGIC) && (1..=RECORD_LIMIT_BYTES).contains(&length);
+        sound.then_some(Self {
+            length,
+            start: Lsn(u64::from_le_bytes(start)),
+            hash,
+        })
+    }
+}
+
+/// A record as it is written.
+pub(super) fn encode(timeline: Timeline, start: Lsn, bytes: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(bytes.len() + 32);
+    record.extend_from_slice(&MAGIC);
+    record.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    record.extend_from_slice(&start.0.to_le_bytes());
+    record.extend_from_slice(&hash(timeline, start, bytes));
+    record.extend_from_slice(bytes);
+    record
+}
+
+/// What a file holds.
+pub(super) struct Scanned {
+    /// The whole records at its beginning.
+    pub(super) records: Vec<Record>,
+    /// Where they end.
+    pub(super) length: u64,
+    /// Whether something is behind them: torn, or damaged.
+    pub(super) is_cut: bool,
+    /// Sound records behind that.
+    pub(super) behind: Vec<(Lsn, Vec<u8>)>,
+}
+
+/// Reads a file that begins at `start`.
+pub(super) fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Result<Scanned> {
+    let size = file.metadata()?.len();
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, 0)?;
+    let (mut records, mut at, mut next) = (Vec::new(), 0, start);
+    while let Some((first, content)) = record_at(&bytes, at, timeline) {
+        let end = next.plus(content.len() as u64);
+        if first != next || end > block_end(start) {
+            break;
+        }
+        records.push(Record {
+            start: next,
+            at: at as u64 + HEAD_BYTES,
+            length: content.len(),
+        });
+        (at, next) = (at + 32 + content.len(), end);
+    }
+    let length = at as u64;
+    let mut behind = Vec::new();
+    while let Some(found) = bytes
+        .get(at..)
+        .and_then(|rest| rest.windows(4).position(|window| window == MAGIC))
+    {
+        at += found;
+        match record_at(&bytes, at, timeline) {
+            Some((first, content)) if first >= next && first.plus(content.len() as u64) <= block_end(start) => {
+                behind.push((first, content.to_vec()));
+                next = first.plus(content.len() as u64);
+                at += 32 + content.len();
+            }
+            _ => at += 1,
+        }
+    }
+    Ok(Scanned {
+        records,
+        length,
+        is_cut: size != length,
+        behind,
+    })
+}
+
+/// A sound record at that place.
+fn record_at(bytes: &[u8], at: usize, timeline: Timeline) -> Option<(Lsn, &[u8])> {
+    let head = Head::parse(bytes.get(at..at.checked_add(32)?)?)?;
+    let content = bytes.get(at + 32..(at + 32).checked_add(head.length)?)?;
+    (hash(timeline, head.start, content) == head.hash).then_some((head.start, content))
+}
+
+fn hash(timeline: Timeline, start: Lsn, bytes: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&timeline.number().to_le_bytes());
+    hasher.update(&start.0.to_le_bytes());
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
+    let mut cut = [0; 16];
+    cut.iter_mut()
+        .zip(hasher.finalize().as_bytes())
+        .for_each(|(to, from)| *to = *from);
+    cut
+}

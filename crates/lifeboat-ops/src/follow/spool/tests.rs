@@ -1,0 +1,213 @@
+//! The spool by itself, over real files.
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn bytes(from: u64, length: usize) -> Vec<u8> {
+    (from..)
+        .take(length)
+        .map(|at| u8::try_from(((at * 7) >> 3) % 251).unwrap())
+        .collect()
+}
+
+fn at(lsn: u64) -> Position {
+    Position::new(Timeline::FIRST, Lsn(lsn))
+}
+
+fn range(start: u64, end: u64) -> Range {
+    Range::new(Timeline::FIRST, Lsn(start), Lsn(end))
+}
+
+fn read(spool: &Spool, range: Range) -> Vec<u8> {
+    spool.reading(range).unwrap().read().unwrap()
+}
+
+#[test]
+fn what_was_synced_is_held_and_nothing_else_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path()).unwrap();
+    let start = 16 * MIB - 100;
+    spool.append(at(start), &bytes(start, 300)).unwrap();
+    assert!(spool.coverage().is_empty(), "it was not synced");
+    spool.sync().unwrap();
+    assert_eq!(
+        spool.ranges().collect::<Vec<_>>(),
+        [range(start, 16 * MIB), range(16 * MIB, 16 * MIB + 200)]
+    );
+    // The same again, in other parts, and on from there.
+    spool.append(at(start + 50), &bytes(start + 50, 400)).unwrap();
+    spool.sync().unwrap();
+    assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(start, start + 450)]);
+    assert_eq!(read(&spool, range(start + 120, start + 400)), bytes(start + 120, 280));
+    assert_eq!(
+        spool.reading(range(start, start + 451)).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    drop(spool);
+    let mut spool = Spool::open(folder.path()).unwrap();
+    assert_eq!(read(&spool, range(16 * MIB, start + 450)), bytes(16 * MIB, 350));
+    // Other bytes (PG-06), and what came with them, are not taken.
+    let mut other = bytes(start + 440, 30);
+    other[3] ^= 1;
+    let error = spool.append(at(start + 440), &other).unwrap_err();
+    assert!(is_conflict(&error), "{error}");
+    spool.sync().unwrap();
+    assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(start, start + 450)]);
+    // Whole stretches inside the range go, others stay.
+    spool.give_up(range(start, 16 * MIB + 1)).unwrap();
+    assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(16 * MIB, start + 450)]);
+    // Behind a hole a stretch of its own begins, and what fills the hole joins them.
+    spool.append(at(16 * MIB + 1000), &bytes(16 * MIB + 1000, 100)).unwrap();
+    spool.append(at(16 * MIB + 300), &bytes(16 * MIB + 300, 750)).unwrap();
+    spool.sync().unwrap();
+    assert_eq!(
+        spool.coverage().ranges().collect::<Vec<_>>(),
+        [range(16 * MIB, 16 * MIB + 1100)]
+    );
+}
+
+/// PG-02: whatever a crash leaves of the last writes, everything before them is there, and nothing that was not written.
+#[test]
+fn a_torn_end_is_cut_wherever_it_is_torn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path()).unwrap();
+    spool.append(at(0), &bytes(0, 500)).unwrap();
+    spool.sync().unwrap();
+    let path = folder.path().join("00000001-0000000000000000");
+    let durable = std::fs::read(&path).unwrap();
+    spool.append(at(500), &bytes(500, 200)).unwrap();
+    drop(spool);
+    let whole = std::fs::read(&path).unwrap();
+    for length in durable.len()..=whole.len() {
+        // Cut there, or zeros from there on, as a file system leaves them.
+        for zeros in [0, whole.len() - length] {
+            let mut torn = whole[..length].to_vec();
+            torn.resize(length + zeros, 0);
+            #[expect(clippy::disallowed_methods, reason = "a test tears a file")]
+            std::fs::write(&path, &torn).unwrap();
+            let mut spool = Spool::open(folder.path()).unwrap();
+            let end = if torn == whole { 700 } else { 500 };
+            assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(0, end)], "{length}");
+            spool.append(at(end), &bytes(end, 10)).unwrap();
+            spool.sync().unwrap();
+            assert_eq!(read(&spool, range(0, end + 10)), bytes(0, usize::try_from(end).unwrap() + 10));
+        }
+    }
+}
+
+#[test]
+fn a_history_is_kept_and_no_other_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path()).unwrap();
+    let two = Timeline::new(2).unwrap();
+    spool.put_history(two, b"1\t0/3000000\tx\n").unwrap();
+    spool.put_history(two, b"1\t0/3000000\tx\n").unwrap();
+    assert!(is_conflict(&spool.put_history(two, b"1\t0/4000000\tx\n").unwrap_err()));
+    let mut spool = Spool::open(folder.path()).unwrap();
+    assert_eq!(spool.histories().len(), 1);
+    spool.give_up_history(two).unwrap();
+    assert!(Spool::open(folder.path()).unwrap().histories().is_empty());
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test damages a file")]
+fn overwrite(path: &Path, bytes: &[u8]) {
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn aside(folder: &Path) -> usize {
+    let names = folder.read_dir().unwrap().map(|found| found.unwrap().file_name());
+    names.filter(|name| name.to_str().unwrap().starts_with(DAMAGED)).count()
+}
+
+/// One bit in a record that was acknowledged: everything else is held, and nothing is thrown away.
+#[test]
+fn damage_is_kept_aside_and_costs_one_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path()).unwrap();
+    for part in 0..5 {
+        spool.append(at(part * 100), &bytes(part * 100, 100)).unwrap();
+        spool.sync().unwrap();
+    }
+    let path = folder.path().join("00000001-0000000000000000");
+    let whole = std::fs::read(&path).unwrap();
+    drop(spool);
+    for damaged in 0..5_u64 {
+        let mut bad = whole.clone();
+        bad[usize::try_from(damaged).unwrap() * 132 + 60] ^= 4;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("00000001-0000000000000000");
+        overwrite(&path, &bad);
+        // A newer one stands: nothing is a torn end.
+        overwrite(
+            &folder.path().join("00000001-0000000001000000"),
+            &super::record::encode(Timeline::FIRST, Lsn(16 * MIB), &bytes(16 * MIB, 50)),
+        );
+        for round in 0..2 {
+            let mut spool = Spool::open(folder.path()).unwrap();
+            let hole = range(damaged * 100, damaged * 100 + 100);
+            assert_eq!(spool.coverage().gaps(range(0, 500)), [hole], "{damaged}");
+            assert!(spool.coverage().holds(range(16 * MIB, 16 * MIB + 50)));
+            assert_eq!(spool.take_damaged().len(), usize::from(round == 0), "{damaged}");
+            assert_eq!(aside(folder.path()), 1);
+            if round == 1 {
+                spool.append(at(hole.start.0), &bytes(hole.start.0, 100)).unwrap();
+                spool.sync().unwrap();
+                let held: Vec<Vec<u8>> = spool
+                    .ranges()
+                    .filter(|range| range.end <= Lsn(500))
+                    .map(|range| read(&spool, range))
+                    .collect();
+                assert_eq!(held.concat(), bytes(0, 500), "{damaged}");
+            }
+        }
+    }
+}
+
+/// A bit that flips while the spool is open is no other history of the source (PG-06), and is never put into a store.
+#[test]
+fn damage_is_seen_when_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(folder.path()).unwrap();
+    for part in 0..3 {
+        spool.append(at(part * 100), &bytes(part * 100, 100)).unwrap();
+    }
+    spool.sync().unwrap();
+    let path = folder.path().join("00000001-0000000000000000");
+    let mut bad = std::fs::read(&path).unwrap();
+    bad[132 + 60] ^= 1;
+    overwrite(&path, &bad);
+    assert!(is_damage(&spool.reading(range(0, 300)).unwrap().read().unwrap_err()));
+    let error = spool.append(at(150), &bytes(150, 10)).unwrap_err();
+    assert!(is_damage(&error) && !is_conflict(&error), "{error}");
+    let found = spool.look_through().unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        spool.coverage().ranges().collect::<Vec<_>>(),
+        [range(0, 100), range(200, 300)]
+    );
+    assert_eq!(aside(folder.path()), 1);
+    assert!(spool.look_through().unwrap().is_empty());
+}
+
+/// PG-02: a file whose name is not durable does not count, however well its content is.
+#[test]
+fn nothing_counts_before_the_folder_is_durable() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("spool");
+    let mut spool = Spool::open(&folder).unwrap();
+    spool.append(at(16 * MIB - 100), &bytes(16 * MIB - 100, 100)).unwrap();
+    spool.sync().unwrap();
+    // Both the old stretch and a new one are written to; then the folder cannot be made durable.
+    spool.append(at(16 * MIB), &bytes(16 * MIB, 100)).unwrap();
+    std::fs::rename(&folder, outer.path().join("elsewhere")).unwrap();
+    spool.sync().unwrap_err();
+    std::fs::rename(outer.path().join("elsewhere"), &folder).unwrap();
+    assert_eq!(
+        spool.coverage().ranges().collect::<Vec<_>>(),
+        [range(16 * MIB - 100, 16 * MIB)]
+    );
+    spool.append(at(16 * MIB), &bytes(16 * MIB, 200)).unwrap();
+    spool.sync().unwrap();
+    assert_eq!(read(&spool, range(16 * MIB, 16 * MIB + 200)), bytes(16 * MIB, 200));
+}
