@@ -205,7 +205,12 @@ fn where_to_begin(
     is_standby: bool,
 ) -> Result<std::result::Result<(Position, Position), End>> {
     let (held, gone) = (shared.held(), shared.state().gone.clone());
-    let kept = shared.spool().ranges().map(|range| range.start).min();
+    // A hole in front of the spool's first byte is none of retention's.
+    let kept = shared
+        .spool()
+        .ranges()
+        .map(|range| Lsn(range.start.0.saturating_sub(1)))
+        .min();
     let about = Known {
         held: &held,
         gone: &gone,

@@ -300,7 +300,9 @@ impl Shipper {
             self.mark(*newest).await?;
         }
         let now = self.shared.env.clock.monotonic();
-        if is_last || self.looked_at.is_none_or(|last| now.saturating_sub(last) >= LOOK_EVERY) {
+        // What was pushed is of the newest lineage.
+        let may_look = !self.shared.closing;
+        if may_look && (is_last || self.looked_at.is_none_or(|last| now.saturating_sub(last) >= LOOK_EVERY)) {
             self.looked_at = Some(now);
             push::drain(&self.shared, &mut self.opened.writer, &mut self.waiting).await?;
         }

@@ -299,6 +299,111 @@ async fn another_cluster_is_refused_and_a_restored_one_begins_a_lineage() {
         );
         assert!(reader.read(range(0, 16 * MIB)).await.unwrap() == wanted);
     }
+    // Whoever goes on with the old one gets the old one, and can still compare what he writes with it; the newest stays the newest.
+    let newest = writer.lineage();
+    for (lineage, wanted) in [
+        (first, wal(range(0, 16 * MIB))),
+        (newest, {
+            let mut bytes = wal(range(0, 16 * MIB));
+            bytes[77] ^= 1;
+            bytes
+        }),
+    ] {
+        drop(writer);
+        writer = LogWriter::begin(&world.env, &world.repository, plan(&world), NewLog::Of(lineage))
+            .await
+            .unwrap();
+        assert_eq!(writer.lineage(), lineage);
+        let mut other = wanted.clone();
+        other[99] ^= 1;
+        assert!(
+            writer
+                .append(LogFileKind::Piece, range(0, 16 * MIB), wanted, None)
+                .await
+                .unwrap()
+                .there
+        );
+        let refused = failed(
+            writer.append(LogFileKind::Piece, range(0, 16 * MIB), other, None).await,
+            "other bytes",
+        );
+        assert_eq!(refused.kind(), ErrorKind::Refused);
+    }
+    let listing = list_log(&world.repository, &world.component, &world.trust).await.unwrap();
+    assert_eq!((listing.lineages.len(), listing.newest(SYSTEM).unwrap().lineage), (2, newest));
+}
+
+/// PG-06: what reaches over an end cannot be compared, and nothing is put over it.
+#[tokio::test]
+async fn what_cannot_be_compared_is_left_as_it_stands() {
+    let world = World::new(18).await;
+    let mut writer = begin(&world, &world.repository).await.unwrap();
+    append(&mut writer, LogFileKind::Frame, range(2 * MIB, 4 * MIB))
+        .await
+        .unwrap();
+    append(&mut writer, LogFileKind::Frame, range(6 * MIB, 9 * MIB))
+        .await
+        .unwrap();
+    for asked in [range(3 * MIB, 5 * MIB), range(MIB, 3 * MIB), range(7 * MIB, 8 * MIB)] {
+        let mut other = wal(asked);
+        other[0] ^= 1;
+        other[usize::try_from(asked.bytes() - 1).unwrap()] ^= 1;
+        for raw in [wal(asked), other] {
+            let refused = failed(writer.append(LogFileKind::Piece, asked, raw, None).await, "an overlap");
+            assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+        }
+    }
+    assert_eq!(
+        writer.fitting(range(0, 5 * MIB)).await.unwrap(),
+        [range(0, 5 * MIB)],
+        "it lies inside"
+    );
+    assert_eq!(
+        writer.fitting(range(3 * MIB, 8 * MIB)).await.unwrap(),
+        [range(4 * MIB, 6 * MIB)]
+    );
+    assert_eq!(writer.fitting(range(7 * MIB, 8 * MIB)).await.unwrap(), []);
+    append(&mut writer, LogFileKind::Piece, range(4 * MIB, 6 * MIB))
+        .await
+        .unwrap();
+    // The same once more, with a newer time: it replaces the one before.
+    let before = writer
+        .append_again(
+            LogFileKind::Frame,
+            range(8 * MIB, 9 * MIB),
+            wal(range(8 * MIB, 9 * MIB)),
+            Some(1),
+        )
+        .await
+        .unwrap();
+    let again = writer
+        .append_again(
+            LogFileKind::Frame,
+            range(8 * MIB, 9 * MIB),
+            wal(range(8 * MIB, 9 * MIB)),
+            Some(2),
+        )
+        .await
+        .unwrap();
+    assert_eq!(again.replaces, [before.name]);
+    // A file whose key is not there counts for nothing where it is asked for.
+    let lineage = writer.lineage();
+    let confirm = || {
+        lifeboat_repo::confirm_log(
+            &world.repository,
+            &world.component,
+            &world.trust,
+            lineage,
+            vec![before.name, again.name],
+        )
+    };
+    assert_eq!(confirm().await.unwrap().len(), 2);
+    writer.drop_replaced(&again).await.unwrap();
+    assert_eq!(confirm().await.unwrap(), [again.name]);
+    for key in world.stored("keys").await {
+        world.memory.delete(&key).await.unwrap();
+    }
+    assert_eq!(confirm().await.unwrap(), []);
 }
 
 #[tokio::test]

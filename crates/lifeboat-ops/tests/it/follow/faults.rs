@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,20 +19,20 @@ use super::world::{Followed, Following, flushed, small_segments};
 
 /// A store that is there or not.
 #[derive(Debug)]
-struct Door {
+pub struct Door {
     inner: MemoryStore,
     shut: AtomicBool,
 }
 
 impl Door {
-    fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
             inner: MemoryStore::new(),
             shut: AtomicBool::new(false),
         })
     }
 
-    fn shut(&self, shut: bool) {
+    pub fn shut(&self, shut: bool) {
         self.shut.store(shut, Ordering::SeqCst);
     }
 
@@ -71,7 +72,7 @@ impl BlobStore for Door {
     }
 }
 
-fn place(name: &str, door: &Arc<Door>, required: bool) -> Place {
+pub fn place(name: &str, door: &Arc<Door>, required: bool) -> Place {
     Place {
         name: name.into(),
         store: Arc::clone(door) as Arc<dyn BlobStore>,
@@ -105,6 +106,7 @@ async fn a_store_that_is_away_fills_the_spool_and_no_more() {
     world.with = |options| Options {
         max_spool: 1,
         max_slot_lag: 1 << 20,
+        ask_every: Duration::from_millis(200),
         ..options
     };
     let following = world.begin();
@@ -113,6 +115,8 @@ async fn a_store_that_is_away_fills_the_spool_and_no_more() {
     let until = write(&cluster, 70);
     following.says("SPOOL IS FULL").await;
     following.says("does not reach the stores").await;
+    // Nothing is received any more, and what the slot holds back meanwhile is told all the same.
+    following.says("HOLDS BACK").await;
     let acknowledged = cluster
         .query("select flush_lsn from pg_stat_replication")
         .parse::<Lsn>()
@@ -124,7 +128,6 @@ async fn a_store_that_is_away_fills_the_spool_and_no_more() {
     following.end().await.unwrap();
     world.same_as_files(&cluster, 1).await;
     assert!(world.spooled() < 17 << 20, "{} bytes stay in the spool", world.spooled());
-    // What the slot held back meanwhile is told.
     let until = write(&cluster, 4);
     let following = world.begin();
     following.says("HOLDS BACK").await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lifeboat_model::wal::Range;
 use lifeboat_model::{Lsn, Timeline};
 use lifeboat_ops::follow::{self, Options, Pushed};
-use lifeboat_repo::{LogFileKind, Lineage};
+use lifeboat_repo::{Lineage, LogFileKind};
 use lifeboat_testkit::postgres::{Cluster, Options as Server, Stop, majors, run_as_test_user};
 
 use super::faults::write;
@@ -54,7 +54,10 @@ async fn a_time_is_never_said_for_a_position_behind_which_something_was_committe
         for (position, at_us) in marks {
             for (committed_us, end) in &commits {
                 let is_behind = *end > position && *committed_us < at_us;
-                assert!(!is_behind, "{major}: {end} was committed at {committed_us}, and {position} is said to be complete until {at_us}");
+                assert!(
+                    !is_behind,
+                    "{major}: {end} was committed at {committed_us}, and {position} is said to be complete until {at_us}"
+                );
             }
         }
     }
@@ -63,7 +66,10 @@ async fn a_time_is_never_said_for_a_position_behind_which_something_was_committe
 /// An idle database can be brought back to any moment, too, and costs few files: also where its log ends with a block.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_time_goes_on_while_nothing_is_written() {
-    let cluster = Cluster::start(majors()[0], &Server::new().set("autovacuum", "off").set("checkpoint_timeout", "1h"));
+    let cluster = Cluster::start(
+        majors()[0],
+        &Server::new().set("autovacuum", "off").set("checkpoint_timeout", "1h"),
+    );
     let mut world = Followed::new(&cluster).await;
     world.with = |options| Options {
         ask_every: Duration::from_millis(200),
@@ -81,9 +87,18 @@ async fn the_time_goes_on_while_nothing_is_written() {
             let (from_us, end) = (now_us(&cluster), flushed(&cluster));
             let files = world.frames().await;
             let mut looks = 0;
-            while !marks(&world).await.iter().any(|(position, at_us)| *position >= end && *at_us > from_us) {
+            while !marks(&world)
+                .await
+                .iter()
+                .any(|(position, at_us)| *position >= end && *at_us > from_us)
+            {
                 looks += 1;
-                assert!(looks < 400, "{:?} {:?}", marks(&world).await, following.events.lock().unwrap());
+                assert!(
+                    looks < 400,
+                    "{:?} {:?}",
+                    marks(&world).await,
+                    following.events.lock().unwrap()
+                );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             assert!(world.frames().await <= files + 2);
@@ -284,7 +299,10 @@ async fn a_slot_that_the_server_gave_up_is_a_gap_and_a_new_slot() {
         let report = world.once().await.unwrap();
         let [gap] = report.gaps.as_slice() else { panic!("{report:?}") };
         assert_eq!(gap.start, before.lsn, "{report:?}");
-        assert!(report.alarms.iter().any(|alarm| alarm.contains("run a new backup")), "{report:?}");
+        assert!(
+            report.alarms.iter().any(|alarm| alarm.contains("run a new backup")),
+            "{report:?}"
+        );
         assert_eq!(cluster.query("select wal_status from pg_replication_slots"), "reserved");
         let until = write(&cluster, 1);
         let report = world.once().await.unwrap();

@@ -8,6 +8,11 @@ use lifeboat_model::{ErrorKind, Lsn, Timeline};
 use lifeboat_ops::follow::{self, Pushed};
 use lifeboat_testkit::postgres::{Cluster, Options, majors};
 
+use lifeboat_ops::protected::Place;
+use lifeboat_repo::{LogFileKind, Repository, list_log};
+use lifeboat_store::BlobStore;
+
+use super::faults::{Door, place};
 use super::world::Followed;
 use crate::world::kind_of;
 
@@ -100,4 +105,104 @@ async fn while_somebody_follows_a_segment_is_handed_over_and_compared() {
     let kept = pushed.join(format!("refused-{}", path.file_name().unwrap().display()));
     assert_eq!(std::fs::read(kept).unwrap(), other);
     assert!(world.coverage().await.ranges().count() <= 2);
+}
+
+/// A world over these stores, the first of which makes the repository.
+async fn in_stores(cluster: &Cluster, places: [Place; 2]) -> Followed {
+    let [first, second] = places;
+    let mut world = Followed::in_store(cluster, first).await;
+    let repository = world.world.protected.repository().await.unwrap();
+    repository.replicate(Arc::clone(&second.store)).await.unwrap();
+    world.world.protected.stores.push(second);
+    world
+}
+
+async fn pieces(world: &Followed, door: &Arc<Door>) -> usize {
+    let protected = &world.world.protected;
+    let repository = Repository::open(Arc::clone(door) as Arc<dyn BlobStore>).await.unwrap();
+    let listing = list_log(&repository, &protected.component, &protected.trust).await.unwrap();
+    let Some(record) = listing.lineages.last() else { return 0 };
+    let files = listing.files(record.lineage).iter();
+    files.filter(|name| name.kind == LogFileKind::Piece).count()
+}
+
+/// PG-03: success is what every required store answered, not what one of them has; a store that is not required holds nobody up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_is_answered_for_by_every_required_store_and_by_no_other() {
+    let cluster = Cluster::start(majors()[0], &Options::new());
+    let (near, far) = (Door::new(), Door::new());
+    let world = in_stores(&cluster, [place("near", &near, true), place("far", &far, true)]).await;
+    let (path, _) = next_segment(&cluster);
+    assert_eq!(push(&world, &path).await.unwrap(), Pushed::Stored);
+    let (path, _) = next_segment(&cluster);
+    far.shut(true);
+    assert_eq!(kind_of(push(&world, &path).await), ErrorKind::Unreachable);
+    assert_eq!(pieces(&world, &near).await, 2);
+    far.shut(false);
+    assert_eq!(pieces(&world, &far).await, 1);
+    for _ in 0..2 {
+        assert_eq!(push(&world, &path).await.unwrap(), Pushed::Stored);
+        assert_eq!(pieces(&world, &far).await, 2);
+    }
+    // Now it is only wished for.
+    let mut world = world;
+    world.world.protected.stores[1].required = false;
+    far.shut(true);
+    let (path, _) = next_segment(&cluster);
+    assert_eq!(push(&world, &path).await.unwrap(), Pushed::Stored);
+}
+
+/// PG-03: what stood there already is given up, too, as soon as every store has been asked for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_pushed_first_does_not_stay_in_the_spool() {
+    let cluster = Cluster::start(majors()[0], &Options::new());
+    let (near, far) = (Door::new(), Door::new());
+    let world = in_stores(&cluster, [place("near", &near, true), place("far", &far, true)]).await;
+    let following = world.begin();
+    following.says("following from").await;
+    let mut end = Lsn::INVALID;
+    for _ in 0..4 {
+        let (path, start) = next_segment(&cluster);
+        push(&world, &path).await.unwrap();
+        end = start.plus(SEGMENT);
+    }
+    world.wait_for(&following, Timeline::FIRST, end).await;
+    let mut looks = 0;
+    while world.spooled() > 17 << 20 {
+        looks += 1;
+        assert!(
+            looks < 400,
+            "{} bytes stay: {:?}",
+            world.spooled(),
+            following.events.lock().unwrap()
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    following.end().await.unwrap();
+}
+
+/// The server was told that they are safe, so that what is not is told; and one that cannot be read stops nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_and_is_refused_is_told_and_never_overwritten() {
+    let cluster = Cluster::start(majors()[0], &Options::new());
+    let world = Followed::new(&cluster).await;
+    let (path, _) = next_segment(&cluster);
+    assert_eq!(push(&world, &path).await.unwrap(), Pushed::Stored);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let pushed = world.spool().join("pushed");
+    std::fs::create_dir_all(pushed.join("no file")).unwrap();
+    let mut other = std::fs::read(&path).unwrap();
+    for round in 1..3 {
+        other[9000 + round] ^= 1;
+        #[expect(clippy::disallowed_methods, reason = "a test hands a file over")]
+        std::fs::write(pushed.join(name), &other).unwrap();
+        let (next, _) = next_segment(&cluster);
+        assert_eq!(kind_of(push(&world, &next).await), ErrorKind::Refused);
+        assert_eq!(push(&world, &next).await.unwrap(), Pushed::Stored);
+        let ending = if round == 1 { String::new() } else { format!("-{round}") };
+        let kept = pushed.join(format!("refused-{name}{ending}"));
+        assert_eq!(std::fs::read(kept).unwrap(), other, "{round}");
+    }
+    let report = world.once().await.unwrap();
+    assert!(report.alarms.iter().any(|alarm| alarm.contains("no file")), "{report:?}");
 }
