@@ -202,7 +202,7 @@ async fn store(protected: &Protected, writer: &mut LogWriter, size: SegmentSize,
         Given::Nothing => {}
         Given::History { timeline, text } => {
             let mut done = writer.append_history(*timeline, text.clone()).await?;
-            if done.there && !stands_everywhere(protected, writer.lineage(), &done.name).await? {
+            if done.there && !stands_everywhere(protected, writer.lineage(), &done).await? {
                 done = writer.append_history_again(*timeline, text.clone()).await?;
             }
             stored.everywhere = done.there || took(protected, &done);
@@ -227,7 +227,7 @@ async fn store_part(protected: &Protected, writer: &mut LogWriter, range: Range,
     let mut done = writer.append(LogFileKind::Piece, range, raw.clone(), None).await?;
     if done.there {
         // One of them has it, or all: a listing of several stores does not say.
-        if stands_everywhere(protected, writer.lineage(), &done.name).await? {
+        if stands_everywhere(protected, writer.lineage(), &done).await? {
             return Ok(true);
         }
         done = writer.append_again(LogFileKind::Piece, range, raw, None).await?;

@@ -376,7 +376,7 @@ impl Shipper {
             }
             let (writer, protected) = (&mut self.opened.writer, &self.shared.protected);
             let mut done = writer.append_history(timeline, text.clone()).await?;
-            if done.there && !stands_everywhere(protected, self.shared.lineage, &done.name).await? {
+            if done.there && !stands_everywhere(protected, self.shared.lineage, &done).await? {
                 done = writer.append_history_again(timeline, text.clone()).await?;
             }
             let is_everywhere = done.there || took(protected, &done);

@@ -83,6 +83,8 @@ pub enum NewLog {
 pub struct Appended {
     /// Its name.
     pub name: LogName,
+    /// Others of its kind and range that hold the same: of several stores each may have another one.
+    pub others: Vec<LogName>,
     /// The frames that it replaces and names.
     pub replaces: Vec<LogName>,
     /// The same bytes stood there before; nothing was put.
@@ -204,7 +206,7 @@ impl LogWriter {
             );
         }
         if let Some(there) = self.compare(kind, range, &raw).await? {
-            return Ok(self.appended(there, Vec::new(), true));
+            return Ok(there);
         }
         self.put_log(kind, range, raw, as_of_us).await
     }
@@ -273,7 +275,7 @@ impl LogWriter {
         lifeboat_model::wal::History::parse(timeline, &String::from_utf8_lossy(&text))?;
         let range = Range::new(timeline, Lsn::INVALID, Lsn::INVALID);
         if let Some(there) = self.compare(LogFileKind::History, range, &text).await? {
-            return Ok(self.appended(there, Vec::new(), true));
+            return Ok(there);
         }
         let name = self.put(LogFileKind::History, range, text, None, Vec::new()).await?;
         Ok(self.appended(name, Vec::new(), false))
@@ -326,6 +328,7 @@ impl LogWriter {
     fn appended(&self, name: LogName, replaces: Vec<LogName>, there: bool) -> Appended {
         Appended {
             name,
+            others: Vec::new(),
             replaces,
             there,
             stores: self.repository.copies(),
@@ -340,15 +343,15 @@ impl LogWriter {
         }
     }
 
-    /// Compares what is to be appended with everything that stands of it. Returns a file of the same kind and range that holds the same.
-    async fn compare(&mut self, kind: LogFileKind, range: Range, raw: &[u8]) -> Result<Option<LogName>> {
+    /// Compares what is to be appended with everything that stands of it. Returns those of the same kind and range that hold the same.
+    async fn compare(&mut self, kind: LogFileKind, range: Range, raw: &[u8]) -> Result<Option<Appended>> {
         let is_history = kind == LogFileKind::History;
         let concerned = |name: &LogName| match name.kind {
             LogFileKind::History => is_history && name.range == range,
             LogFileKind::Piece | LogFileKind::Frame => !is_history && name.range.overlaps(&range),
         };
         let names: Vec<LogName> = self.files.keys().filter(|name| concerned(name)).copied().collect();
-        let mut same = None;
+        let mut same = Vec::new();
         for name in names {
             let Some(known) = self.known(&name).await? else { continue };
             if known.id_check != self.id_check || !(is_history || range.contains(&name.range)) {
@@ -365,10 +368,13 @@ impl LogWriter {
                 return Err(self.other_bytes(&name));
             }
             if name.kind == kind && name.range == range {
-                same = Some(name);
+                same.push(name);
             }
         }
-        Ok(same)
+        Ok(same.pop().map(|name| Appended {
+            others: same,
+            ..self.appended(name, Vec::new(), true)
+        }))
     }
 
     /// What a file's header says of its content; none for one that does not fit or has gone: it counts for nothing.

@@ -91,15 +91,16 @@ pub(crate) fn took(protected: &Protected, done: &Appended) -> bool {
     protected.stores.iter().filter(|place| place.required).all(took)
 }
 
-/// Whether a file stands in every store that is required, each asked by itself. One that does not answer has not said so.
-pub(crate) async fn stands_everywhere(protected: &Protected, lineage: Lineage, name: &LogName) -> Result<bool> {
+/// Whether what was appended stands in every store that is required, in whichever file, each asked by itself. One that does not answer has not said so.
+pub(crate) async fn stands_everywhere(protected: &Protected, lineage: Lineage, done: &Appended) -> Result<bool> {
+    let names: Vec<LogName> = done.others.iter().copied().chain([done.name]).collect();
     if protected.stores.len() < 2 {
         return Ok(true);
     }
     for place in protected.stores.iter().filter(|place| place.required) {
         let asked = async {
             let repository = Repository::open(Arc::clone(&place.store)).await?;
-            confirm_log(&repository, &protected.component, &protected.trust, lineage, vec![*name]).await
+            confirm_log(&repository, &protected.component, &protected.trust, lineage, names.clone()).await
         };
         match asked.await {
             Ok(there) if there.is_empty() => return Ok(false),
