@@ -11,45 +11,67 @@ use lifeboat_model::{Lsn, Position, Timeline};
 const MARGIN_US: i64 = 1_000_000;
 const KEPT: usize = 1024;
 
-/// The newest messages.
+/// What was said and is not reached yet; far behind, not all of it.
 #[derive(Debug, Default)]
-pub(crate) struct Marks(VecDeque<(Position, i64)>);
+pub(crate) struct Marks {
+    /// By position.
+    said: VecDeque<(Position, i64)>,
+    /// All but the last are so many bytes of log apart.
+    step: u64,
+}
 
 impl Marks {
     /// The server had flushed to `end` at `at_us` (microseconds since 1970), and no further.
     pub(crate) fn observe(&mut self, end: Position, at_us: i64) {
-        match self.0.back_mut() {
-            Some((last, known_us)) if *last == end => *known_us = at_us.max(*known_us),
-            _ => {
-                if self.0.len() == KEPT {
-                    // Far behind, the ones that are reached next are the oldest: every other one of all goes.
-                    let mut place = 0;
-                    self.0.retain(|_| {
-                        place += 1;
-                        place % 2 == 0
-                    });
-                }
-                self.0.push_back((end, at_us));
-            }
+        if let Some((_, known_us)) = self.said.back_mut().filter(|(last, _)| *last == end) {
+            *known_us = at_us.max(*known_us);
+            return;
         }
+        let before = self.said.len().checked_sub(2).and_then(|place| self.said.get(place));
+        if before.is_some_and(|(before, _)| end.lsn.since(before.lsn) < self.step) {
+            self.said.pop_back();
+        }
+        if self.said.len() == KEPT {
+            self.thin();
+        }
+        self.said.push_back((end, at_us));
+    }
+
+    /// Far behind a server that writes: what is reached next matters as much as what was said last.
+    fn thin(&mut self) {
+        let ends = self.said.front().zip(self.said.back());
+        let span = ends.map_or(0, |((first, _), (last, _))| last.lsn.since(first.lsn));
+        self.step = (span / (KEPT as u64 / 2)).max(1);
+        let (step, mut kept) = (self.step, None);
+        self.said.retain(|(position, _)| {
+            let is_apart = kept.is_none_or(|kept| position.lsn.since(kept) >= step);
+            if is_apart {
+                kept = Some(position.lsn);
+            }
+            is_apart
+        });
     }
 
     /// Everything that was committed before this time lies before `end`; none where nobody said so.
     pub(crate) fn as_of(&mut self, timeline: Timeline, end: Lsn) -> Option<i64> {
         while self
-            .0
+            .said
             .get(1)
             .is_some_and(|(next, _)| next.timeline == timeline && next.lsn <= end)
         {
-            self.0.pop_front();
+            self.said.pop_front();
         }
-        let (position, at_us) = self.0.front()?;
+        if self.said.len() < 2 {
+            self.step = 0;
+        }
+        let (position, at_us) = self.said.front()?;
         (position.timeline == timeline && position.lsn <= end).then(|| at_us.saturating_sub(MARGIN_US))
     }
 
     /// Another server, perhaps with another clock.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.said.clear();
+        self.step = 0;
     }
 }
 
@@ -84,7 +106,7 @@ mod tests {
         for step in 1..=100_000 {
             marks.observe(at(step * 100), i64::try_from(step).unwrap() * 1_000_000);
         }
-        assert!(marks.0.len() <= KEPT);
+        assert!(marks.said.len() <= KEPT);
         let reached = marks.as_of(Timeline::FIRST, Lsn(5_000_000)).unwrap();
         assert!((49_000_000_000..50_000_000_000).contains(&reached), "{reached}");
     }

@@ -241,11 +241,6 @@ fn look(to: &Path, way: Way) -> Result<(PathBuf, Option<existing::Old>)> {
     Ok((to, old))
 }
 
-fn no_backup(protected: &Protected) -> Error {
-    let detail = "there is no backup of it yet";
-    Error::new(ErrorKind::NoSuchPoint, "restore", &protected.component, detail).with_hint("`lifeboat backup` makes one")
-}
-
 /// The programs that replay the log here; none where that is left to whoever starts the server.
 async fn binaries(cluster: &Cluster, facts: &Facts, options: &Options, notes: &mut Vec<String>) -> Result<Option<Binaries>> {
     if !options.replay {

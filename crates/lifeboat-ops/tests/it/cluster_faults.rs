@@ -19,6 +19,7 @@ fn source(cluster: &Cluster, dsn: &str, mode: Mode) -> Source {
         slot: "lifeboat_test".to_owned(),
         binaries: vec![cluster.bindir()],
         program: "lifeboat".into(),
+        care: protected::Care::default(),
     })
 }
 
