@@ -299,8 +299,13 @@ async fn another_cluster_is_refused_and_a_restored_one_begins_a_lineage() {
         );
         assert!(reader.read(range(0, 16 * MIB)).await.unwrap() == wanted);
     }
-    // Whoever goes on with the old one gets the old one, and can still compare what he writes with it; the newest stays the newest.
-    let newest = writer.lineage();
+    drop(writer);
+    let newest = listing.newest(SYSTEM).unwrap().lineage;
+    either_goes_on(&world, first, newest).await;
+}
+
+/// Whoever goes on with the old one gets the old one, and can still compare what he writes with it; the newest stays the newest.
+async fn either_goes_on(world: &World, first: lifeboat_repo::Lineage, newest: lifeboat_repo::Lineage) {
     for (lineage, wanted) in [
         (first, wal(range(0, 16 * MIB))),
         (newest, {
@@ -309,8 +314,7 @@ async fn another_cluster_is_refused_and_a_restored_one_begins_a_lineage() {
             bytes
         }),
     ] {
-        drop(writer);
-        writer = LogWriter::begin(&world.env, &world.repository, plan(&world), NewLog::Of(lineage))
+        let mut writer = LogWriter::begin(&world.env, &world.repository, plan(world), NewLog::Of(lineage))
             .await
             .unwrap();
         assert_eq!(writer.lineage(), lineage);
