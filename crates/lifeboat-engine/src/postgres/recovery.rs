@@ -109,17 +109,6 @@ impl Settings {
     /// become comments, ours follow behind a mark. The new cluster archives nothing unless `archives`: in the origin's archive its log would
     /// stand among the origin's.
     pub fn auto_conf(&self, before: &[u8], archives: bool) -> Result<Vec<u8>> {
-        let mut text = Vec::new();
-        for line in before.split(|byte| *byte == b'\n').filter(|line| *line != MARK.as_bytes()) {
-            if name_of(line).is_some_and(|name| is_ours(&name, archives)) {
-                text.extend_from_slice(b"# before the restore: ");
-            }
-            text.extend_from_slice(line);
-            text.push(b'\n');
-        }
-        while text.ends_with(b"\n\n") {
-            text.pop();
-        }
         let mut ours: Vec<(&str, String)> = vec![("restore_command", self.restore_command.clone())];
         // They may stand in postgresql.conf.
         ours.extend(ELSEWHERE.map(|(name, value)| (name, value.to_owned())));
@@ -131,11 +120,7 @@ impl Settings {
         let (set, value) = self.kind();
         ours.extend(KINDS.iter().filter(|kind| **kind != set).map(|kind| (*kind, String::new())));
         ours.push((set, value));
-        text.extend_from_slice(format!("{MARK}\n").as_bytes());
-        for (name, value) in ours {
-            text.extend_from_slice(format!("{name} = {}\n", conf_value(name, &value)?).as_bytes());
-        }
-        Ok(text)
+        with_ours(before, archives, &ours)
     }
 
     fn kind(&self) -> (&'static str, String) {
@@ -179,6 +164,35 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ("recovery_end_command", ""),
     ("recovery_min_apply_delay", "0"),
 ];
+
+/// `postgresql.auto.conf` of a directory whose recovery is behind it, from the one that came with the base: nothing of the origin's standby, recovery
+/// and archiving is left. A server that is started there would else write its log among the origin's, or follow the origin's primary.
+pub fn settled_conf(before: &[u8]) -> Result<Vec<u8>> {
+    let mut ours: Vec<(&str, String)> = vec![("restore_command", String::new()), ("archive_mode", "off".to_owned())];
+    // They may stand in postgresql.conf.
+    ours.extend(ELSEWHERE.map(|(name, value)| (name, value.to_owned())));
+    with_ours(before, false, &ours)
+}
+
+/// Lines of the origin that would have a say become comments, ours follow behind a mark.
+fn with_ours(before: &[u8], archives: bool, ours: &[(&str, String)]) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for line in before.split(|byte| *byte == b'\n').filter(|line| *line != MARK.as_bytes()) {
+        if name_of(line).is_some_and(|name| is_ours(&name, archives)) {
+            text.extend_from_slice(b"# before the restore: ");
+        }
+        text.extend_from_slice(line);
+        text.push(b'\n');
+    }
+    while text.ends_with(b"\n\n") {
+        text.pop();
+    }
+    text.extend_from_slice(format!("{MARK}\n").as_bytes());
+    for (name, value) in ours {
+        text.extend_from_slice(format!("{name} = {}\n", conf_value(name, value)?).as_bytes());
+    }
+    Ok(text)
+}
 
 /// Whether a line of the origin with this name would have a say in the recovery.
 fn is_ours(name: &str, archives: bool) -> bool {

@@ -34,6 +34,9 @@ fn count(cluster: &Cluster) -> String {
 fn a_cluster_comes_back_to_the_moment_of_a_backup_and_starts() {
     for major in majors() {
         let origin = cluster(major);
+        // As if it archived since its last start.
+        origin.query("alter system set archive_mode = on");
+        origin.query("alter system set primary_conninfo = 'host=elsewhere.invalid'");
         let world = world(&origin);
         world.run(&["config", "check"]).ends(0);
         world.run(&["backup", "bank"]).ends(0);
@@ -51,6 +54,9 @@ fn a_cluster_comes_back_to_the_moment_of_a_backup_and_starts() {
                 said = Some(world.run(&["restore", "bank", "--backup", wanted, "--to", &to]).ends(0));
             });
             restored.begin();
+            // Its log is its own: in the origin's archive it would stand among the origin's.
+            assert_eq!(restored.query("show archive_mode"), "off");
+            assert_eq!(restored.query("show primary_conninfo"), "");
             assert_eq!(count(&restored), rows, "{major} backup {wanted}");
             assert_eq!(
                 restored.system_identifier(),

@@ -149,14 +149,24 @@ impl Layout {
 
     /// What a server that a person starts is told about its recovery.
     pub(super) fn write_recovery(&self, settings: &Settings) -> Result<()> {
-        let place = self.data_dir.join(recovery::AUTO_CONF);
-        let before = match std::fs::read(&place) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(Error::io("read", place.display(), error)),
-        };
-        self.write(recovery::AUTO_CONF, &settings.auto_conf(&before, false)?)?;
+        self.write(recovery::AUTO_CONF, &settings.auto_conf(&self.auto_conf()?, false)?)?;
         self.write(recovery::SIGNAL, b"")
+    }
+
+    /// For a server that is told about its recovery on its command line; none that is started later archives or follows anybody.
+    pub(super) fn write_settled(&self) -> Result<()> {
+        self.write(recovery::AUTO_CONF, &recovery::settled_conf(&self.auto_conf()?)?)?;
+        self.write(recovery::SIGNAL, b"")
+    }
+
+    /// The settings that came with the base.
+    fn auto_conf(&self) -> Result<Vec<u8>> {
+        let place = self.data_dir.join(recovery::AUTO_CONF);
+        match std::fs::read(&place) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Error::io("read", place.display(), error)),
+        }
     }
 
     /// Writes a small file of ours into the data directory, in place of one that is there.

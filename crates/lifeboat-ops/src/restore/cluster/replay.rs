@@ -71,7 +71,7 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
     };
     let layout = job.layout.clone();
     compute::run("make durable", move || {
-        layout.write(recovery::SIGNAL, b"")?;
+        layout.write_settled()?;
         layout.complete()
     })
     .await?;
