@@ -115,7 +115,8 @@ async fn log_that_is_gone_is_a_gap_and_another_cluster_is_refused() {
         cluster.query("create table t as select generate_series(1, 5000) as i");
         if major == majors()[0] {
             // What is held ends with a segment.
-            cluster.query("select pg_switch_wal()");
+            drop(world.once().await.unwrap());
+            cluster.query("insert into t values (0); select pg_switch_wal()");
         }
         let before = world.once().await.unwrap().stored.unwrap();
         cluster.query(&format!("select pg_drop_replication_slot('{}')", world.slot()));

@@ -66,7 +66,7 @@ pub(super) async fn run(cx: &Cx, args: Init) -> Result<Exit> {
     if !args.no_backup {
         for component in context.select(&[])? {
             cluster::doctor(cx, component).await;
-            first_backup(cx, &context, component, &mut done).await?;
+            Box::pin(first_backup(cx, &context, component, &mut done)).await?;
         }
     }
     finish(cx, &context, &args, public_key, done)

@@ -155,7 +155,7 @@ async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result
         Command::Demo(args) => Box::pin(demo::run(cx, args)).await,
         Command::Status(args) => status::run(cx, &args.what).await,
         Command::Doctor => doctor::run(cx).await,
-        Command::Backup(args) => backup::run(cx, args).await,
+        Command::Backup(args) => Box::pin(backup::run(cx, args)).await,
         Command::Follow(args) => follow::run(cx, &args, signals).await,
         Command::Wal { command } => wal::run(cx, command).await,
         Command::List(args) => list::run(cx, &args).await,

@@ -190,12 +190,9 @@ fn nothing_is_restored_across_a_gap_or_along_a_way_that_nobody_knows() {
     world.edit_config(&format!(":{}/", cluster.port()), &format!(":{}/", standby.port()));
     world.run(&["follow", "--once", "shop/pg"]).ends(0);
     // Without the history of the new timeline nobody knows where it came from.
-    let files = world.files("lifeboat-backups").into_iter();
+    let mut files = world.files("lifeboat-backups").into_iter();
     let is_history = |path: &PathBuf| path.to_string_lossy().contains("/log/") && path.to_string_lossy().contains("history");
-    let (path, bytes) = files
-        .filter(|(path, _)| is_history(path))
-        .next()
-        .expect("no history is stored");
+    let (path, bytes) = files.find(|(path, _)| is_history(path)).expect("no history is stored");
     std::fs::remove_file(&path).unwrap();
     let refused = world.run(&["restore", "shop/pg", "--to", &to]);
     assert!(refused.code > 0 && refused.stderr.contains("history"), "{}", refused.stderr);

@@ -5,6 +5,15 @@
 //! each transaction was committed. Everything goes through the real binary. A seed (`LIFEBOAT_TEST_SEED`) draws the moments; `LIFEBOAT_SOAK=1`
 //! has 50 kills and 50 restores for each major, otherwise there are five of each.
 
+#[expect(clippy::print_stderr, reason = "what a failed run is understood by; shown only then")]
+fn say(words: &str) {
+    eprintln!("{words}");
+}
+
+macro_rules! tell {
+    ($($word:tt)*) => { crate::torture::say(&format!($($word)*)) };
+}
+
 mod ledger;
 mod scene;
 
@@ -69,7 +78,7 @@ fn round(scene: &mut Scene, number: usize, longest_ms: u64) {
     strike(scene, blow);
     scene.pause(longest_ms);
     follower.kill();
-    eprintln!("PostgreSQL {}, kill {number}, {blow:?} ({})", scene.major, scene.seed());
+    tell!("PostgreSQL {}, kill {number}, {blow:?} ({})", scene.major, scene.seed());
     scene.cluster.query("checkpoint");
     // Nobody follows: the backup brings its own log, and what lies before that is still the follower's business.
     if number % 4 == 2 || (number == 0 && !is_soak()) {
@@ -116,9 +125,10 @@ fn lost_and_surplus(major: u32, kills: usize, restores: usize) {
         };
         let restored = scene.restore(goal);
         let verdict = ledger.judge(goal, &restored.rows());
-        eprintln!(
+        tell!(
             "PostgreSQL {major}, restore {number} to {goal:?}: {} expected, {} under way, {verdict:?}",
-            verdict.expected, verdict.open
+            verdict.expected,
+            verdict.open
         );
         restored.agrees_with_itself();
         lost += verdict.lost.len();

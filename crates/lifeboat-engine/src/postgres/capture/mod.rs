@@ -8,6 +8,7 @@ pub mod counts;
 mod either;
 mod facts;
 mod feed;
+mod outside;
 mod pace;
 mod pages;
 mod parent;

@@ -54,7 +54,7 @@ pub struct Window {
 
 impl Scene {
     pub fn new(major: u32) -> Self {
-        Self::keeping(major, (u64::from(major / 2) + seed()) % 2 == 0)
+        Self::keeping(major, (u64::from(major / 2) + seed()).is_multiple_of(2))
     }
 
     pub fn keeping(major: u32, keeps_log: bool) -> Self {
@@ -152,7 +152,7 @@ impl Scene {
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                eprintln!("follow: {line}");
+                tell!("follow: {line}");
                 if sender.send(line).is_err() {
                     return;
                 }
@@ -192,7 +192,7 @@ impl Scene {
                 beside.kill().unwrap();
             }
             let ended = beside.wait().unwrap();
-            eprintln!("the backup beside ended with {ended}");
+            tell!("the backup beside ended with {ended}");
             self.next_mode();
         }
     }
@@ -209,7 +209,7 @@ impl Scene {
             if spool.is_dir() {
                 std::fs::remove_dir_all(&spool).unwrap();
             }
-            eprintln!("the spool is gone");
+            tell!("the spool is gone");
             return;
         }
         let mut files = Vec::new();
@@ -230,7 +230,7 @@ impl Scene {
         let cut = self.draw() % (length + 1);
         let file = std::fs::File::options().write(true).open(newest).unwrap();
         file.set_len(cut).unwrap();
-        eprintln!("{} is cut from {length} to {cut}", newest.display());
+        tell!("{} is cut from {length} to {cut}", newest.display());
     }
 
     /// Until a moment behind everything that was answered can be asked for by its time.
