@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lifeboat_model::wal::{Coverage, Range, SegmentSize};
+use lifeboat_model::wal::{Coverage, History, Range, SegmentSize};
 use lifeboat_model::{Env, Error, ErrorKind, Lsn, Position, Result, Timeline};
 use lifeboat_repo::{Instance, Lineage, NewLog};
 use tokio::sync::{Notify, mpsc, watch};
@@ -161,10 +161,18 @@ struct State {
     /// How far the log is durable here, on that timeline.
     durable: Lsn,
     /// With `once`: what has to be stored.
-    target: Option<Position>,
+    target: Option<Target>,
     marks: Marks,
     standing: Standing,
     report: Report,
+}
+
+/// All log from `from` to `lsn`, along `way`.
+#[derive(Debug)]
+struct Target {
+    way: History,
+    from: Lsn,
+    lsn: Lsn,
 }
 
 impl Shared {
@@ -223,8 +231,9 @@ impl Shared {
     fn look_at_target(&self) {
         let reached = {
             let state = self.state();
-            let end = |target: &Position| state.stored.end(target.timeline);
-            state.target.is_some_and(|target| end(&target) >= Some(target.lsn))
+            let size = self.source.segment;
+            let reaches = |target: &Target| state.stored.end_along(&target.way, size, target.from) >= target.lsn;
+            state.target.as_ref().is_some_and(reaches)
         };
         if reached {
             self.stop.send_replace(true);

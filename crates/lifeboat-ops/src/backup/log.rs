@@ -236,8 +236,8 @@ async fn receive(
                         deliver(&blocks, block, &mut writer, &mut ticks, &reader, &stored).await?;
                     }
                 }
-                Received::Alive { server_end, sent_at_us, reply } => {
-                    gathered.alive(server_end, sent_at_us);
+                // Its end is what was sent to us, not what is flushed: its time says nothing.
+                Received::Alive { reply, .. } => {
                     if reply {
                         report(&mut writer, &reader, &stored).await?;
                     }
@@ -344,14 +344,10 @@ impl Gathered {
                 whole.push(self.cut(LogFileKind::Piece, None));
             }
         }
-        self.alive(server_end, sent_at_us);
-        whole
-    }
-
-    fn alive(&mut self, server_end: Lsn, sent_at_us: i64) {
         if server_end <= self.position() {
             self.as_of = Some((self.position(), sent_at_us - COMMIT_MARGIN_US));
         }
+        whole
     }
 
     /// What is not a whole block.

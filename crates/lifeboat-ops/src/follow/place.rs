@@ -1,7 +1,8 @@
 //! Where following goes on: from what is held, and from what the server says about itself. Pure.
 //!
-//! The end of coverage decides, never the slot (PG-04). A server that is on another timeline is followed along that timeline's history; one that
-//! is behind what is held is told, not followed.
+//! The end of coverage decides, never the slot (PG-04). The slot only says which end: what it still keeps, nobody else has where a backup of a
+//! later time brought its own log meanwhile, and that hole is filled first. A server that is on another timeline is followed along that
+//! timeline's history; one that is behind what is held is told, not followed.
 
 use lifeboat_model::wal::{Coverage, History, Range, SegmentSize};
 use lifeboat_model::{Lsn, Position, Timeline};
@@ -31,15 +32,22 @@ pub(crate) enum Begin {
     },
 }
 
-/// Decides where to begin: `way` leads to the server's timeline, on which it is at `server`.
-pub(crate) fn begin(held: &Coverage, way: &History, server: Lsn, size: SegmentSize) -> Begin {
+/// Decides where to begin: `way` leads to the server's timeline, on which it is at `server`. From `slot` on our slot keeps its log.
+pub(crate) fn begin(held: &Coverage, way: &History, server: Lsn, slot: Lsn, size: SegmentSize) -> Begin {
     if let Some(newer) = held.timelines().next_back().filter(|newer| *newer > way.timeline()) {
         return Begin::Abandoned { newer };
+    }
+    if let Some(end) = held.end(way.timeline()).filter(|end| *end > server) {
+        return Begin::Behind {
+            held: Position::new(way.timeline(), end),
+        };
     }
     let stretches: Vec<_> = way.stretches().collect();
     for (place, stretch) in stretches.iter().enumerate().rev() {
         let first = size.align_down(stretch.begin);
-        let ends = held.ranges().filter(|range| range.timeline == stretch.timeline);
+        // What begins behind the slot was brought by somebody else, with a hole before it.
+        let ours = |range: &Range| range.timeline == stretch.timeline && range.start <= slot;
+        let ends = held.ranges().filter(ours);
         let reaching = ends.filter(|range| range.end > first && stretch.end.is_none_or(|end| range.start < end));
         let Some(end) = reaching.map(|range| range.end).max() else {
             continue;
@@ -51,9 +59,6 @@ pub(crate) fn begin(held: &Coverage, way: &History, server: Lsn, size: SegmentSi
             return Begin::At { from, held: from };
         }
         let held = Position::new(stretch.timeline, end);
-        if stretch.end.is_none() && end > server {
-            return Begin::Behind { held };
-        }
         let from = Position::new(stretch.timeline, aligned(end, size));
         return Begin::At { from, held };
     }
@@ -107,7 +112,7 @@ mod tests {
     #[test]
     fn following_goes_on_at_the_segment_of_the_end_of_coverage() {
         let way = History::first();
-        let decide = |held: &Coverage, server| begin(held, &way, Lsn(server), size());
+        let decide = |held: &Coverage, server| begin(held, &way, Lsn(server), Lsn(server), size());
         assert_eq!(decide(&held(&[]), 9 * MIB), Begin::Fresh);
         let some = held(&[(1, 2 * MIB, 5 * MIB + 7)]);
         let (from, end) = (at(1, 5 * MIB), at(1, 5 * MIB + 7));
@@ -121,9 +126,41 @@ mod tests {
     }
 
     #[test]
+    fn the_hole_in_front_of_what_a_backup_brought_is_filled() {
+        let way = History::first();
+        let decide = |held: &Coverage, slot| begin(held, &way, Lsn(9 * MIB), Lsn(slot), size());
+        let hole = held(&[(1, MIB, 3 * MIB + 5), (1, 6 * MIB, 8 * MIB)]);
+        let end = at(1, 3 * MIB + 5);
+        let fill = Begin::At {
+            from: at(1, 3 * MIB),
+            held: end,
+        };
+        for slot in [2 * MIB, 3 * MIB + 5, 5 * MIB] {
+            assert_eq!(decide(&hole, slot), fill);
+        }
+        // Nobody keeps it any more.
+        let end = at(1, 8 * MIB);
+        for slot in [6 * MIB, 7 * MIB, 9 * MIB] {
+            assert_eq!(decide(&hole, slot), Begin::At { from: end, held: end });
+        }
+        // Nothing of ours is held, only what a backup brought.
+        assert_eq!(decide(&held(&[(1, 6 * MIB, 8 * MIB)]), 2 * MIB), Begin::Fresh);
+        // A server that was set back is not asked to fill anything.
+        let end = at(1, 8 * MIB);
+        assert_eq!(
+            begin(&hole, &way, Lsn(7 * MIB), Lsn(2 * MIB), size()),
+            Begin::Behind { held: end }
+        );
+        // Beyond a promotion: the rest of the old timeline comes first.
+        let way = History::parse(tli(2), &format!("1\t{}\tx\n", Lsn(5 * MIB + 9))).unwrap();
+        let hole = held(&[(1, MIB, 3 * MIB + 5), (2, 6 * MIB, 8 * MIB)]);
+        assert_eq!(begin(&hole, &way, Lsn(9 * MIB), Lsn(3 * MIB), size()), fill);
+    }
+
+    #[test]
     fn a_promotion_is_followed_along_its_history() {
         let way = History::parse(tli(5), &format!("1\t{}\tx\n2\t{}\tx\n", Lsn(3 * MIB + 9), Lsn(6 * MIB + 8))).unwrap();
-        let decide = |held: &Coverage| begin(held, &way, Lsn(9 * MIB), size());
+        let decide = |held: &Coverage| begin(held, &way, Lsn(9 * MIB), Lsn(9 * MIB), size());
         // Behind on the first: its rest comes first.
         let end = at(1, 2 * MIB + 5);
         assert_eq!(

@@ -11,7 +11,7 @@ use lifeboat_engine::postgres::replication::stream::Started;
 use lifeboat_engine::postgres::sqlstate;
 use lifeboat_engine::postgres::wire::{Connection, Mode, connect};
 use lifeboat_io::compute;
-use lifeboat_model::wal::{History, SegmentSize};
+use lifeboat_model::wal::{History, Range, SegmentSize};
 use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -19,7 +19,7 @@ use super::place::{self, Begin};
 use super::ship::Ask;
 use super::spool::is_conflict;
 use super::stream::{self, Ended};
-use super::{Backoff, Options, Shared, Source, at, in_a_line, set};
+use super::{Backoff, Options, Shared, Source, Target, at, in_a_line, set};
 /// Majors that are followed. A newer one speaks the same protocol, as far as anybody knows.
 const OLDEST: u32 = 14;
 /// From here on slots can be read in replication mode.
@@ -134,7 +134,7 @@ async fn one_connection(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Resul
         Err(end) => return Ok(After::End(end)),
     };
     if shared.options.once {
-        aim(shared, &way, identity.position.lsn);
+        aim(shared, &way, identity.position.lsn, held.lsn);
     }
     {
         let mut state = shared.state();
@@ -163,7 +163,9 @@ async fn one_connection(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Resul
         }
         Err(error) => return Err(error),
     };
-    match stream::run(shared, stream, from, held, !is_standby).await {
+    // What is left of a timeline that was left says nothing about the time since.
+    let times = !is_standby && from.timeline == identity.position.timeline;
+    match stream::run(shared, stream, from, held, identity.position.lsn, times).await {
         Ok(Ended::Stopped) => Ok(After::End(End::Stopped)),
         Ok(Ended::Timeline(switch, connection)) => ended(shared, *connection, switch).await,
         Err(error) if is_gone(&error) => gap(shared, asks, held, &error).await,
@@ -183,7 +185,7 @@ fn where_to_begin(
     let resume = shared.state().resume;
     let begin = match resume {
         Some(from) => Begin::At { from, held: from },
-        None => place::begin(&shared.held(), way, server.lsn, shared.source.segment),
+        None => place::begin(&shared.held(), way, server.lsn, slot, shared.source.segment),
     };
     match begin {
         Begin::Fresh => {
@@ -256,16 +258,14 @@ async fn keep_history(shared: &Arc<Shared>, timeline: Timeline, text: Vec<u8>) -
     Ok(())
 }
 
-/// With `once`: what has to be stored, the first time.
-fn aim(shared: &Shared, way: &History, lsn: Lsn) {
+/// With `once`: what has to be stored, the first time; from where on, every time: behind a gap it is another place.
+fn aim(shared: &Shared, way: &History, lsn: Lsn, from: Lsn) {
     let mut state = shared.state();
-    if state.target.is_none() {
-        let left = way.forks().last().filter(|fork| lsn <= fork.at);
-        let target = left.map_or(Position::new(way.timeline(), lsn), |fork| {
-            Position::new(fork.timeline, fork.at)
-        });
-        state.target = Some(target);
-    }
+    let (way, lsn) = match state.target.take() {
+        Some(target) => (target.way, target.lsn),
+        None => (way.clone(), lsn),
+    };
+    state.target = Some(Target { way, from, lsn });
     drop(state);
     shared.look_at_target();
 }
@@ -340,6 +340,9 @@ async fn gap(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>, held: Position, why
     if ranges.is_empty() {
         return Err(why.duplicate());
     }
+    // What a backup brought meanwhile is not missing.
+    let all = shared.held();
+    let ranges: Vec<Range> = ranges.into_iter().flat_map(|range| all.gaps(range)).collect();
     let text = format!("the server no longer has it: {}", why.detail());
     for range in &ranges {
         shared.alarm(format!(

@@ -39,8 +39,16 @@ struct Chunk {
     data: Bytes,
 }
 
-/// Streams until the timeline ends, the connection is lost or it is to stop. `times`: whether the server's clock is that of the commits.
-pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, held: Position, times: bool) -> Result<Ended> {
+/// Streams until the timeline ends, the connection is lost or it is to stop. `times`: whether the server commits on this
+/// timeline, so that its clock is that of the commits. `server`: where it was before.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    stream: Stream,
+    from: Position,
+    held: Position,
+    server: Lsn,
+    times: bool,
+) -> Result<Ended> {
     let Stream { mut reader, writer } = stream;
     let (chunks, queue) = mpsc::channel(QUEUE);
     let first = if held.timeline == from.timeline { held.lsn } else { from.lsn };
@@ -55,7 +63,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
     writing.spawn(write_down(Arc::clone(shared)));
     let mut stop = shared.stop.subscribe();
     let received = {
-        let receiving = receive(shared, &mut reader, from, times, &chunks, &ask);
+        let receiving = receive(shared, &mut reader, from, (server, times), &chunks, &ask);
         tokio::select! {
             received = receiving => received.map(|()| true),
             written = writing.join_next() => Err(ended_early("write down how far the log is", written)),
@@ -112,14 +120,14 @@ async fn receive(
     shared: &Shared,
     reader: &mut LogReader,
     from: Position,
-    times: bool,
+    (mut server, times): (Lsn, bool),
     chunks: &mpsc::Sender<Chunk>,
     ask: &mpsc::Sender<()>,
 ) -> Result<()> {
     let mut headers = Headers::new(shared, from);
     let mut lag = Lag(false);
     loop {
-        let (server_end, sent_at_us) = match reader.next().await? {
+        let (server_end, told_us) = match reader.next().await? {
             Received::EndOfTimeline => return Ok(()),
             Received::Log {
                 start,
@@ -132,34 +140,32 @@ async fn receive(
                     // Whoever makes durable has failed, and says why.
                     return std::future::pending().await;
                 }
-                (server_end, sent_at_us)
+                (server_end, times.then_some(sent_at_us))
             }
-            Received::Alive {
-                server_end,
-                sent_at_us,
-                reply,
-            } => {
+            Received::Alive { server_end, reply, .. } => {
                 if reply && ask.try_send(()).is_err() {
                     // One is on its way already.
                 }
-                (server_end, sent_at_us)
+                // It names what was sent to us, not what is flushed: to a receiver that is behind, its time says nothing.
+                (server_end, None)
             }
         };
-        lag.look(shared, server_end);
-        seen(shared, from.timeline, server_end, times.then_some(sent_at_us));
+        server = server.max(server_end);
+        lag.look(shared, server);
+        seen(shared, Position::new(from.timeline, server), told_us);
     }
 }
 
 /// Remembers what the server said. Touches no disk: whoever receives must answer the server in time.
-fn seen(shared: &Shared, timeline: Timeline, server_end: Lsn, sent_at_us: Option<i64>) {
+fn seen(shared: &Shared, server: Position, told_us: Option<i64>) {
     let now_us = shared.env.clock.wall_us();
     let mut state = shared.state();
-    if let Some(sent_at_us) = sent_at_us {
-        state.marks.observe(Position::new(timeline, server_end), sent_at_us);
+    if let Some(told_us) = told_us {
+        state.marks.observe(server, told_us);
     }
-    let all_stored = state.stored.end(timeline) >= Some(server_end);
+    let all_stored = state.stored.end(server.timeline) >= Some(server.lsn);
     let standing = &mut state.standing;
-    standing.server = server_end.to_string();
+    standing.server = server.lsn.to_string();
     standing.contact_us = now_us;
     if all_stored {
         standing.stored_us = now_us;

@@ -20,12 +20,12 @@ const CURIOSITY_BLOCKS: u64 = 4;
 pub enum Goal {
     /// Everything up to a position; for the latest moment, the end of what is held.
     Lsn(Lsn),
-    /// Every commit until a time, microseconds since 1970. `from` is a position behind which nothing is older that is not wanted: the
-    /// base's start, or a mark with an earlier time.
+    /// Every commit until a time, microseconds since 1970.
     Time {
         /// Until when.
         at_us: i64,
-        /// From where on to look.
+        /// From where on to look first, for example from a mark with an earlier time. A mark has nothing older behind it, but may have something
+        /// later in front of it: where that shows, it is looked for from further back.
         from: Lsn,
     },
 }
@@ -79,7 +79,13 @@ pub async fn resolve(archive: &Archive, base: (Lsn, Lsn), goal: Goal) -> Result<
     loop {
         let (found, end) = walk(archive, begin.max(archive.segment_size().align_down(oldest)), goal).await?;
         let at_first = begin <= oldest;
-        let satisfied = found.last.is_some() && (found.commit.is_some() || steps >= CURIOSITY_BLOCKS);
+        // Where the first transaction that ends there is later than the time, one before it may be, too: only one that is wanted, in front of
+        // it, says that no other is. `from` is a guess.
+        let sure = match goal {
+            Goal::Lsn(_) => true,
+            Goal::Time { .. } => !found.passed,
+        };
+        let satisfied = found.last.is_some() && (found.commit.is_some() || (sure && steps >= CURIOSITY_BLOCKS));
         if !satisfied && !at_first {
             begin = Lsn(begin.0.saturating_sub(BLOCK_BYTES));
             steps += 1;

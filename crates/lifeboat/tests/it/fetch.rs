@@ -64,7 +64,7 @@ async fn servers_recover_to_the_exact_record() {
         scene.fill(2);
         let (second_us, second) = scene.commit(2);
         let (third_us, _) = scene.commit(3);
-        scene.fill(1);
+        scene.fill(if segment_mib == 64 { 2 } else { 1 });
         let (_, fourth) = scene.commit(4);
         if segment_mib == 64 {
             // The last record is the one that leaves the rest of its segment out.
@@ -112,6 +112,12 @@ async fn servers_recover_to_the_exact_record() {
         );
         assert_eq!(bracket.next.unwrap().at_us, third_us, "{major}");
         assert_eq!(scene.recover(&archive, &then, 60).await.unwrap().0, "1,2", "{major}");
+        // Wherever it is looked for first: with segments of 64 MiB that is 128 MiB behind it.
+        let guessed = Goal::Time {
+            at_us: second_us,
+            from: until,
+        };
+        assert_eq!(scene.resolve(&archive, guessed).await, then, "{major}");
         let just_before = scene.resolve(&archive, goal(second_us - 1)).await;
         assert_eq!(just_before.bracket.next.unwrap().at_us, second_us, "{major}");
         // Behind the last commit that is held there is nothing to stop in front of, and everything comes back.
