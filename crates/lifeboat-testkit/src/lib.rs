@@ -10,6 +10,7 @@ pub mod faulty;
 pub mod moto;
 pub mod pages;
 pub mod postgres;
+pub mod proxy;
 pub mod s3;
 pub mod servers;
 pub mod turns;

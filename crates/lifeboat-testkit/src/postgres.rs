@@ -23,6 +23,7 @@ pub use tls::Certificates;
 pub struct Options {
     settings: Vec<(String, String)>,
     hba: Vec<String>,
+    segment_mib: Option<u32>,
     fresh: Vec<String>,
     is_fresh: bool,
     tls: bool,
@@ -49,7 +50,14 @@ impl Options {
         self
     }
 
-    /// A cluster with a system identifier of its own; words for `initdb` such as `--wal-segsize=1`.
+    /// Log in segments of so many MiB.
+    #[must_use]
+    pub fn segments(mut self, mib: u32) -> Self {
+        self.segment_mib = Some(mib);
+        self
+    }
+
+    /// A cluster with a system identifier of its own; words for `initdb` such as `--no-data-checksums`.
     #[must_use]
     pub fn fresh(mut self, words: &[&str]) -> Self {
         self.is_fresh = true;

@@ -118,11 +118,12 @@ pub(super) fn run(program: impl AsRef<Path>, words: &[&str]) {
 /// Fills the data directory of a new cluster.
 pub(super) fn fill(cluster: &Cluster, options: &Options) {
     let data = cluster.data_dir().display().to_string();
+    let segments = options.segment_mib.map(|mib| format!("--wal-segsize={mib}"));
     if options.is_fresh {
-        let words: Vec<&str> = options.fresh.iter().map(String::as_str).collect();
+        let words: Vec<&str> = segments.iter().chain(&options.fresh).map(String::as_str).collect();
         initdb(cluster.major, &data, &words);
     } else {
-        let template = template(cluster.major).display().to_string();
+        let template = template(cluster.major, segments.as_deref()).display().to_string();
         run("/bin/cp", &["-a", &template, &data]);
     }
 }
@@ -148,18 +149,19 @@ fn initdb(major: u32, data: &str, words: &[&str]) {
     run(bindir(major).join("initdb"), &all);
 }
 
-/// A data directory of this major as `initdb` made it; it stays for later runs.
-fn template(major: u32) -> PathBuf {
+/// A data directory of this major as `initdb` made it, with this word; it stays for later runs.
+fn template(major: u32, word: Option<&str>) -> PathBuf {
     let user = other_user().map_or_else(|| rustix::process::geteuid().as_raw(), |(user, _)| user);
     let bindir = bindir(major).display().to_string();
     let program = std::fs::metadata(bindir.clone() + "/postgres").map_or(0, |metadata| metadata.len());
-    let made_by = blake3::hash(format!("{bindir} {program} 1").as_bytes()).to_hex();
+    let made_by = blake3::hash(format!("{bindir} {program} 1{}", word.unwrap_or_default()).as_bytes()).to_hex();
     let name = format!("lifeboat-postgres-{user}-{major}-{}", made_by.get(..12).unwrap_or_default());
     let place = std::env::temp_dir().join(name);
     if !place.join("PG_VERSION").is_file() {
         let fresh = super::run::new_folder();
         let data = fresh.join("data");
-        initdb(major, &data.display().to_string(), &[]);
+        let words: Vec<&str> = word.into_iter().collect();
+        initdb(major, &data.display().to_string(), &words);
         // Another test binary may have been faster; then ours goes.
         let words = format!(
             "mv -T '{}' '{}' 2>/dev/null; rm -rf '{}'",

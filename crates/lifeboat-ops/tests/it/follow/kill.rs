@@ -70,10 +70,10 @@ async fn a_killed_follower_has_lost_nothing_that_it_acknowledged() {
         for round in 0..if soak { 50 } else { 2 } {
             let mut child = start(folder.path(), &cluster, "");
             until_it_says(&mut child, "following from");
-            let mut bench = cluster.spawn("pgbench", &["-n", "-c", "2", "-T", "2", "postgres"]);
+            let mut bench = cluster.spawn("pgbench", &["-n", "-c", "2", "-T", "1", "postgres"]);
             let mut drawn = [0; 2];
             random.fill(&mut drawn).unwrap();
-            let pause = Duration::from_millis(u64::from(u16::from_le_bytes(drawn)) % 1500);
+            let pause = Duration::from_millis(u64::from(u16::from_le_bytes(drawn)) % 800);
             eprintln!("PostgreSQL {major}, kill {round} after {pause:?} (LIFEBOAT_TEST_SEED={seed})");
             std::thread::sleep(pause);
             child.kill().unwrap();

@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// Segments of 1 MiB, of which the server keeps as few as it can.
 pub fn small_segments() -> Server {
     Server::new()
-        .fresh(&["--wal-segsize=1"])
+        .segments(1)
         .set("min_wal_size", "2MB")
         .set("max_wal_size", "2MB")
         .set("wal_keep_size", "0")

@@ -59,10 +59,10 @@ pub fn program(folder: &Path) -> PathBuf {
 
 impl Scene {
     /// A cluster with a table `t`, a base of it, and some commits behind that.
-    pub async fn new(major: u32, segment_mib: u64) -> Self {
+    pub async fn new(major: u32, segment_mib: u32) -> Self {
         let mut options = Options::new().set("wal_keep_size", "2GB").set("track_commit_timestamp", "on");
         if segment_mib != 16 {
-            options = options.fresh(&[&format!("--wal-segsize={segment_mib}")]);
+            options = options.segments(segment_mib);
         }
         let cluster = Cluster::start(major, &options);
         let folder = tempfile::tempdir().unwrap();
@@ -75,7 +75,7 @@ impl Scene {
         trust.add("test", instance.public_key());
         let mut scene = Self {
             env,
-            size: SegmentSize::new(segment_mib << 20).unwrap(),
+            size: SegmentSize::new(u64::from(segment_mib) << 20).unwrap(),
             base: (Lsn::INVALID, Lsn::INVALID),
             lineage: None,
             repository,
