@@ -13,6 +13,7 @@
 
 mod bucket;
 mod cluster;
+mod cluster_faults;
 mod cluster_stream;
 mod files;
 mod files_place;

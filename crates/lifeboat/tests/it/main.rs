@@ -12,6 +12,7 @@
 
 mod cli;
 mod cluster;
+mod cluster_faults;
 mod diff;
 mod environment;
 mod fetch;
@@ -28,5 +29,6 @@ mod recovery;
 mod several;
 mod signals;
 mod store;
+mod torture;
 mod upkeep;
 mod world;
