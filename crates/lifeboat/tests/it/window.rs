@@ -1,8 +1,11 @@
 //! The recovery window of a followed cluster through the binary: what prunes keep of it, what status says, and who opens its log.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime};
 
 use lifeboat_testkit::postgres::{Cluster, Options, majors};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::world::World;
@@ -37,6 +40,21 @@ fn three_days_pass(world: &World, store: &str) {
             file.set_modified(then).unwrap();
         }
     }
+}
+
+/// A follower that runs.
+fn follow(world: &World) -> Child {
+    let mut command = world.command();
+    let mut child = command
+        .args(["follow", "bank"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("following from")));
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("follower: {line}")));
+    child
 }
 
 fn commit(cluster: &Cluster, word: &str) -> String {
@@ -77,16 +95,21 @@ fn a_window_of_moments_is_kept_and_what_it_does_not_need_goes() {
     let cluster = Cluster::start(majors()[0], &Options::new());
     let world = world(&cluster);
     cluster.query("create table t (a text)");
+    let follower = follow(&world);
     world.run(&["backup", "bank"]).ends(0);
     commit(&cluster, "1");
-    world.run(&["follow", "bank", "--once"]).ends(0);
     world.run(&["backup", "bank"]).ends(0);
     let between = commit(&cluster, "2");
     commit(&cluster, "3");
-    world.run(&["follow", "bank", "--once"]).ends(0);
     world.run(&["backup", "bank"]).ends(0);
     commit(&cluster, "4");
-    world.run(&["follow", "bank", "--once"]).ends(0);
+    // A time counts a second later.
+    cluster.query("select pg_sleep(1.2)");
+    commit(&cluster, "5");
+    let end = cluster.query("select pg_current_wal_flush_lsn()");
+    cluster.wait_until(&format!("select bool_or(flush_lsn >= '{end}') from pg_stat_replication"));
+    kill_process(Pid::from_child(&follower), Signal::TERM).unwrap();
+    assert!(follower.wait_with_output().unwrap().status.success());
     three_days_pass(&world, "lifeboat-backups");
 
     let plan = world.run(&["prune", "bank", "--dry-run", "--json"]).ends(0).json("prune");
@@ -104,7 +127,7 @@ fn a_window_of_moments_is_kept_and_what_it_does_not_need_goes() {
     assert_eq!(listed["components"][0]["backups"].as_array().unwrap().len(), 2, "{listed:#}");
     // The moment behind the backup that went is reached from the first.
     assert_eq!(rows(&world, &cluster, &["--at", &between]), "1 2");
-    assert_eq!(rows(&world, &cluster, &[]), "1 2 3 4");
+    assert_eq!(rows(&world, &cluster, &[]), "1 2 3 4 5");
 
     // A shorter window begins with the third; the first goes, and with it the log in front of that.
     world.edit_config("window: 1h", "window: 1s");
@@ -121,7 +144,7 @@ fn a_window_of_moments_is_kept_and_what_it_does_not_need_goes() {
     assert_eq!(points["components"][0]["windows"].as_array().unwrap().len(), 1, "{points:#}");
     let refused = world.run(&["restore", "bank", "--to", "nowhere", "--at", &between]).ends(9);
     assert!(refused.stderr.contains("cannot be reached"), "{}", refused.stderr);
-    assert_eq!(rows(&world, &cluster, &[]), "1 2 3 4");
+    assert_eq!(rows(&world, &cluster, &[]), "1 2 3 4 5");
 }
 
 /// What would be lost is what the log in the store does not have; log that is missing counts, and a new backup ends that. A key that was added
@@ -135,6 +158,8 @@ fn status_goes_by_the_log_and_a_new_key_opens_it() {
     let first = commit(&cluster, "1");
     cluster.query("select pg_switch_wal()");
     commit(&cluster, "2");
+    // A time counts a second later.
+    cluster.query("select pg_sleep(1.2)");
     world.run(&["follow", "bank", "--once"]).ends(0);
     let status = world.run(&["status", "bank", "--json"]).json("status");
     let reach = &status["components"][0]["reach"];
