@@ -6,6 +6,7 @@ use super::super::talk::read_head;
 use super::*;
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test talks to itself")]
 async fn whoever_waits_hears_that_somebody_is_at_it() {
     let (mut ours, mut theirs) = UnixStream::pair().unwrap();
     let heard = tokio::spawn(async move {

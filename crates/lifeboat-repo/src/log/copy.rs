@@ -1,7 +1,8 @@
 //! Copying log from one store of a repository to another, without a private key: names and bytes stay the same.
 //!
-//! Announce there → key files → histories and records → pieces and frames that the destination lacks, the oldest first. If we die, what was copied
-//! stands and counts. Only files whose beginning fits are copied (INV-16); frames that a copied file replaces are left out.
+//! Announce there → key files → records → histories, pieces and frames that the destination lacks, the oldest first. If we die, what was copied stands
+//! and counts. Only files whose beginning fits are copied (INV-16), and none of a session whose key could not be: it would count as held, and nobody
+//! could open it. Frames that a file replaces which stands there by then are left out.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_store::Key;
 
-use super::file::LOG_FILE_LIMIT_BYTES;
+use super::file::{LOG_FILE_LIMIT_BYTES, LogHeader};
 use super::listing::list_log;
 use super::name::{LogFileKind, LogName};
 use super::reader::LogReader;
@@ -20,7 +21,7 @@ use crate::key::instance::{Instance, Trust};
 use crate::prune::records::RECORD_LIMIT_BYTES;
 use crate::replicas::{NotCopied, copy_file};
 use crate::repository::{Repository, another};
-use crate::session::announce;
+use crate::session::{OpenSession, announce};
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -55,10 +56,11 @@ pub async fn copy_log(
     let open = announce(env, to, component, instance, "copy", None).await?;
     let there: BTreeSet<Key> = listed(to, &folder).await?;
     let (mut records, mut sessions, mut files) = (Vec::new(), BTreeSet::new(), Vec::new());
+    let mut replaced: BTreeSet<[u8; 32]> = BTreeSet::new();
     for entry in from.store().list(&folder.join("log")?).await? {
         let name = entry.key.file_name();
         if name.starts_with("lineage-") || entry.key.as_str().contains("/gaps/") {
-            records.push((entry.key, RECORD_LIMIT_BYTES));
+            records.push(entry.key);
         }
     }
     for record in &source.lineages {
@@ -73,18 +75,13 @@ pub async fn copy_log(
         // What is there already may replace a frame that is not.
         let contains = |name: &LogName| frames.iter().any(|frame| frame != name && name.range.contains(&frame.range));
         let judged = reader.headers(|name| lacks(name) || contains(name)).await?;
-        let replaced: BTreeSet<[u8; 32]> = judged
-            .fit
-            .iter()
-            .flat_map(|(_, header)| header.replaces.iter().copied())
-            .collect();
-        for (name, header) in judged
-            .fit
-            .iter()
-            .filter(|(name, _)| lacks(name) && !replaced.contains(&name.hash))
-        {
-            sessions.insert(header.session);
-            files.push((name.key(component, record.lineage)?, LOG_FILE_LIMIT_BYTES));
+        for (name, header) in &judged.fit {
+            if lacks(name) {
+                sessions.insert(header.session);
+                files.push(File::new(name.key(component, record.lineage)?, name, header));
+            } else {
+                replaced.extend(header.replaces.iter().copied());
+            }
         }
         let failed = judged
             .rejected
@@ -92,25 +89,108 @@ pub async fn copy_log(
             .filter(|(_, error)| error.kind() != ErrorKind::NotFound);
         report.failed.extend(failed.map(|(name, error)| (name.to_string(), error)));
     }
-    let keys = key_files(from, &folder, &sessions).await?;
-    let wanted = keys
-        .into_iter()
-        .chain(records)
-        .chain(files)
-        .filter(|(key, _)| !there.contains(key));
-    for (key, limit) in wanted {
-        open.keep_open(&**to.store(), instance).await?;
-        match copy_file(&[Arc::clone(from.store())], to.store(), &key, limit).await {
-            Ok(_) => {
-                report.files += 1;
-                report.bytes += to.store().head(&key).await?.size_bytes;
-            }
-            Err(NotCopied::Unreadable(error)) => report.failed.push((key.to_string(), error)),
-            Err(NotCopied::Unwritable(error)) => return Err(error),
+    let mut copying = Copying {
+        from,
+        to,
+        component,
+        instance,
+        open,
+        there,
+        report,
+    };
+    let (mut known, mut confirmed) = (BTreeSet::new(), BTreeSet::new());
+    for (key, session) in key_files(from, &folder, &sessions).await? {
+        known.insert(session);
+        if copying.file(&key, KEY_FILE_LIMIT_BYTES).await? {
+            confirmed.insert(session);
         }
-        open.check_deadline("copy the log of", component)?;
     }
-    Ok(report)
+    for key in records {
+        copying.file(&key, RECORD_LIMIT_BYTES).await?;
+    }
+    let is_open = |session: &SessionId| !known.contains(session) || confirmed.contains(session);
+    copying.log(files, replaced, is_open).await?;
+    Ok(copying.report)
+}
+
+/// A file of log that the destination lacks.
+struct File {
+    key: Key,
+    hash: [u8; 32],
+    session: SessionId,
+    /// Hashes of the frames whose bytes it holds.
+    replaces: Vec<[u8; 32]>,
+}
+
+impl File {
+    fn new(key: Key, name: &LogName, header: &LogHeader) -> Self {
+        Self {
+            key,
+            hash: name.hash,
+            session: header.session,
+            replaces: header.replaces.clone(),
+        }
+    }
+}
+
+/// A copy under way.
+struct Copying<'a> {
+    from: &'a Repository,
+    to: &'a Repository,
+    component: &'a ComponentName,
+    instance: &'a Arc<Instance>,
+    open: OpenSession,
+    there: BTreeSet<Key>,
+    report: LogCopied,
+}
+
+impl Copying<'_> {
+    /// Copies pieces, frames and histories. `replaced` are hashes of frames that files replace which stand there already; `is_open` says whether
+    /// the keys of a session do.
+    async fn log(
+        &mut self,
+        mut files: Vec<File>,
+        mut replaced: BTreeSet<[u8; 32]>,
+        is_open: impl Fn(&SessionId) -> bool,
+    ) -> Result<()> {
+        // Files that replace others before those: what cannot be copied replaces nothing.
+        files.sort_by_key(|file| file.replaces.is_empty());
+        for file in files {
+            if replaced.contains(&file.hash) {
+                continue;
+            }
+            if !is_open(&file.session) {
+                let detail = "the key of its session could not be copied";
+                let error = Error::new(ErrorKind::Unreachable, "copy", &file.key, detail).with_hint("run the copy again");
+                self.report.failed.push((file.key.to_string(), error));
+            } else if self.file(&file.key, LOG_FILE_LIMIT_BYTES).await? {
+                replaced.extend(file.replaces);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it stands at the destination now. What the source does not give is written down.
+    async fn file(&mut self, key: &Key, limit: u64) -> Result<bool> {
+        if self.there.contains(key) {
+            return Ok(true);
+        }
+        self.open.keep_open(&**self.to.store(), self.instance).await?;
+        let stands = match copy_file(&[Arc::clone(self.from.store())], self.to.store(), key, limit).await {
+            Ok(_) => {
+                self.report.files += 1;
+                self.report.bytes += self.to.store().head(key).await?.size_bytes;
+                true
+            }
+            Err(NotCopied::Unreadable(error)) => {
+                self.report.failed.push((key.to_string(), error));
+                false
+            }
+            Err(NotCopied::Unwritable(error)) => return Err(error),
+        };
+        self.open.check_deadline("copy the log of", self.component)?;
+        Ok(stands)
+    }
 }
 
 async fn listed(repository: &Repository, folder: &Key) -> Result<BTreeSet<Key>> {
@@ -118,9 +198,11 @@ async fn listed(repository: &Repository, folder: &Key) -> Result<BTreeSet<Key>> 
     Ok(entries.into_iter().map(|entry| entry.key).collect())
 }
 
-async fn key_files(from: &Repository, folder: &Key, sessions: &BTreeSet<SessionId>) -> Result<Vec<(Key, u64)>> {
+async fn key_files(from: &Repository, folder: &Key, sessions: &BTreeSet<SessionId>) -> Result<Vec<(Key, SessionId)>> {
     let entries = from.store().list(&folder.join("keys")?).await?;
-    let wanted = |key: &Key| KeyFileName::parse(key.file_name()).is_some_and(|name| sessions.contains(&name.session));
-    let keys = entries.into_iter().map(|entry| entry.key).filter(wanted);
-    Ok(keys.map(|key| (key, KEY_FILE_LIMIT_BYTES)).collect())
+    let session = |key: &Key| KeyFileName::parse(key.file_name()).map(|name| name.session);
+    let keys = entries
+        .into_iter()
+        .filter_map(|entry| session(&entry.key).map(|session| (entry.key, session)));
+    Ok(keys.filter(|(_, session)| sessions.contains(session)).collect())
 }

@@ -192,6 +192,7 @@ fn damage_is_seen_when_it_is_read() {
 
 /// PG-02: a file whose name is not durable does not count, however well its content is.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test takes a folder away")]
 fn nothing_counts_before_the_folder_is_durable() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("spool");
