@@ -60,7 +60,7 @@ async fn what_a_role_lacks_is_named_and_the_statements_mend_it() {
 async fn who_is_not_let_in_is_told_why() {
     let rules = ["host all known all scram-sha-256", "hostssl all tls all trust"];
     let cluster = Cluster::start(15, &Options::new().hba(&rules).tls());
-    cluster.query("create role known login password 'right'; create role tls login");
+    cluster.query("create role known login replication password 'right'; create role tls login");
     let dsn = |user: &str, rest: &str| format!("host=127.0.0.1 port={} dbname=postgres user={user} {rest}", cluster.port());
     for (dsn, says, advice) in [
         (

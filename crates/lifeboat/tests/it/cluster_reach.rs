@@ -40,7 +40,8 @@ fn stored_files(world: &World, store: &str, name: &str) -> Vec<PathBuf> {
 #[test]
 fn what_was_before_a_mistake_and_what_one_store_lacks_comes_back() {
     let major = majors()[1];
-    let mut origin = Cluster::start(major, &Options::new());
+    // What was written before anybody followed is still there.
+    let mut origin = Cluster::start(major, &Options::new().set("wal_keep_size", "256MB"));
     let world = world(&origin);
     origin.query("create table t as select 1 as id");
     world.run(&["backup", "bank"]).ends(0);
