@@ -484,7 +484,8 @@ async fn several_stores_hold_the_same_and_a_copy_brings_what_one_missed() {
     )
     .await
     .unwrap();
-    assert_eq!((copied.files, copied.failed.len()), (1, 2), "{:?}", copied.failed);
+    // The gap record; the key, the piece and its frame could not be.
+    assert_eq!((copied.files, copied.failed.len()), (1, 3), "{:?}", copied.failed);
     world.overwrite(&key_file, sound).await;
     let copied = copy_log(
         &world.env,

@@ -36,11 +36,14 @@ async fn run(world: &World, repository: &Repository) -> (Vec<Range>, Option<Erro
 async fn steps(world: &World, repository: &Repository, answered: &mut Vec<Range>) -> Result<()> {
     let mut writer: LogWriter = begin(world, repository).await?;
     for (kind, range) in script() {
-        let done = append(&mut writer, kind, range).await?;
-        answered.push(range);
-        if !done.there {
-            writer.drop_replaced(&done).await?;
+        // What longer files hold is not stored beside them.
+        for part in writer.fitting(range).await? {
+            let done = append(&mut writer, kind, part).await?;
+            if !done.there {
+                writer.drop_replaced(&done).await?;
+            }
         }
+        answered.push(range);
     }
     writer
         .append_history(super::tli(2), b"1\t0/1001388\tpromoted\n".to_vec())
