@@ -53,16 +53,28 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
         "restore",
         options.rounds,
         vec![
-            Side::new("lifeboat", |round| room.restore(round)),
+            Side::new("lifeboat", |_| room.restore()),
             Side::new("pgbackrest", |_| room.pgbackrest_restore(&[])),
         ],
     )?;
     let [our_restore, their_restore] = restored.as_slice() else {
         bail!("two sides make two medians");
     };
-    // After the last restore the directory is as it was stored.
-    let delta = room.pgbackrest_restore(&["--delta"])?;
-    println!("  pgBackRest, delta restore of an unchanged directory: {delta:.3} s");
+    // After the last restore both directories are as they were stored.
+    let same = room.server.folder.join("restored-lifeboat");
+    let delta = alternate(
+        "delta restore of an unchanged directory",
+        options.rounds,
+        vec![
+            Side::new("lifeboat", |_| room.delta_restore(&same)),
+            Side::new("pgbackrest", |_| room.pgbackrest_restore(&["--delta"])),
+        ],
+    )?;
+    let [our_delta, their_delta] = delta.as_slice() else {
+        bail!("two sides make two medians");
+    };
+    std::fs::remove_dir_all(&same)?;
+    std::fs::remove_dir_all(room.server.folder.join("restored-pgbackrest"))?;
     let incremental = room.incremental(options)?;
     let log = log::run(&room)?;
     let peak = room.peak_kib.get();
@@ -74,7 +86,7 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
         ("incremental_stored_vs_pgbackrest", incremental.0),
         ("incremental_vs_pgbackrest", incremental.1),
         ("restore_vs_pgbackrest", ratio(*their_restore, *our_restore)),
-        ("delta_restore_vs_pgbackrest", None),
+        ("delta_restore_vs_pgbackrest", ratio(*their_delta, *our_delta)),
         ("peak_rss_mib", Some(float(peak) / 1024.0)),
         ("backup_seconds", *ours),
         ("restore_seconds", *our_restore),
@@ -128,7 +140,7 @@ impl Home {
                 "version: 1\ninstance: {{ name: bench, state_dir: state }}\ninstances: {{ bench: \"{instance}\" }}\n\
                  keys: {{ main: {{ age: {{ recipients: [{public}], identity: {{ file: key.txt }} }} }} }}\n\
                  stores: {{ {name}: {{ {store} }} }}\n\
-                 systems: {{ bench: {{ objectives: {{ rpo: 1h, rto: 1h }}, components: {{ db: {{ postgres: {{ host: {socket}, user: {USER}, \
+                 systems: {{ bench: {{ components: {{ db: {{ objectives: {{ rpo: 1h, rto: 1h }}, postgres: {{ host: {socket}, user: {USER}, \
                  database: bench, slot: bench_{name} }}, backup: {{ to: [{name}] }} }} }} }} }}\n",
                 socket = server.folder.display()
             );
@@ -136,7 +148,8 @@ impl Home {
         };
         // Any valid key will do until `init` has made the real one and named it.
         write("ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")?;
-        let said = home.lifeboat(&["init"]).output()?;
+        let mut init = home.program(&["--config"]);
+        let said = init.arg(home.folder.join("lifeboat.yaml")).arg("init").output()?;
         let said = String::from_utf8_lossy(&said.stderr).into_owned();
         let instance = said.split(['"', ' ', '\n']).find(|word| word.starts_with("ed25519:"));
         write(instance.context("init named no public key")?)?;
@@ -274,12 +287,26 @@ impl<'bench> Room<'bench> {
         Ok(run.seconds)
     }
 
-    fn restore(&self, round: usize) -> Result<f64> {
-        let to = self.server.folder.join(format!("restored-{round}"));
+    fn restore(&self) -> Result<f64> {
+        let to = self.server.folder.join("restored-lifeboat");
+        if to.try_exists()? {
+            std::fs::remove_dir_all(&to)?;
+        }
+        data::sync(&self.folder)?;
         let mut command = self.home.lifeboat(&["restore", "bench/db", "--no-replay", "--to"]);
         let run = self.timed(command.arg(&to))?;
         self.saw(&run);
-        std::fs::remove_dir_all(&to)?;
+        Ok(run.seconds)
+    }
+
+    /// Onto a directory that is right.
+    fn delta_restore(&self, to: &Path) -> Result<f64> {
+        data::sync(&self.folder)?;
+        let mut command = self
+            .home
+            .lifeboat(&["restore", "bench/db", "--no-replay", "--overwrite", "--yes", "--to"]);
+        let run = self.timed(command.arg(to))?;
+        self.saw(&run);
         Ok(run.seconds)
     }
 

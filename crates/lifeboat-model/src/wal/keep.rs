@@ -1,7 +1,7 @@
 //! Which log has to stay (PG-12).
 //!
 //! Every base that stays needs the log from its start to its end. Those on which moments behind them rest (all of them, or with a recovery
-//! window those that [`super::needed`] names) need all log behind their start, on every timeline. Must not look at time or names: the caller says
+//! window those that [`super::needed()`] names) need all log behind their start, on every timeline. Must not look at time or names: the caller says
 //! which bases stay, and why.
 
 use super::{Range, SegmentSize};
