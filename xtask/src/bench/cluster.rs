@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::alternate::{Side, alternate};
 use super::measure::{Measured, measured};
 use super::postgres::{Server, USER};
+use super::s3::credentials;
 use super::{Figures, Options, data, ratio};
 use crate::setup::{self, Need};
 use crate::sh;
@@ -158,7 +159,8 @@ impl Home {
 
     fn program(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.lifeboat);
-        command.args(words);
+        // For a store that asks for any.
+        credentials(&mut command).args(words);
         command
     }
 

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::super::alternate::{Side, alternate, median};
-use super::super::s3::{BUCKET, Server as S3, credentials};
+use super::super::s3::{BUCKET, Server as S3};
 use super::super::{Figures, data, ratio};
 use super::{Home, Room, float};
 use crate::sh;
@@ -176,11 +176,7 @@ fn offsite(room: &Room<'_>) -> Result<Figures> {
         server.endpoint
     );
     let home = Home::new(room, "far", &store)?;
-    let lifeboat = |words: &[&str]| {
-        let mut command = home.lifeboat(words);
-        credentials(&mut command);
-        command
-    };
+    let lifeboat = |words: &[&str]| home.lifeboat(words);
     sh::output(&mut lifeboat(&["store", "setup", "far"]))?;
     sh::output(&mut lifeboat(&["backup"]))?;
     room.server.sql("create table canary (at timestamptz)")?;
