@@ -63,14 +63,22 @@ fn drain(room: &Room<'_>) -> Result<Figures> {
 
 /// The same stretch of log, replayed by the same server, out of the store and out of a local directory.
 fn replay(room: &Room<'_>) -> Result<Figures> {
+    let until = room.server.ask("select pg_current_wal_flush_lsn()")?;
+    let until = until.trim();
+    // Both sides hold everything up to there: the plain directory gets whole files only.
     room.server.sql("select pg_switch_wal()")?;
+    let archived = format!("select last_archived_wal >= pg_walfile_name('{until}') from pg_stat_archiver");
+    room.wait_for(&archived, "t")?;
     sh::output(&mut room.home.lifeboat(&["follow", "bench/db", "--once"]))?;
     let archive = room.server.folder.join("archive");
     let to = room.server.folder.join("replayed");
     // The server's user fetches, so he reads configuration, key and store.
     room.give(&room.home.folder)?;
     let once = |command: Option<String>| -> Result<f64> {
-        sh::output(room.home.lifeboat(&["restore", "bench/db", "--no-replay", "--to"]).arg(&to))?;
+        let mut restore = room
+            .home
+            .lifeboat(&["restore", "bench/db", "--no-replay", "--lsn", until, "--to"]);
+        sh::output(restore.arg(&to))?;
         if let Some(command) = command {
             let file = to.join("postgresql.auto.conf");
             let text = std::fs::read_to_string(&file)?;
