@@ -110,7 +110,8 @@ async fn backups_over_the_wire_start_and_agree() {
         let cluster = Cluster::start(major, &options);
         cluster.pgbench_init(3);
         let world = world(&cluster).await;
-        let mut load = cluster.spawn("pgbench", &["-T", "60", "-c", "2", "postgres"]);
+        // So much that most pages stay as they are, however fast the machine is.
+        let mut load = cluster.spawn("pgbench", &["-T", "60", "-c", "2", "-R", "300", "postgres"]);
         let mut reports = Vec::new();
         for round in 0..3 {
             let seen: u64 = cluster.query("select count(*) from pgbench_history").parse().unwrap();
