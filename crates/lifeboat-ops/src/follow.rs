@@ -95,7 +95,7 @@ pub struct Options {
     pub rejoin_after: Duration,
     /// A server that says nothing is asked so often how far it is; less than a second is of no use.
     pub ask_every: Duration,
-    /// While nothing new comes, the time until when the log is complete is stored at most so often.
+    /// While nothing new comes, the time until when the log is complete is stored at most so often; zero: never.
     pub mark_every: Duration,
     /// End once everything is stored that the server had at the start.
     pub once: bool,

@@ -311,7 +311,8 @@ impl Shipper {
 
     /// Where nothing new comes, the newest bytes are put once more, with the time until when they are all.
     async fn mark(&mut self, newest: Range) -> Result<()> {
-        if !self.opened.stored.holds(newest) {
+        // Zero: never.
+        if self.shared.options.mark_every.is_zero() || !self.opened.stored.holds(newest) {
             return Ok(());
         }
         let as_of_us = self.shared.state().marks.as_of(newest.timeline, newest.end);
