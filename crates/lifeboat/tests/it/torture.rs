@@ -3,7 +3,7 @@
 //!
 //! Clients write a ledger, and write down outside of the database what was answered when and where in the log. The server says at the end when
 //! each transaction was committed. Everything goes through the real binary. A seed (`LIFEBOAT_TEST_SEED`) draws the moments; `LIFEBOAT_SOAK=1`
-//! has 50 kills and 50 restores for each major, otherwise there are five of each.
+//! has 50 kills and 50 restores for each major, otherwise there are five of each in all, two or one for each major.
 
 #[expect(clippy::print_stderr, reason = "what a failed run is understood by; shown only then")]
 fn say(words: &str) {

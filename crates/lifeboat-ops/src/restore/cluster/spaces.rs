@@ -160,8 +160,12 @@ fn take_back(moved: &Moved, error: Error) -> Error {
         if durable::rename_new(to, from).is_err() && identity(from).is_ok_and(|there| there.is_none()) {
             left.push(to.display().to_string());
         }
-        // The folder of tablespaces beside the data directory was made for them; others may be in it, or somebody else's files.
-        drop(std::fs::remove_dir(durable::parent_of(to)));
+        // The folder of tablespaces beside the data directory was made for them; others may be in it, or somebody else's files. A folder that a
+        // person named was perhaps there before.
+        let parent = durable::parent_of(to);
+        if parent.extension().is_some_and(|ending| ending == "tablespaces") {
+            drop(std::fs::remove_dir(parent));
+        }
     }
     if left.is_empty() {
         return error;
