@@ -1118,6 +1118,11 @@ def restore(repository: Repository, component: str, wanted: str, identity: Optio
                 pages = (pages + [entry.path])[:2]
         if backup.header.get("kind") == "sqlite":
             check_sqlite(reader, staging, pages)
+        if backup.header.get("method") == "logical":
+            # Which columns the rows have, where sequences stood: whoever loads them needs that.
+            refuse_existing(to, "facts.json")
+            (staging / "facts.json").write_text(json.dumps(reader.facts, indent=1), encoding="utf-8")
+            name_file(staging / "facts.json", to / "facts.json")
         for entry in reader.entries():
             finish_file(entry, staging / entry.path)
             refuse_existing(to, entry.path)

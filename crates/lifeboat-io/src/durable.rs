@@ -142,6 +142,19 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     rename(&temporary.path, path).inspect_err(|_| forget(&temporary.path))
 }
 
+/// Writes `bytes` as `path` with `mode`, whole or not at all, replacing what was there, and durable no sooner than the system likes: for
+/// whoever reads it now, and asks for it again after a crash.
+pub fn hand_over(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let (temporary, mut file) = open_temporary(path, mode)?;
+    let written = file.write_all(bytes);
+    #[expect(clippy::disallowed_methods, reason = "nobody relies on it after a crash")]
+    let done = written.and_then(|()| std::fs::rename(&temporary, path));
+    done.map_err(|error| {
+        forget(&temporary);
+        Error::io("write", path.display(), error)
+    })
+}
+
 /// Moves `from` to `to` on the same file system, replacing a file there, and makes both folders durable.
 /// The caller has fsynced the content.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
@@ -203,16 +216,21 @@ struct Temporary {
     _locked: File,
 }
 
-fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<Temporary> {
-    let (temporary, mut file) = loop {
+/// A new file beside `path`, locked.
+fn open_temporary(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
+    loop {
         let temporary = temporary_beside(path)?;
         let mut options = OpenOptions::new();
         let opened = options.write(true).create_new(true).mode(mode).open(&temporary);
         let file = opened.map_err(|error| Error::io("write", path.display(), error))?;
         if lock_temporary(&file).map_err(|error| Error::io("write", path.display(), error))? {
-            break (temporary, file);
+            return Ok((temporary, file));
         }
-    };
+    }
+}
+
+fn write_temporary(path: &Path, bytes: &[u8], mode: u32) -> Result<Temporary> {
+    let (temporary, mut file) = open_temporary(path, mode)?;
     match file.write_all(bytes).and_then(|()| file.sync_all()) {
         Ok(()) => Ok(Temporary {
             path: temporary,
@@ -318,6 +336,22 @@ mod tests {
         assert_eq!(outcomes.iter().filter(|outcome| **outcome == Created::New).count(), 1);
         let winner = outcomes.iter().position(|outcome| *outcome == Created::New).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), bodies[winner]);
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn what_is_handed_over_is_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        hand_over(&path, b"one", FILE_MODE).unwrap();
+        hand_over(&path, b"two", 0o640).unwrap();
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), mode(&path), names(folder.path())),
+            (b"two".to_vec(), 0o640, vec!["a".to_owned()])
+        );
+        assert!(hand_over(&folder.path().join("none/a"), b"x", FILE_MODE).is_err());
+        // A folder in the way.
+        assert!(hand_over(folder.path(), b"x", FILE_MODE).is_err());
         assert_eq!(names(folder.path()), ["a"]);
     }
 

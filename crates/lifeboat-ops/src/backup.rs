@@ -6,18 +6,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_engine::postgres::capture;
+use lifeboat_engine::postgres::logical::tenant::TenantMap;
+use lifeboat_engine::postgres::{capture, logical as databases};
 use lifeboat_engine::{files as tree, sqlite};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, BackupPlan, CopyOutcome, Instance, Stats, Writer};
 
 pub(crate) mod cluster;
 mod log;
+pub(crate) mod logical;
 mod pki;
 mod source;
 
 use crate::proof;
-use crate::protected::Protected;
+use crate::protected::{Method, Protected};
 use crate::stores;
 use source::Opened;
 pub(crate) use source::around;
@@ -33,8 +35,61 @@ pub struct Request {
     pub keep_for: Option<Duration>,
     /// Do not compare with an older backup.
     pub full: bool,
+    /// By which method, where a kind has several; none: as configured.
+    pub method: Option<Method>,
+    /// Of databases by their definitions and rows: only some of it. An extract.
+    pub part: Part,
     /// The stores are others than those of the component: local state is kept apart, so that its own go on from where they were.
     pub elsewhere: bool,
+}
+
+/// How much of databases is taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Everything.
+    #[default]
+    Whole,
+    /// Definitions, no rows.
+    Definitions,
+    /// Definitions, and the rows of some tables of one database.
+    Tables {
+        /// Which database; none: the only one.
+        database: Option<String>,
+        /// `TABLE` or `SCHEMA.TABLE`; a partitioned one means all its partitions.
+        tables: Vec<String>,
+    },
+    /// Definitions, the rows of one tenant, and those that are everybody's.
+    Tenant(Box<OneTenant>),
+}
+
+/// Whose rows are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OneTenant {
+    /// What names the tenant.
+    pub id: String,
+    /// In which database.
+    pub database: String,
+    /// Which rows are whose.
+    pub map: TenantMap,
+    /// Also of a tenant that is not there, and where its rows refer to those of others: what is there is taken before it is changed.
+    pub as_is: bool,
+}
+
+impl Part {
+    /// The folder of local state for backups of this kind, below that of extracts: each is compared with the last of its own kind. Of any length, and with
+    /// any letters in it, is what a person typed: its hash is not.
+    fn folder(&self) -> Option<String> {
+        let hashed = |what: &str, of: &str| format!("{what}-{}", blake3::hash(of.as_bytes()).to_hex());
+        match self {
+            Self::Whole => None,
+            Self::Definitions => Some("schema".to_owned()),
+            Self::Tables { database, tables } => {
+                let database = database.as_deref().unwrap_or_default();
+                Some(hashed("tables", &format!("{database}\n{}", tables.join("\n"))))
+            }
+            Self::Tenant(tenant) => Some(hashed("tenant", &format!("{}\n{}", tenant.database, tenant.id))),
+        }
+    }
 }
 
 /// What the engine counted.
@@ -46,6 +101,8 @@ pub enum Facts {
     Files(tree::Facts),
     /// Of a cluster, while it was read.
     Postgres(Box<capture::Facts>),
+    /// Of databases, in the transactions that read them.
+    Databases(Box<databases::Facts>),
 }
 
 impl Facts {
@@ -55,6 +112,7 @@ impl Facts {
             Self::Sqlite(facts) => serde_json::to_value(facts),
             Self::Files(facts) => serde_json::to_value(facts),
             Self::Postgres(facts) => serde_json::to_value(facts),
+            Self::Databases(facts) => serde_json::to_value(facts),
         };
         json.map_err(|error| Error::new(ErrorKind::Bug, "encode", "the facts of a backup", error.to_string()))
     }
@@ -64,7 +122,7 @@ impl Facts {
     pub fn sqlite(&self) -> Option<&sqlite::Facts> {
         match self {
             Self::Sqlite(facts) => Some(facts),
-            Self::Files(_) | Self::Postgres(_) => None,
+            Self::Files(_) | Self::Postgres(_) | Self::Databases(_) => None,
         }
     }
 
@@ -72,7 +130,7 @@ impl Facts {
     #[must_use]
     pub fn files(&self) -> Option<&tree::Facts> {
         match self {
-            Self::Sqlite(_) | Self::Postgres(_) => None,
+            Self::Sqlite(_) | Self::Postgres(_) | Self::Databases(_) => None,
             Self::Files(facts) => Some(facts),
         }
     }
@@ -81,8 +139,17 @@ impl Facts {
     #[must_use]
     pub fn postgres(&self) -> Option<&capture::Facts> {
         match self {
-            Self::Sqlite(_) | Self::Files(_) => None,
+            Self::Sqlite(_) | Self::Files(_) | Self::Databases(_) => None,
             Self::Postgres(facts) => Some(facts),
+        }
+    }
+
+    /// The facts of databases, where they are that.
+    #[must_use]
+    pub fn databases(&self) -> Option<&databases::Facts> {
+        match self {
+            Self::Sqlite(_) | Self::Files(_) | Self::Postgres(_) => None,
+            Self::Databases(facts) => Some(facts),
         }
     }
 }
@@ -119,13 +186,16 @@ impl Report {
 /// Makes one backup of `protected`, signed by `instance`, in all its stores. A store that fails is told in the report as long as another has
 /// the backup; one where the last backup cannot be built upon gets one of its own, from a second reading of the source.
 pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, request: Request) -> Result<Report> {
-    let common = if request.elsewhere {
+    let common = if let Some(folder) = request.part.folder() {
+        // It has not the rows that the next whole one wants to find.
+        protected.state_dir.join("extracts").join(folder)
+    } else if request.elsewhere {
         let names: Vec<&str> = protected.stores.iter().map(|place| place.name.as_str()).collect();
         apart(protected, &names.join(" "))
     } else {
         protected.state_dir.clone()
     };
-    let mut report = once(env, protected, Arc::clone(&instance), request.clone(), common).await?;
+    let mut report = Box::pin(once(env, protected, Arc::clone(&instance), request.clone(), common)).await?;
     for copy in report.copies.iter_mut().filter(|copy| copy.apart) {
         let Some(place) = protected.stores.iter().find(|place| place.name == copy.store) else {
             continue;
@@ -135,7 +205,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
             ..protected.clone()
         };
         let state_dir = apart(protected, &place.name);
-        match once(env, &alone, Arc::clone(&instance), request.clone(), state_dir).await {
+        match Box::pin(once(env, &alone, Arc::clone(&instance), request.clone(), state_dir)).await {
             Ok(own) => {
                 copy.own = Some(own.backup.id);
                 let why = copy
@@ -164,12 +234,13 @@ fn apart(protected: &Protected, stores: &str) -> PathBuf {
 async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request: Request, state_dir: PathBuf) -> Result<Report> {
     let began = env.clock.monotonic();
     let repository = stores::joined(protected).await?;
+    let method = logical::method(protected, &request)?;
     let damage = proof::damage(&protected.state_dir, &protected.component);
     let damaged = damage.iter().find(|damage| !damage.renewed);
     let plan = BackupPlan {
         component: protected.component.clone(),
         kind: protected.source.kind().to_owned(),
-        method: "physical".to_owned(),
+        method: method.word().to_owned(),
         source: String::new(),
         instance: Arc::clone(&instance),
         encryption: protected.encryption.clone(),
@@ -180,6 +251,8 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
         keep_for: request.keep_for,
         // An incremental backup would share the damaged files, unless they are marked: then it stores again what they held.
         full: request.full || damage.iter().any(|damage| !damage.renewed && !damage.marked),
+        extract: request.part != Part::Whole,
+        patient: method == Method::Physical && protected.source.cluster().is_some(),
     };
     let about = log::About {
         env,
@@ -187,7 +260,7 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
         repository: &repository,
         instance: &instance,
     };
-    let (writer, stored) = read(&about, plan).await?;
+    let (writer, stored) = read(&about, plan, (method, &request.part)).await?;
     let facts = stored.facts.as_json()?;
     let committed = writer.commit(stored.moment_us, facts).await?;
     env.progress.finish();
@@ -216,10 +289,10 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
 }
 
 /// Reads the source into a session, and once more into another where some of it has to come whole.
-async fn read(about: &log::About<'_>, plan: BackupPlan) -> Result<(Writer, source::Stored)> {
+async fn read(about: &log::About<'_>, plan: BackupPlan, (method, part): (Method, &Part)) -> Result<(Writer, source::Stored)> {
     let mut whole = cluster::Whole::default();
     loop {
-        let opened = Opened::open(about.env, about.protected, &whole).await?;
+        let opened = Opened::open(about.env, about.protected, (method, part), &whole).await?;
         let plan = BackupPlan {
             source: opened.identity(),
             ..plan.clone()

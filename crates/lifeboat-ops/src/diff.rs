@@ -3,6 +3,7 @@
 //! Counts alone come from the facts that each backup keeps: nothing is restored. For rows, the backups are restored into a scratch folder of
 //! the caller, which removes it however this ends: what lies there is the data in the clear.
 
+pub mod databases;
 pub(crate) mod files;
 
 use std::path::Path;

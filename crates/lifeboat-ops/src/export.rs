@@ -12,6 +12,7 @@ use lifeboat_io::{compute, durable};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, Reader, Repository};
 
+use crate::protected::Protected;
 use crate::restore::{self, Destination};
 
 /// Writes the stream `name` of a backup (an extract, or its SQL text) to the new file `to`. Returns its bytes.
@@ -38,7 +39,7 @@ pub async fn stream(
     refuse_taken(to)?;
     durable::create_folder(&durable::parent_of(to))?;
     let part = durable::temporary_beside(to)?;
-    let sink: Arc<dyn PageSink> = Arc::new(FileSink::new(create(&part)?, part.display().to_string()));
+    let sink: Arc<dyn PageSink> = Arc::new(FileSink::new(restore::create_private(&part)?, part.display().to_string()));
     let written = async {
         reader.restore(&record, Arc::clone(&sink), false).await?;
         reader.check_root(&record, sink).await
@@ -69,12 +70,101 @@ pub async fn sql(
     let part = durable::temporary_beside(to)?;
     let (database, text) = (staged.file().to_path_buf(), part.clone());
     let written = compute::run("write SQL text", move || {
-        let mut file = create(&text)?;
+        let mut file = restore::create_private(&text)?;
         sqlite::dump_restored(&database, &mut file)
     })
     .await;
     drop(staged);
     finish(written, part, to).await?;
+    let meta = to.metadata().map_err(|error| Error::io("look at", to.display(), error))?;
+    Ok(meta.len())
+}
+
+/// Writes a database of a logical backup as SQL text to the new file `to`. Returns its bytes.
+pub async fn database_sql(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    database: Option<&str>,
+    to: &Path,
+) -> Result<u64> {
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    into_file(env, to, async |file| {
+        restore::logical::write_sql(env, protected, &reader, backup, database, file).await
+    })
+    .await
+}
+
+/// Writes the rows of a database of a logical backup as one JSON document to the new file `to`. Returns its bytes.
+pub async fn database_json(
+    env: &Env,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    database: Option<&str>,
+    to: &Path,
+) -> Result<u64> {
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    into_file(env, to, async |file| {
+        restore::logical::write_json(env, &reader, backup, database, file).await
+    })
+    .await
+}
+
+/// Writes every table of a database of a logical backup as CSV into the new folder `to`. Returns their bytes, and what to know.
+pub async fn database_csv(
+    env: &Env,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    database: Option<&str>,
+    to: &Path,
+) -> Result<(u64, Vec<String>)> {
+    refuse_taken(to)?;
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    durable::create_folder(&durable::parent_of(to))?;
+    let part = durable::temporary_beside(to)?;
+    let written = restore::logical::write_csv(env, &reader, backup, database, &part).await;
+    let to = to.to_path_buf();
+    let published = compute::run("publish", move || match written {
+        Ok(written) => {
+            durable::sync_file_system(&part)?;
+            durable::rename_new(&part, &to).map(|()| written)
+        }
+        Err(error) => {
+            durable::remove_folder(&part)?;
+            Err(error)
+        }
+    })
+    .await?;
+    env.progress.finish();
+    Ok(published)
+}
+
+/// Restores a database of a logical backup to a server of its own, compares every table, and writes it with `pg_dump` to the new file `to`, which
+/// `pg_restore` reads. Returns its bytes. `scratch` is where the server may have its data.
+#[expect(clippy::too_many_arguments, reason = "where from, what, and where to")]
+pub async fn database_archive(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    backup: &Backup,
+    identities: &Identities,
+    database: Option<&str>,
+    scratch: &Path,
+    to: &Path,
+) -> Result<u64> {
+    refuse_taken(to)?;
+    let reader = Reader::open(env, repository, backup, identities).await?;
+    durable::create_folder(&durable::parent_of(to))?;
+    let part = durable::temporary_beside(to)?;
+    // For us alone, before anything is in it.
+    drop(restore::create_private(&part)?);
+    let written = restore::logical::write_archive(env, protected, (&reader, backup), database, scratch, &part).await;
+    finish(written, part, to).await?;
+    env.progress.finish();
     let meta = to.metadata().map_err(|error| Error::io("look at", to.display(), error))?;
     Ok(meta.len())
 }
@@ -88,12 +178,20 @@ pub async fn tar(
     scratch: PathBuf,
     to: &Path,
 ) -> Result<u64> {
-    refuse_taken(to)?;
     durable::create_folder(&scratch)?;
     let reader = Reader::open(env, repository, backup, identities).await?;
+    into_file(env, to, async |file| {
+        restore::archive(env, &reader, &scratch, backup, file).await
+    })
+    .await
+}
+
+/// Has the new file `to` written, under another name until it is whole. Returns its bytes.
+async fn into_file(env: &Env, to: &Path, write: impl AsyncFnOnce(std::fs::File) -> Result<()>) -> Result<u64> {
+    refuse_taken(to)?;
     durable::create_folder(&durable::parent_of(to))?;
     let part = durable::temporary_beside(to)?;
-    let written = restore::archive(env, &reader, &scratch, backup, create(&part)?).await;
+    let written = write(restore::create_private(&part)?).await;
     finish(written, part, to).await?;
     env.progress.finish();
     let meta = to.metadata().map_err(|error| Error::io("look at", to.display(), error))?;
@@ -129,16 +227,4 @@ fn refuse_taken(to: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io("look at", to.display(), error)),
     }
-}
-
-fn create(path: &Path) -> Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(durable::FILE_MODE)
-        .open(path)
-        .map_err(|error| Error::io("create", path.display(), error))
 }

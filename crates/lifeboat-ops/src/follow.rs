@@ -89,6 +89,8 @@ pub struct Options {
     pub max_spool: u64,
     /// More log than this held back by our slot is an alarm.
     pub max_slot_lag: u64,
+    /// While the spool is full, our slot is dropped where it holds back more than this: the server's disk is worth more than our log. None: never.
+    pub drop_slot_at: Option<u64>,
     /// New log reaches the stores at least so often.
     pub frame_every: Duration,
     /// A store that failed is tried again after this time, then less and less often.
@@ -112,6 +114,7 @@ impl Options {
             slot: cluster.slot.clone(),
             max_spool: 16 << 30,
             max_slot_lag: 8 << 30,
+            drop_slot_at: None,
             frame_every: Duration::from_secs(1),
             rejoin_after: Duration::from_secs(30),
             ask_every: Duration::from_secs(5),
@@ -246,6 +249,10 @@ impl Shared {
         damaged.into_iter().for_each(|text| self.alarm(text));
         self.again.notify_one();
         Ok(())
+    }
+
+    fn spool_is_full(&self) -> bool {
+        self.spool().bytes() >= self.options.max_spool
     }
 
     fn stopping(&self) -> bool {
@@ -494,22 +501,17 @@ async fn one_lineage(shared: &Arc<Shared>, opened: ship::Opened) -> Result<Next>
     let (finish, finished) = watch::channel(false);
     let mut shipping = JoinSet::new();
     shipping.spawn(Shipper::run(Arc::clone(shared), opened, asked, finished));
+    let mut receiving = receive::begin(shared, asks)?;
     let received = tokio::select! {
-        received = receive::run(shared, &asks) => received,
+        received = receiving.done() => received,
         shipped = shipping.join_next() => {
             // What is just being written is in the spool before that moves on.
-            let shared = Arc::clone(shared);
-            lifeboat_io::compute::run("leave the spool", move || {
-                drop(shared.spool());
-                Ok(())
-            })
-            .await?;
+            receiving.end().await;
             return shipped_early(shipped);
         }
     };
     let is_new = matches!(received, Ok(End::NewLineage(_)));
     finish.send_replace(true);
-    drop(asks);
     // A lineage gets everything that is its own, whatever time that takes; otherwise what is left stays in the spool.
     let limit = if is_new { Duration::MAX } else { LAST_WORDS };
     match tokio::time::timeout(limit, shipping.join_next()).await {

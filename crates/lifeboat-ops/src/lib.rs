@@ -3,6 +3,7 @@
 //! Knows neither the command line nor byte layouts. Each verb is one function on one page; its steps lie in a folder of its name.
 
 pub mod backup;
+pub mod check;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
@@ -18,6 +19,7 @@ pub mod restore;
 pub mod status;
 pub mod store;
 pub mod stores;
+pub mod undelete;
 pub mod verify;
 pub mod wal;
 mod words;

@@ -11,7 +11,7 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, ComponentName, Encryption, Instance, Listing, Repository, Trust};
 use lifeboat_store::BlobStore;
 
-pub use cluster::{Care, Cluster, Login, Mode};
+pub use cluster::{Care, Cluster, Logical, Login, Method, Mode, Tenants};
 
 /// Where a component's data lives.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,9 @@ pub mod artefact;
 mod block_hashes;
 pub mod cluster;
 mod destination;
+pub mod dump;
 mod files;
+pub mod logical;
 pub mod promote;
 pub mod quarantine;
 pub mod record;
@@ -501,7 +503,7 @@ fn create(path: &Path) -> Result<std::fs::File> {
         .map_err(|error| Error::io("create", path.display(), error))
 }
 
-fn draw_id(env: &Env) -> Result<String> {
+pub(crate) fn draw_id(env: &Env) -> Result<String> {
     let mut random = [0; 3];
     env.entropy.fill(&mut random)?;
     let stamp: String = lifeboat_repo::format_utc(env.clock.wall_us())
@@ -510,4 +512,17 @@ fn draw_id(env: &Env) -> Result<String> {
         .filter(|c| !matches!(c, '-' | ':'))
         .collect();
     Ok(format!("{stamp}-{}", hex::encode(random)))
+}
+
+/// A new file for whoever runs this alone.
+pub(crate) fn create_private(path: &Path) -> Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(durable::FILE_MODE)
+        .open(path)
+        .map_err(|error| Error::io("create", path.display(), error))
 }

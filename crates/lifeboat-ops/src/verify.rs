@@ -12,7 +12,7 @@ use lifeboat_repo::{Backup, Identities, Instance, Listing, Marker, Reader, Repos
 
 pub use crate::proof::Level;
 use crate::proof::{self, Damage, FailedChecks, Proof};
-use crate::protected::Protected;
+use crate::protected::{Method, Protected};
 use crate::restore::{self, Destination, Findings};
 
 /// What was proven of one backup.
@@ -213,6 +213,8 @@ async fn restore_to_scratch(
     };
     let restored = if backup.header.log.is_some() {
         restore::cluster::prove(env, protected, repository, backup, identities, &scratch, app).await
+    } else if backup.header.method == Method::Logical.word() {
+        restore::logical::prove(env, protected, repository, backup, identities, &scratch, app).await
     } else if restore::is_files(&reader) {
         restore::prove(env, &reader, &scratch).await
     } else {

@@ -145,6 +145,8 @@ async fn backup(env: &Env, source: &Path, store: PathBuf, state: PathBuf, page_s
         reason: None,
         keep_for: None,
         full: false,
+        extract: false,
+        patient: false,
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
     for (name, path) in files(source)? {

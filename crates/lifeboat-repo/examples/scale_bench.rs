@@ -226,6 +226,8 @@ async fn backup(env: &Env, store: &Path, state: PathBuf, size_bytes: u64, round:
         reason: None,
         keep_for: None,
         full: false,
+        extract: false,
+        patient: false,
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
     let meta = FileMeta {

@@ -45,7 +45,8 @@ pub use key::recipient::{Fingerprint, Recipient, Roster};
 pub use listing::{Backup, IMPORTED, Listing, Rejected};
 pub use log::{
     Appended, BLOCK_BYTES, GapRecord, Judged, LineageRecord, LogCleaner, LogCopied, LogFileKind, LogHeader, LogListing, LogName,
-    LogPlan, LogReader, LogWriter, NewLog, block_end, block_start, confirm_log, copy_log, holds_two_versions, list_log,
+    LogPlan, LogPreparer, LogReader, LogWriter, NewLog, PreparedLog, block_end, block_start, confirm_log, copy_log,
+    holds_two_versions, list_log,
 };
 pub use manifest::{FileMeta, FileRecord, Role};
 pub use prune::hold::{Hold, HoldRequest, add_hold, list_holds, release_hold};
@@ -56,4 +57,4 @@ pub use replicas::CopyOutcome;
 pub use repository::Repository;
 pub use scrub::{Marker, scrub, scrub_and_mark};
 pub use time::{Calendar, format_utc, parse_utc};
-pub use writer::{BackupPlan, Committed, Stats, TreeCount, Writer};
+pub use writer::{BackupPlan, Committed, Stats, StoredStream, Streams, TreeCount, Writer};

@@ -3,6 +3,7 @@
 //! Memory is bounded: rows are read window by window, packs in pieces of a few MiB (INV-08).
 
 mod fetch;
+mod in_order;
 pub(crate) mod keys;
 mod plan;
 mod space;
@@ -30,12 +31,12 @@ use crate::map::Row;
 use crate::pack::{Class, Opener, PACK_HEADER_BYTES, Placement, aead_key, read_pack_header};
 use crate::repository::Repository;
 use crate::sync::lock;
-use fetch::Target;
 use plan::{WINDOW_ROWS, Window};
 
 /// The longest row whose bytes are looked for in what is there already.
 const COMPARED_BYTES: u64 = 64 << 20;
-
+/// Threads beyond one for each processor that open what has come: these wait for the disk.
+const WRITERS: usize = 3;
 /// Reads on their way together: two for each processor, more where the store is far.
 fn reads_at_once(env: &Env, repository: &Repository) -> usize {
     (env.threads.max(1) * 2).max(repository.store().requests_at_once())
@@ -240,7 +241,7 @@ impl Reader {
             pack_keys,
             openers: Mutex::default(),
             reads: Semaphore::new(reads_at_once(env, repository)),
-            opens: Semaphore::new(env.threads.max(1) + 1),
+            opens: Semaphore::new(env.threads.max(1) + WRITERS),
             extents: Mutex::default(),
         };
         let inner = with_file_table(inner).await?;
@@ -588,12 +589,4 @@ fn extent_length(size_bytes: u64, index: u64) -> Result<u32> {
         .saturating_sub(index * EXTENT_BYTES as u64)
         .min(EXTENT_BYTES as u64);
     len_u32(size(left, "a file size")?, "an extent")
-}
-
-impl Target {
-    fn extent_offset(&self) -> u64 {
-        match self {
-            Self::Whole { offset } | Self::Pages { offset, .. } => *offset,
-        }
-    }
 }

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lifeboat_io::compute;
@@ -51,6 +52,7 @@ use shared::Shared;
 pub use shared::Stats;
 use slots::Slots;
 use stream::KnownChunks;
+pub use stream::{StoredStream, Streams};
 pub use tree::TreeCount;
 
 /// What to back up, and how.
@@ -80,6 +82,11 @@ pub struct BackupPlan {
     pub keep_for: Option<Duration>,
     /// Do not compare with an older backup.
     pub full: bool,
+    /// A partial capture: never the newest, never a point.
+    pub extract: bool,
+    /// What an incremental backup stores of page files is compressed harder: nobody waits for the source meanwhile, and increments are kept
+    /// by the dozen. Only the first GiB, so that a source of which much has changed takes no longer than before.
+    pub patient: bool,
 }
 
 /// A committed backup.
@@ -287,6 +294,13 @@ impl Writer {
             Ok(stored) => stored,
             Err(error) => return Err(self.first_cause(error).await),
         };
+        let record = self.add_rows(role, meta, &stored)?;
+        self.unfinished = None;
+        Ok(record)
+    }
+
+    /// Gives the rows of a stream their places.
+    fn add_rows(&mut self, role: Role, meta: FileMeta, stored: &stream::Stored) -> Result<FileRecord> {
         let ranges = self.place_rows(&meta.path, stored.rows.len() as u64);
         let table = Ranges(ranges.clone());
         for (index, row) in stored.rows.iter().enumerate() {
@@ -305,13 +319,46 @@ impl Writer {
             record: record.clone(),
             hashes_at: 0,
         });
-        self.unfinished = None;
         Ok(record)
+    }
+
+    /// For streams that several threads store side by side. Each has to come back to [`Writer::add_stream`] before anything is committed.
+    #[must_use]
+    pub fn streams(&self) -> Streams {
+        Streams {
+            shared: Arc::clone(&self.shared),
+            chunks: Arc::clone(&self.chunks),
+        }
+    }
+
+    /// Makes a stored stream a file of the backup.
+    pub fn add_stream(&mut self, meta: FileMeta, stream: StoredStream) -> Result<FileRecord> {
+        self.start_file(&meta.path)?;
+        let record = self.add_rows(Role::File, meta, &stream.stored)?;
+        self.unfinished = None;
+        self.shared.open_streams.fetch_sub(1, Ordering::Relaxed);
+        Ok(record)
+    }
+
+    /// Why it ended, where `error` only says that something else did: an upload that failed, for example.
+    pub async fn cause(&mut self, error: Error) -> Error {
+        self.first_cause(error).await
     }
 
     /// Makes the backup: after this returned, it stands and counts. `moment_us` is the moment of consistency.
     pub async fn commit(self, moment_us: i64, facts: serde_json::Value) -> Result<Committed> {
         commit::commit(self, moment_us, facts).await
+    }
+
+    /// INV-03: nothing is committed while a file is not stored whole.
+    fn refuse_unfinished(&self) -> Result<()> {
+        let open = self.shared.open_streams.load(Ordering::Relaxed) > 0;
+        let changed = self.changes.unknown.first();
+        let unfinished = self.unfinished.as_ref().or(changed).map(String::as_str);
+        match unfinished.or(open.then_some("one of the streams")) {
+            Some(path) => Err(unfinished_file(path)),
+            None => Ok(()),
+        }
     }
 
     /// Notes that a file is on its way: whatever ends the put early, an error or a dropped future, then stands in the way of a commit.

@@ -4,6 +4,7 @@
 //! every side ends with its file system synced. A restored cluster is not started: both sides leave the replay to the server.
 
 mod log;
+mod majors;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,6 +37,11 @@ const STANZA: &str = "bench";
 pub(super) fn run(options: &Options) -> Result<Figures> {
     setup::packages(NEEDS)?;
     let room = Room::new(options)?;
+    if let Some(part) = &options.only {
+        let figures = log::part(&room, part)?;
+        room.remove()?;
+        return Ok(figures);
+    }
     let first = alternate(
         "first backup",
         options.rounds,
@@ -54,32 +60,35 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
         "restore",
         options.rounds,
         vec![
-            Side::new("lifeboat", |_| room.restore()),
-            Side::new("pgbackrest", |_| room.pgbackrest_restore(&[])),
+            Side::new("lifeboat", |round| room.restore(round)),
+            Side::new("pgbackrest", |round| room.pgbackrest_restore(round, &[])),
         ],
     )?;
     let [our_restore, their_restore] = restored.as_slice() else {
         bail!("two sides make two medians");
     };
-    // After the last restore both directories are as they were stored.
-    let same = room.server.folder.join("restored-lifeboat");
+    // Both directories of the last round are as they were stored.
+    let last = options.rounds - 1;
+    let same = room.restored("lifeboat", last);
     let delta = alternate(
         "delta restore of an unchanged directory",
         options.rounds,
         vec![
             Side::new("lifeboat", |_| room.delta_restore(&same)),
-            Side::new("pgbackrest", |_| room.pgbackrest_restore(&["--delta"])),
+            Side::new("pgbackrest", |_| room.pgbackrest_restore(last, &["--delta"])),
         ],
     )?;
     let [our_delta, their_delta] = delta.as_slice() else {
         bail!("two sides make two medians");
     };
-    std::fs::remove_dir_all(&same)?;
-    std::fs::remove_dir_all(room.server.folder.join("restored-pgbackrest"))?;
+    for (round, name) in (0..options.rounds).flat_map(|round| [(round, "lifeboat"), (round, "pgbackrest")]) {
+        std::fs::remove_dir_all(room.restored(name, round))?;
+    }
     let incremental = room.incremental(options)?;
     let log = log::run(&room)?;
     let peak = room.peak_kib.get();
     room.remove()?;
+    let majors = majors::run(options)?;
     let mut figures = vec![
         ("backup_vs_pgbackrest", ratio(*theirs, *ours)),
         ("backup_vs_pg_basebackup", ratio(*base, *ours)),
@@ -93,11 +102,12 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
         ("restore_seconds", *our_restore),
     ];
     figures.extend(log);
+    figures.extend(majors);
     Ok(figures)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures need four digits")]
-const fn float(number: u64) -> f64 {
+pub(super) const fn float(number: u64) -> f64 {
     number as f64
 }
 
@@ -111,7 +121,7 @@ struct Room<'bench> {
 }
 
 /// A configuration of ours with its key, state and store, where the server's user can get to.
-struct Home {
+pub(super) struct Home {
     folder: PathBuf,
     lifeboat: PathBuf,
 }
@@ -119,10 +129,10 @@ struct Home {
 impl Home {
     /// `store` is named like the folder. Each has a slot of its own.
     fn new(room: &Room<'_>, name: &str, store: &str) -> Result<Self> {
-        Self::make(room.options, &room.server, name, store)
+        Self::make(room.options, &room.server, name, store, "auto")
     }
 
-    fn make(options: &Options, server: &Server, name: &str, store: &str) -> Result<Self> {
+    pub(super) fn make(options: &Options, server: &Server, name: &str, store: &str, mode: &str) -> Result<Self> {
         let lifeboat = server.folder.join("lifeboat-program");
         if !lifeboat.try_exists()? {
             std::fs::copy(&options.lifeboat, &lifeboat)?;
@@ -142,7 +152,7 @@ impl Home {
                  keys: {{ main: {{ age: {{ recipients: [{public}], identity: {{ file: key.txt }} }} }} }}\n\
                  stores: {{ {name}: {{ {store} }} }}\n\
                  systems: {{ bench: {{ components: {{ db: {{ objectives: {{ rpo: 1h, rto: 1h }}, postgres: {{ host: {socket}, user: {USER}, \
-                 database: bench, slot: bench_{name} }}, backup: {{ to: [{name}] }} }} }} }} }}\n",
+                 database: bench, slot: bench_{name}, mode: {mode} }}, backup: {{ to: [{name}] }} }} }} }} }}\n",
                 socket = server.folder.display()
             );
             std::fs::write(home.folder.join("lifeboat.yaml"), text)
@@ -164,7 +174,31 @@ impl Home {
         command
     }
 
-    fn lifeboat(&self, words: &[&str]) -> Command {
+    /// Begins anew, with a store of which this host remembers nothing.
+    pub(super) fn empty(&self) -> Result<()> {
+        let (store, state) = (self.folder.join("store"), self.folder.join("state"));
+        if store.try_exists()? {
+            std::fs::remove_dir_all(&store)?;
+        }
+        for entry in std::fs::read_dir(&state)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        sh::output(&mut self.lifeboat(&["init", "--no-backup"]))?;
+        Ok(())
+    }
+
+    /// Bytes that backups take in the store, without the log.
+    pub(super) fn stored(&self) -> Result<u64> {
+        let packs = self.folder.join("store/c/bench~2Fdb");
+        let log = packs.join("log");
+        let log = if log.try_exists()? { data::size_of(&log)? } else { 0 };
+        Ok(data::size_of(&packs)? - log)
+    }
+
+    pub(super) fn lifeboat(&self, words: &[&str]) -> Command {
         let mut command = self.program(&["--quiet", "--config"]);
         command.arg(self.folder.join("lifeboat.yaml")).args(words);
         command
@@ -182,7 +216,7 @@ impl<'bench> Room<'bench> {
         let server = Server::start("-c fsync=on -c wal_level=replica -c archive_mode=on -c archive_timeout=0")?;
         let (scale, rows) = if options.quick { ("5", "50000") } else { ("110", "2200000") };
         server.fill(scale, rows)?;
-        let home = Home::make(options, &server, "disk", "fs: { path: store }")?;
+        let home = Home::make(options, &server, "disk", "fs: { path: store }", "auto")?;
         let room = Self {
             options,
             server,
@@ -272,28 +306,21 @@ impl<'bench> Room<'bench> {
 
     /// A new store each time, of which this host remembers nothing.
     fn first_backup(&self) -> Result<f64> {
-        let (store, state) = (self.home.folder.join("store"), self.home.folder.join("state"));
-        if store.try_exists()? {
-            std::fs::remove_dir_all(&store)?;
-        }
-        for entry in std::fs::read_dir(&state)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                std::fs::remove_dir_all(entry.path())?;
-            }
-        }
-        sh::output(&mut self.home.lifeboat(&["init", "--no-backup"]))?;
+        self.home.empty()?;
         data::sync(&self.folder)?;
         let run = self.timed(&mut self.home.lifeboat(&["backup"]))?;
         self.saw(&run);
         Ok(run.seconds)
     }
 
-    fn restore(&self) -> Result<f64> {
-        let to = self.server.folder.join("restored-lifeboat");
-        if to.try_exists()? {
-            std::fs::remove_dir_all(&to)?;
-        }
+    /// Where a restore goes: each to a directory of its own, and none is removed before all have run. The kernel looks at every inode that was deleted a
+    /// moment ago before it takes a free one, which made restores after a removal slower by up to a second, by chance the one or the other.
+    fn restored(&self, name: &str, round: usize) -> PathBuf {
+        self.server.folder.join(format!("restored-{name}-{round}"))
+    }
+
+    fn restore(&self, round: usize) -> Result<f64> {
+        let to = self.restored("lifeboat", round);
         data::sync(&self.folder)?;
         let mut command = self.home.lifeboat(&["restore", "bench/db", "--no-replay", "--to"]);
         let run = self.timed(command.arg(&to))?;
@@ -312,11 +339,10 @@ impl<'bench> Room<'bench> {
         Ok(run.seconds)
     }
 
-    /// Into a directory that is emptied first, unless it is a delta restore.
-    fn pgbackrest_restore(&self, words: &[&str]) -> Result<f64> {
-        let to = self.server.folder.join("restored-pgbackrest");
+    /// Into a new directory, unless it is a delta restore.
+    fn pgbackrest_restore(&self, round: usize, words: &[&str]) -> Result<f64> {
+        let to = self.restored("pgbackrest", round);
         if words.is_empty() {
-            sh::run(self.server.command(Path::new("rm")).arg("-rf").arg(&to))?;
             sh::run(self.server.command(Path::new("mkdir")).args(["-m", "700"]).arg(&to))?;
         }
         data::sync(&self.folder)?;
@@ -328,10 +354,7 @@ impl<'bench> Room<'bench> {
     /// What both repositories hold.
     fn stored(&self) -> Result<(u64, u64)> {
         let theirs = self.pgbackrest_folder().join("repo/backup");
-        let packs = self.home.folder.join("store/c/bench~2Fdb");
-        let log = packs.join("log");
-        let ours = data::size_of(&packs)? - if log.try_exists()? { data::size_of(&log)? } else { 0 };
-        Ok((ours, data::size_of(&theirs)?))
+        Ok((self.home.stored()?, data::size_of(&theirs)?))
     }
 
     /// After twenty seconds of pgbench: stored bytes, and seconds, against an incremental backup of pgBackRest.

@@ -1,4 +1,4 @@
-//! Benchmarks: `cargo xtask bench NAME [--quick] [--rounds N]`. The last line of output is JSON with the figures.
+//! Benchmarks: `cargo xtask bench NAME [--quick] [--rounds N] [--only PART]`. The last line of output is JSON with the figures.
 //!
 //! What is compared runs in turn, several rounds, and medians count: a machine that is busy for a while then slows all sides alike.
 //! A figure that could not be measured is `null`, never a guess. Peak memory is that of a process and its children.
@@ -6,6 +6,7 @@
 pub(crate) mod alternate;
 pub(crate) mod cluster;
 pub(crate) mod data;
+pub(crate) mod logical;
 pub(crate) mod measure;
 pub(crate) mod postgres;
 pub(crate) mod raw;
@@ -29,6 +30,8 @@ pub(crate) type Figures = Vec<(&'static str, Option<f64>)>;
 pub(crate) struct Options {
     /// Small data, to see that everything runs; the figures mean nothing.
     pub(crate) quick: bool,
+    /// Only this part, of benchmarks that have several; other figures are `null`.
+    pub(crate) only: Option<String>,
     /// How often each side runs.
     pub(crate) rounds: usize,
     /// Where data and results rest.
@@ -60,6 +63,11 @@ const BENCHES: &[Bench] = &[
         cluster::run,
     ),
     (
+        "logical",
+        "databases of 2 GB by definitions and rows, against pg_dump and pg_restore",
+        logical::run,
+    ),
+    (
         "s3",
         "backup and restore through S3 on loopback, plain and slow, against restic",
         s3::run,
@@ -73,12 +81,13 @@ const BENCHES: &[Bench] = &[
 
 /// Runs one benchmark.
 pub(crate) fn run(words: &[String]) -> Result<()> {
-    let (mut name, mut quick, mut rounds) = (None, false, 3);
+    let (mut name, mut quick, mut rounds, mut only) = (None, false, 3, None);
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--quick" => quick = true,
             "--rounds" => rounds = words.next().context("--rounds needs a number")?.parse()?,
+            "--only" => only = Some(words.next().context("--only needs the name of a part")?.clone()),
             other => name = Some(other),
         }
     }
@@ -87,7 +96,10 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
             .iter()
             .map(|(name, about, _)| format!("  {name:<8} {about}"))
             .collect();
-        bail!("usage: cargo xtask bench NAME [--quick] [--rounds N]\n{}", list.join("\n"));
+        bail!(
+            "usage: cargo xtask bench NAME [--quick] [--rounds N] [--only PART]\n{}",
+            list.join("\n")
+        );
     };
     if rounds == 0 {
         bail!("--rounds needs at least 1");
@@ -113,6 +125,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     }
     let options = Options {
         quick,
+        only,
         rounds,
         folder: target.join("bench"),
         lifeboat: target.join("release").join("lifeboat"),

@@ -71,6 +71,7 @@ pub(super) fn make_files(folder: &Path, bytes: u64, quick: bool) -> Result<()> {
 pub(super) struct Server {
     /// Holds the data directory, the socket and the log; belongs to the server's user.
     pub(super) folder: PathBuf,
+    programs: PathBuf,
     as_user: bool,
 }
 
@@ -80,12 +81,21 @@ impl Server {
         if !Path::new(PROGRAMS).join("initdb").try_exists()? {
             setup::install(&["postgresql-15"])?;
         }
+        Self::start_of(Path::new(PROGRAMS), settings)
+    }
+
+    /// The same with the programs of another version.
+    pub(super) fn start_of(programs: &Path, settings: &str) -> Result<Self> {
         let folder = PathBuf::from(sh::output(&mut sh::program("mktemp", ["-d"]))?.trim());
         let as_user = setup::is_root()?;
         if as_user {
             sh::run(sh::program("chown", [USER]).arg(&folder))?;
         }
-        let server = Self { folder, as_user };
+        let server = Self {
+            folder,
+            programs: programs.to_path_buf(),
+            as_user,
+        };
         let data = server.data();
         let data = data.to_str().context("a folder name that is not text")?;
         server.run(
@@ -128,7 +138,7 @@ impl Server {
 
     /// One of its programs, as its user.
     pub(super) fn program(&self, name: &str) -> Command {
-        self.command(&Path::new(PROGRAMS).join(name))
+        self.command(&self.programs.join(name))
     }
 
     /// Runs one of its programs.

@@ -22,6 +22,12 @@ use lifeboat_model::{Error, ErrorKind, Result};
 pub use kind::Kind;
 pub use load::{load, settle};
 pub use openssl::{OpensslKdf, Passphrase};
+use unpack::Taking;
+
+use crate::postgres::dump::CONTENTS;
+
+/// What a tar archive of `pg_dump` holds besides: statements for people.
+const TAR_SCRIPT: &str = "restore.sql";
 
 /// How to read a file.
 #[derive(Debug, Clone)]
@@ -56,6 +62,8 @@ pub struct Contents {
     pub items: Vec<Item>,
     /// What to know, one sentence each.
     pub notes: Vec<String>,
+    /// An archive in it has no end mark: what came last may be missing.
+    pub has_no_end: bool,
 }
 
 impl Contents {
@@ -86,13 +94,59 @@ impl Contents {
                 ErrorKind::Incompatible,
                 "read",
                 file.display(),
-                "it is a backup of PostgreSQL, which this version does not restore",
+                "it is a dump of PostgreSQL, and not of a SQLite database",
             )
-            .with_hint("PostgreSQL follows with its engine; until then, psql or pg_restore reads it"));
+            .with_hint(
+                "restore it as a component of the kind postgres: lifeboat restore SYSTEM/COMPONENT --from FILE --to NEW_DATABASE",
+            ));
         }
         let detail = "neither a SQLite database nor SQL text is in it";
         Err(Error::new(ErrorKind::Corrupt, "read", file.display(), detail)
             .with_hint(format!("check that this is the right file; {}", self.names())))
+    }
+
+    /// The dump of PostgreSQL that a person means: the one named `wanted`, else the only one. That of a folder or a tar archive of `pg_dump` is its `toc.dat`.
+    ///
+    /// # Errors
+    /// `Usage` where there are several or none of that name, `Corrupt` where there is none at all.
+    pub fn dump(&self, wanted: Option<&str>, file: &Path) -> Result<&Item> {
+        let name = |item: &Item| Path::new(&item.path).file_name().is_some_and(|name| name == CONTENTS);
+        let folders: Vec<&str> = (self.items.iter().filter(|item| name(item)))
+            .map(|item| unpack::folder_of(&item.path))
+            .collect();
+        // Rows and scripts beside a table of contents belong to it.
+        let dumps = || {
+            let of_postgres = self.items.iter().filter(|item| item.kind == Kind::Postgres);
+            of_postgres.filter(|item| name(item) || !folders.contains(&unpack::folder_of(&item.path)))
+        };
+        if let Some(wanted) = wanted {
+            let found = dumps().find(|item| item.path == wanted);
+            return found.ok_or_else(|| {
+                let detail = format!("there is no dump {wanted:?} in it");
+                Error::new(ErrorKind::Usage, "read", file.display(), detail).with_hint(self.names())
+            });
+        }
+        let found: Vec<&Item> = dumps().collect();
+        match found.as_slice() {
+            [one] => Ok(one),
+            [] => {
+                let detail = "it holds no dump of PostgreSQL";
+                Err(Error::new(ErrorKind::Corrupt, "read", file.display(), detail)
+                    .with_hint(format!("check that this is the right file; {}", self.names())))
+            }
+            several => {
+                let detail = format!("it holds {} dumps of PostgreSQL", several.len());
+                Err(Error::new(ErrorKind::Usage, "read", file.display(), detail)
+                    .with_hint(format!("choose one with --member; {}", self.names())))
+            }
+        }
+    }
+
+    /// Whether the table of contents `item` is that of a tar archive that `pg_dump` itself wrote: only there is a script beside it. Since version 17 such an
+    /// archive is no packed folder any more.
+    #[must_use]
+    pub fn is_tar_of_dump(&self, item: &Item) -> bool {
+        item.path == CONTENTS && self.items.iter().any(|other| other.path == TAR_SCRIPT)
     }
 
     fn names(&self) -> String {
@@ -116,12 +170,7 @@ impl Contents {
 /// Whether a file is something that is read here. Reads its beginning only; false also for what is encrypted with an unknown passphrase
 /// and holds something else.
 pub fn is_artefact(path: &Path) -> Result<bool> {
-    use std::io::Read;
-    let mut beginning = Vec::new();
-    let read = |file: File| file.take(kind::LOOK_BYTES as u64).read_to_end(&mut beginning);
-    File::open(path)
-        .and_then(read)
-        .map_err(|error| Error::io("read", path.display(), error))?;
+    let beginning = beginning(path)?;
     Ok(Kind::of(&beginning, beginning.len() < kind::LOOK_BYTES).is_known())
 }
 
@@ -132,5 +181,46 @@ pub fn is_artefact(path: &Path) -> Result<bool> {
 /// `WrongKey` where no passphrase gives anything known, `Corrupt` where it is damaged or cut off, `Refused` where it unpacks to more than
 /// the limit.
 pub fn unpack(path: &Path, options: &Options, folder: Option<&Path>) -> Result<Contents> {
-    unpack::unpack(path, options, folder)
+    unpack::unpack(path, options, folder.map_or(Taking::Nothing, Taking::Databases))
+}
+
+/// Writes the dump `item` of a file, which holds `contents`, into `folder`, which must exist and be empty: as one file, or that of a folder of `pg_dump` as
+/// its members. Returns what is to be given to the programs.
+///
+/// # Errors
+/// As [`unpack()`].
+pub fn unpack_dump(path: &Path, options: &Options, contents: &Contents, item: &Item, folder: &Path) -> Result<PathBuf> {
+    if contents.is_tar_of_dump(item) {
+        let contents = unpack::unpack(path, options, Taking::Tar(folder))?;
+        return contents
+            .items
+            .into_iter()
+            .find_map(|item| item.file)
+            .ok_or_else(|| not_there(path));
+    }
+    if Path::new(&item.path).file_name().is_some_and(|name| name == CONTENTS) {
+        unpack::unpack(path, options, Taking::Members(folder, unpack::folder_of(&item.path)))?;
+        return Ok(folder.to_path_buf());
+    }
+    let contents = unpack::unpack(path, options, Taking::Dump(folder, &item.path))?;
+    contents
+        .items
+        .into_iter()
+        .find_map(|item| item.file)
+        .ok_or_else(|| not_there(path))
+}
+
+fn not_there(path: &Path) -> Error {
+    Error::new(ErrorKind::Bug, "read", path.display(), "its dump was not unpacked")
+}
+
+/// The beginning of a file, enough for what a dump says of itself.
+pub fn beginning(path: &Path) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let mut beginning = Vec::new();
+    let read = |file: File| file.take(kind::LOOK_BYTES as u64).read_to_end(&mut beginning);
+    File::open(path)
+        .and_then(read)
+        .map_err(|error| Error::io("read", path.display(), error))?;
+    Ok(beginning)
 }

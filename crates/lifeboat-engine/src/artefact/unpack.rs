@@ -13,6 +13,7 @@ use super::kind::{Kind, LOOK_BYTES};
 use super::layer::{Budget, Charged, EndMark, Gunzip, Notes, OverBudget};
 use super::openssl::{Decrypting, HEADER_BYTES, OpensslKdf, beginning};
 use super::{Contents, Item, Options};
+use crate::postgres::dump::CONTENTS;
 
 const OP: &str = "read";
 
@@ -28,7 +29,22 @@ const RATIO_LIMIT: u64 = 1100;
 /// Where small files may reach the ratio.
 const SMALL_BYTES: u64 = 64 << 20;
 
-pub(super) fn unpack(path: &Path, options: &Options, folder: Option<&Path>) -> Result<Contents> {
+/// What is written into a folder.
+#[derive(Clone, Copy)]
+pub(super) enum Taking<'a> {
+    /// Nothing: it is only read.
+    Nothing,
+    /// Databases and SQL text.
+    Databases(&'a Path),
+    /// The dump of PostgreSQL that is called so.
+    Dump(&'a Path, &'a str),
+    /// The first tar archive, as it is.
+    Tar(&'a Path),
+    /// What lies in this folder of an archive, as it is.
+    Members(&'a Path, &'a str),
+}
+
+pub(super) fn unpack(path: &Path, options: &Options, taking: Taking<'_>) -> Result<Contents> {
     let failed = |error| Error::io(OP, path.display(), error);
     let file = File::open(path).map_err(|error| {
         failed(error)
@@ -36,6 +52,9 @@ pub(super) fn unpack(path: &Path, options: &Options, folder: Option<&Path>) -> R
             .with_hint("check the path and who may read it")
     })?;
     let meta = file.metadata().map_err(failed)?;
+    if meta.is_dir() && path.join(CONTENTS).is_file() {
+        return folder_of_dump(path);
+    }
     if !meta.is_file() {
         return Err(Error::new(ErrorKind::Usage, OP, path.display(), "it is not a file"));
     }
@@ -45,7 +64,7 @@ pub(super) fn unpack(path: &Path, options: &Options, folder: Option<&Path>) -> R
     let mut walk = Walk {
         path,
         options,
-        folder,
+        taking,
         budget: Budget::new(limit),
         limit,
         notes: Notes::default(),
@@ -57,10 +76,48 @@ pub(super) fn unpack(path: &Path, options: &Options, folder: Option<&Path>) -> R
     Ok(walk.contents)
 }
 
+/// The name of a member that lies right in the folder `below`, where it is one that `pg_dump` gives: nothing else becomes a path here.
+fn member_of<'a>(path: &'a str, below: &str) -> Option<&'a str> {
+    let path = path.trim_start_matches("./");
+    let name = match below {
+        "" => path,
+        below => path.strip_prefix(below)?.strip_prefix('/')?,
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+    (name.bytes().all(plain) && !name.starts_with('.')).then_some(name)
+}
+
+/// The folder that a member lies in; nothing where it lies in none.
+pub(super) fn folder_of(path: &str) -> &str {
+    path.trim_start_matches("./")
+        .rsplit_once('/')
+        .map_or("", |(folder, _)| folder)
+}
+
+/// A folder that `pg_dump` wrote.
+fn folder_of_dump(path: &Path) -> Result<Contents> {
+    let failed = |error| Error::io("list", path.display(), error);
+    let mut size_bytes = 0;
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        size_bytes += entry.and_then(|entry| entry.metadata()).map_err(failed)?.len();
+    }
+    let item = Item {
+        path: CONTENTS.to_owned(),
+        kind: Kind::Postgres,
+        size_bytes,
+        modified_s: None,
+        file: None,
+    };
+    Ok(Contents {
+        items: vec![item],
+        ..Contents::default()
+    })
+}
+
 struct Walk<'a> {
     path: &'a Path,
     options: &'a Options,
-    folder: Option<&'a Path>,
+    taking: Taking<'a>,
     budget: Budget,
     limit: u64,
     notes: Notes,
@@ -109,6 +166,7 @@ impl Walk<'_> {
                 self.layer(&mut unpacked, name, modified_s, depth + 1)?;
                 self.drain(&mut unpacked, name)
             }
+            Kind::Tar if matches!(self.taking, Taking::Tar(_)) => self.leaf(&mut whole, kind, name, modified_s),
             Kind::Tar => {
                 self.took_off(depth, "tar");
                 self.archive(&mut whole, name, depth)
@@ -184,7 +242,15 @@ impl Walk<'_> {
             let mut entry = entry.map_err(|error| self.damaged(name, error))?;
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let modified_s = entry.header().mtime().ok().and_then(|time| i64::try_from(time).ok());
-            if entry.header().entry_type().is_file() {
+            if let Taking::Members(folder, below) = self.taking
+                && depth == self.contents.layers.len().saturating_sub(1)
+            {
+                if let Some(name) = member_of(&path, below)
+                    && entry.header().entry_type().is_file()
+                {
+                    self.write(&mut entry, &folder.join(name), &path)?;
+                }
+            } else if entry.header().entry_type().is_file() {
                 self.layer(&mut entry, &path, modified_s, depth + 1)?;
                 self.drain(&mut entry, &path)?;
             }
@@ -196,6 +262,7 @@ impl Walk<'_> {
         let mut rest = archive.into_inner();
         self.drain(&mut rest, name)?;
         if zeros.get() < 512 {
+            self.contents.has_no_end = true;
             self.contents.notes.push(
                 "the archive has no end mark: what came last may be missing; see what is in it with `lifeboat list --from`"
                     .to_owned(),
@@ -205,9 +272,14 @@ impl Walk<'_> {
     }
 
     fn leaf(&mut self, whole: &mut dyn Read, kind: Kind, name: &str, modified_s: Option<i64>) -> Result<()> {
-        let kept = matches!(kind, Kind::Database | Kind::Sql | Kind::Wal | Kind::Journal);
+        let folder = match self.taking {
+            Taking::Databases(folder) if matches!(kind, Kind::Database | Kind::Sql | Kind::Wal | Kind::Journal) => Some(folder),
+            Taking::Tar(folder) if kind == Kind::Tar => Some(folder),
+            Taking::Dump(folder, wanted) if kind == Kind::Postgres && name == wanted => Some(folder),
+            _ => None,
+        };
         let mut file = None;
-        let size_bytes = match self.folder.filter(|_| kept) {
+        let size_bytes = match folder {
             Some(folder) => {
                 let to = folder.join(format!("item-{}", self.contents.items.len()));
                 let size = self.write(whole, &to, name)?;

@@ -104,7 +104,7 @@ impl Binaries {
 }
 
 /// Folders to look at, the first that fits wins.
-async fn places(major: u32, configured: &[PathBuf]) -> Vec<PathBuf> {
+pub(super) async fn places(major: u32, configured: &[PathBuf]) -> Vec<PathBuf> {
     let mut places = configured.to_vec();
     places.extend(
         [

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::config::{ChannelBinding as Binding, SslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding as EndPoint, TlsConnect, TlsStream};
 
-use super::conninfo::{ChannelBinding, ConnInfo, Password};
+use super::conninfo::{ChannelBinding, ConnInfo, Host, Password};
 use super::wire::error::ServerError;
 use super::wire::{BoxIo, Opened, Role, choose};
 
@@ -26,6 +26,7 @@ pub struct Sql {
     /// Moves bytes while there is a client.
     _driver: JoinSet<()>,
     subject: String,
+    host: Host,
 }
 
 impl Sql {
@@ -70,6 +71,7 @@ impl Sql {
                 client,
                 _driver: driver,
                 subject,
+                host: host.clone(),
             };
             Ok((sql, role))
         })
@@ -80,6 +82,12 @@ impl Sql {
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
+    }
+
+    /// Which server of the list it is.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Runs statements without parameters; returns all values as text.

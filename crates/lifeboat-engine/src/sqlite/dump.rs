@@ -223,8 +223,9 @@ fn plain<'a>(bytes: &'a [u8], raw: Option<(Utf16, &[u8])>) -> Option<&'a str> {
         });
         units.eq(raw.iter().copied())
     });
-    // A loader takes a mark of the byte order for no part of the text.
-    (same && !text.contains(['\0', '\r', '\u{feff}'])).then_some(text)
+    // A loader takes a mark of the byte order for no part of the text, and SQLite stores U+FFFE and U+FFFF as U+FFFD where it makes
+    // UTF-16 of UTF-8 (`READ_UTF8` in its utf.c).
+    (same && !text.contains(['\0', '\r', '\u{feff}', '\u{fffe}', '\u{ffff}'])).then_some(text)
 }
 
 fn fits(length: usize, path: &Path) -> Result<()> {

@@ -173,6 +173,7 @@ const SCHEMA: &str = r#"
     INSERT INTO wr VALUES ('Z', 1), ('a', 2), ('b', x'00ff');
     INSERT INTO strict VALUES (1, 2, 'three', x'04', 5.5), (NULL, 1e300, '', x'', 'x');
     INSERT INTO shadowed VALUES (1, 2, 3), ('a', NULL, x'01');
+    INSERT INTO shadowed VALUES (CAST(x'feff' AS TEXT), CAST(x'fffe' AS TEXT), CAST(x'6100ffff' AS TEXT)); -- marks and noncharacters
     INSERT INTO half_shadowed(_rowid_, rowid, x) VALUES (42, 'own', 1);
     PRAGMA ignore_check_constraints = ON; INSERT INTO checked VALUES (-5, 12345); PRAGMA ignore_check_constraints = OFF;
     INSERT INTO ft VALUES ('Tomato', 'soup; with "quotes"'), ('it''s', 'fine');

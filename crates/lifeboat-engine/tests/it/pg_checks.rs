@@ -8,7 +8,7 @@ use std::time::Duration;
 use lifeboat_engine::postgres::binaries::Binaries;
 use lifeboat_engine::postgres::capture::Facts;
 use lifeboat_engine::postgres::capture::counts::{self, Counts};
-use lifeboat_engine::postgres::checks::{self, Assertion, Expect, Reach, Wanted, Watch};
+use lifeboat_engine::postgres::checks::{self, Asked, Assertion, Expect, Orphans, Reach, Wanted, Watch};
 use lifeboat_engine::postgres::records::{PAGE_BYTES, Scan};
 use lifeboat_engine::postgres::sandbox::{self, Plan, Recovery, Sandbox};
 use lifeboat_engine::postgres::{ConnInfo, Surroundings};
@@ -294,15 +294,19 @@ async fn an_assertion_that_does_not_hold_fails_with_its_rows_and_none_can_write(
         .map(|(index, (sql, expect, ..))| Assertion {
             name: format!("case {index}"),
             database: "postgres".into(),
-            sql: (*sql).to_owned(),
-            expect: expect.clone(),
+            asked: Asked::Query {
+                sql: (*sql).to_owned(),
+                expect: expect.clone(),
+            },
             limit: Duration::from_millis(if sql.contains("sleep") { 50 } else { 10_000 }),
         })
         .chain([Assertion {
             name: "elsewhere".into(),
             database: "nowhere".into(),
-            sql: "select 1".into(),
-            expect: Expect::NoRows,
+            asked: Asked::Query {
+                sql: "select 1".into(),
+                expect: Expect::NoRows,
+            },
             limit: BUDGET,
         }])
         .collect();
@@ -323,6 +327,53 @@ async fn an_assertion_that_does_not_hold_fails_with_its_rows_and_none_can_write(
         "{elsewhere:?}"
     );
     sandbox.stop(&env(), Signal::QUIT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn references_of_a_restored_cluster_that_lead_nowhere_are_found() {
+    let mut cluster = Cluster::start(15, &Options::new());
+    cluster.query("create table k (i int primary key); create table r (i int); insert into k values (1); insert into r values (1), (null), (5)");
+    cluster.query("alter table r add constraint rk foreign key (i) references k not valid");
+    cluster.stop(Stop::Fast);
+    let folder = root();
+    let sandbox = sandbox(&cluster, folder.path()).await;
+    let wanted = Wanted {
+        rows: None,
+        assertions: &references(),
+    };
+    let outcomes = checks::run(&sandbox, &wanted).await;
+    let bad = Verdict::Failed;
+    let orphans = of(&outcomes, "orphans");
+    assert_eq!(
+        (orphans.verdict, orphans.says.as_str(), orphans.evidence.as_slice()),
+        (
+            bad,
+            "1 row of r point at nothing in public.k",
+            &["i = 5 (1 row)".to_owned()][..]
+        )
+    );
+    let keys = of(&outcomes, "foreign keys");
+    assert!(
+        keys.verdict == bad && keys.evidence[0].starts_with("rk (not validated): 1 row"),
+        "{keys:?}"
+    );
+    sandbox.stop(&env(), Signal::QUIT).await.unwrap();
+}
+
+/// What has to point at something.
+fn references() -> [Assertion; 2] {
+    let orphans = Orphans {
+        table: "r".into(),
+        columns: vec!["i".into()],
+        references: "public.k".into(),
+        key: vec!["i".into()],
+    };
+    [("orphans", Asked::Orphans(orphans)), ("foreign keys", Asked::ForeignKeys)].map(|(name, asked)| Assertion {
+        name: name.into(),
+        database: "postgres".into(),
+        asked,
+        limit: BUDGET,
+    })
 }
 
 #[test]

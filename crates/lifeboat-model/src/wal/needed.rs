@@ -65,7 +65,15 @@ pub fn needed(log: &HeldLog, bases: &[WindowBase], from_us: i64, is_newest: bool
             let between = Range::new(base.timeline, earlier.start, base.end);
             earlier.timeline == base.timeline && stands_in(earlier, base) && log.coverage.holds(between)
         };
-        if !needed.keys().filter_map(|place| bases.get(*place)).any(reaches) {
+        let stay = || needed.keys().filter_map(|place| bases.get(*place));
+        // Somebody has to say afterwards that this moment lies on this timeline, for as long as it is in the window: log that was stored since, or another
+        // base. Backups of a standby to which nothing comes end where they began, and each reaches the next.
+        let is_told = log
+            .stored_us
+            .get(&base.timeline)
+            .is_some_and(|stored_us| *stored_us >= base.at_us)
+            || stay().any(|other| other.timeline == base.timeline && other.at_us >= base.at_us);
+        if !is_told || !stay().any(reaches) {
             needed.insert(place, Needed::Continues);
         }
     }

@@ -117,10 +117,15 @@ impl OpenedCluster {
         let held = log::hold(about, &self.info, self.server.system_identifier).await?;
         about.env.progress.step("begin", None);
         let (capture, way) = self.begin(writer).await?;
-        let flowing = held.flow(capture.position()).await?;
+        let mut flowing = held.flow(capture.position()).await?;
         about.env.progress.step("back up", Some(capture.total_bytes()));
         let counting = counts::take(&self.info, &about.env.clock, self.care.count_rows);
-        let (put, counts) = tokio::join!(put_files(writer, capture), counting);
+        let copying = Box::pin(async { tokio::join!(put_files(writer, capture), counting) });
+        let (put, counts) = tokio::select! {
+            copied = copying => copied,
+            // Hours of copying are worth nothing without it.
+            error = flowing.broken() => return Err(error),
+        };
         let (capture, owner) = put?;
         about.env.progress.step("end", None);
         let mut captured = capture.finish(&self.sql.client).await?;

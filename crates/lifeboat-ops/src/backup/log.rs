@@ -81,12 +81,8 @@ pub(super) async fn hold(about: &About<'_>, info: &ConnInfo, system: u64) -> Res
     let slot = format!("lifeboat_backup_{}", hex::encode(random));
     connection.create_slot(&slot, true).await?;
     let is_primary = connection.parameter("in_hot_standby") != Some("on");
-    let writer = begin(
-        about,
-        || plan(about, system, segment),
-        is_primary.then_some(identity.position),
-    )
-    .await?;
+    let primary = is_primary.then_some(&mut connection);
+    let writer = begin(about, || plan(about, system, segment), primary).await?;
     Ok(Held {
         is_primary,
         connection,
@@ -97,14 +93,16 @@ pub(super) async fn hold(about: &About<'_>, info: &ConnInfo, system: u64) -> Res
 }
 
 /// Writes on where log is held, or begins a new lineage where this primary is behind that: it was set back. None while a follower runs.
-async fn begin(about: &About<'_>, plan: impl Fn() -> LogPlan, primary: Option<Position>) -> Result<Option<LogWriter>> {
+async fn begin(about: &About<'_>, plan: impl Fn() -> LogPlan, primary: Option<&mut Connection>) -> Result<Option<LogWriter>> {
     let writer = match LogWriter::begin(about.env, about.repository, plan(), NewLog::Continue).await {
         Ok(writer) => writer,
         Err(error) if error.kind() == ErrorKind::Locked => return Ok(None),
         Err(error) => return Err(error),
     };
-    let Some(server) = primary else { return Ok(Some(writer)) };
+    let Some(primary) = primary else { return Ok(Some(writer)) };
     let held = held_of(about.protected, about.repository, writer.lineage()).await?;
+    // Asked after the stores were: a follower that has just ended may have brought more than the server had a moment before.
+    let server = primary.identify_system().await?.position;
     let Some(end) = held.end(server.timeline).filter(|end| *end > server.lsn) else {
         return Ok(Some(writer));
     };
@@ -176,6 +174,18 @@ impl Held {
 }
 
 impl Flowing {
+    /// Why the log does not flow any more. Never, as long as it does.
+    pub(super) async fn broken(&mut self) -> Error {
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(panic) => return Error::new(ErrorKind::Bug, OP, "a task", panic),
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Waits until all log from the start to `end` is in the stores. Returns what the backup has to say about it.
     pub(super) async fn finish(mut self, about: &About<'_>, end: Lsn) -> Result<LogNeed> {
         let range = Range::new(self.start.timeline, self.start.lsn, end);

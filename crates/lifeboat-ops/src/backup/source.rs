@@ -10,10 +10,11 @@ use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Encryption, FileMeta, TreeCount, Writer};
 
-use super::Facts;
 use super::cluster::{OpenedCluster, Whole};
 use super::log::About;
-use crate::protected::{Protected, Source};
+use super::logical::OpenedDatabases;
+use super::{Facts, Part};
+use crate::protected::{Method, Protected, Source};
 
 /// Where the tree of a backup of files lies in its file table.
 const TREE: &str = "tree";
@@ -29,6 +30,7 @@ pub(crate) enum Opened {
         source: Source,
     },
     Postgres(OpenedCluster),
+    Databases(OpenedDatabases),
 }
 
 /// What a source gave.
@@ -45,11 +47,14 @@ pub(crate) struct Stored {
 
 impl Opened {
     /// Opens the source of `protected`.
-    pub(crate) async fn open(env: &Env, protected: &Protected, whole: &Whole) -> Result<Self> {
+    pub(crate) async fn open(env: &Env, protected: &Protected, (method, part): (Method, &Part), whole: &Whole) -> Result<Self> {
         if let Some(options) = protected.source.capture_options() {
             let clock = Arc::clone(&env.clock);
             let capture = compute::run("begin a capture", move || sqlite::begin(&options, clock)).await?;
             return Ok(Self::Sqlite(capture));
+        }
+        if let (Some(cluster), Method::Logical) = (protected.source.cluster(), method) {
+            return Ok(Self::Databases(OpenedDatabases::open(cluster, part).await?));
         }
         if let Some(cluster) = protected.source.cluster() {
             return Ok(Self::Postgres(OpenedCluster::open(env, cluster, whole).await?));
@@ -76,6 +81,7 @@ impl Opened {
             Self::Sqlite(capture) => capture.identity(),
             Self::Files { options, .. } => files::identity(options),
             Self::Postgres(cluster) => cluster.identity(),
+            Self::Databases(databases) => databases.identity(),
         }
     }
 
@@ -86,6 +92,7 @@ impl Opened {
             Self::Sqlite(capture) => store_database(env, writer, capture).await,
             Self::Files { options, around, source } => store_files(env, writer, options, around, source).await,
             Self::Postgres(cluster) => cluster.store(about, writer).await,
+            Self::Databases(databases) => Box::pin(databases.store(about, writer)).await,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use lifeboat_engine::postgres::ConnInfo;
 use lifeboat_engine::postgres::examine::{Examined, SlotState, examine};
+use lifeboat_engine::postgres::logical::leader;
+use lifeboat_engine::postgres::logical::programs::Program;
 use lifeboat_engine::postgres::role::{self, Right};
 use lifeboat_engine::postgres::sql::Sql;
 use lifeboat_engine::postgres::wire::{self, Mode as Connecting};
@@ -10,7 +13,7 @@ use lifeboat_model::Result;
 use lifeboat_model::time::human_bytes;
 
 use super::Check;
-use crate::protected::{Cluster, Mode};
+use crate::protected::{Cluster, Method, Mode};
 
 /// The versions that are known.
 const KNOWN: std::ops::RangeInclusive<u32> = 14..=18;
@@ -27,6 +30,31 @@ pub(super) async fn server(cluster: &Cluster) -> Vec<Check> {
     checks
 }
 
+/// What a logical backup needs: programs, and the right to read everything.
+async fn ask_logical(cluster: &Cluster, info: &ConnInfo, sql: &Sql, checks: &mut Vec<Check>) -> Result<()> {
+    let server = leader::ask(sql).await?;
+    checks.push(Check::good(format!("PostgreSQL {} answers at {info}", server.version)));
+    for name in ["pg_dump", "pg_dumpall", "pg_restore"] {
+        match Program::find(name, server.major, &cluster.binaries).await {
+            Ok(program) => checks.push(Check::good(format!("{} is {}", program.path().display(), program.version))),
+            Err(error) => checks.push(Check::failed(&error)),
+        }
+    }
+    let wanted = match cluster.logical.databases.as_slice() {
+        [] => &server.databases,
+        named => named,
+    };
+    for database in wanted {
+        match leader::readable(info, database).await {
+            Ok(tables) => checks.push(Check::good(format!(
+                "every one of {tables} tables of {database} can be read whole"
+            ))),
+            Err(error) => checks.push(Check::failed(&error)),
+        }
+    }
+    Ok(())
+}
+
 async fn ask(cluster: &Cluster, checks: &mut Vec<Check>) -> Result<()> {
     let info = cluster.login.conninfo().await?;
     let sql = Sql::connect(&info).await?;
@@ -41,6 +69,9 @@ async fn ask(cluster: &Cluster, checks: &mut Vec<Check>) -> Result<()> {
     {
         checks.push(too_old(version, &info.to_string()));
         return Ok(());
+    }
+    if cluster.method == Method::Logical {
+        return ask_logical(cluster, &info, &sql, checks).await;
     }
     let found = examine(&sql, &cluster.slot).await?;
     checks.push(version(&found, &info.to_string()));
@@ -158,6 +189,13 @@ fn settings(found: &Examined, checks: &mut Vec<Check>) {
         checks.push(Check::warning(
             "pages have no checksums: damage on the server's disk cannot be noticed",
             "stop the server once and run `pg_checksums --enable`",
+        ));
+    }
+    if found.slot_keep_mib < 0 && found.slot.is_some() {
+        checks.push(Check::warning(
+            "max_slot_wal_keep_size has no limit: while nobody follows, the slot keeps log until the server's disk is full (with a limit log is \
+             lost instead, which is told, and the next backup repairs it)",
+            "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf()",
         ));
     }
     if found.summarizes == Some(false) && !found.standby {

@@ -11,7 +11,7 @@ use lifeboat_engine::postgres::replication::stream::Started;
 use lifeboat_engine::postgres::sql::Sql;
 use lifeboat_engine::postgres::sqlstate;
 use lifeboat_engine::postgres::wire::{Connection, Mode, connect};
-use lifeboat_io::compute;
+use lifeboat_io::compute::{self, Alone};
 use lifeboat_model::wal::{History, SegmentSize};
 use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -84,8 +84,14 @@ async fn ask(options: &Options) -> Result<(Connection, Source)> {
     Ok((connection, Source { system, segment }))
 }
 
+/// Begins to receive, on a thread of its own: commits may wait for each answer, and what is shipped meanwhile must not be in its way.
+pub(crate) fn begin(shared: &Arc<Shared>, asks: mpsc::Sender<Ask>) -> Result<Alone<End>> {
+    let shared = Arc::clone(shared);
+    compute::alone("receive", move || async move { run(&shared, &asks).await })
+}
+
 /// Receives until it is to stop, or until the log belongs to a new lineage.
-pub(crate) async fn run(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Result<End> {
+async fn run(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Result<End> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
     let mut last = String::new();
     while !shared.stopping() {
@@ -185,8 +191,37 @@ async fn one_connection(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Resul
             let held = Position::new(held.timeline, held.lsn.max(shared.state().durable));
             gap(shared, asks, held, &error).await
         }
+        Err(error) if stream::is_guarded(&error) => give_up_slot(shared, &error).await,
         Err(error) => Err(error),
     }
+}
+
+/// The slot guard: without our slot the server's disk does not fill. What is written until the spool has room again may be gone then, which is a gap
+/// like any other.
+async fn give_up_slot(shared: &Arc<Shared>, why: &Error) -> Result<After> {
+    let (mut connection, source) = ask(&shared.options).await?;
+    check_source(shared, source)?;
+    drop_slot(shared, &mut connection).await?;
+    drop(connection);
+    shared.alarm(format!(
+        "THE SLOT {} WAS DROPPED, so that the server's disk does not fill: {}. Following goes on when the stores take something again; what the server has thrown \
+         away by then is missing for good, and a new backup is needed",
+        shared.options.slot,
+        why.detail()
+    ));
+    while shared.spool_is_full() && !shared.stopping() {
+        let mut stop = shared.stop.subscribe();
+        tokio::select! {
+            () = shared.room.notified() => {}
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = set(&mut stop) => {}
+        }
+    }
+    Ok(if shared.stopping() {
+        After::End(End::Stopped)
+    } else {
+        After::Again
+    })
 }
 
 /// Where the server is now, asked for beside everything else.

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use lifeboat_io::compute;
 use lifeboat_model::wal::{Coverage, Range};
-use lifeboat_model::{ErrorKind, Lsn, Result, Timeline};
-use lifeboat_repo::{Appended, LogFileKind, LogName, NewLog, block_end, block_start};
+use lifeboat_model::{Error, ErrorKind, Lsn, Result, Timeline};
+use lifeboat_repo::{Appended, LogFileKind, LogName, NewLog, PreparedLog, block_end, block_start};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -68,6 +68,8 @@ pub(crate) struct Shipper {
     cleaning: JoinSet<Result<Vec<LogName>>>,
     /// Stores that get what they missed.
     healing: JoinSet<Result<(String, Coverage)>>,
+    /// The next whole block, read and compressed while the one before it is put.
+    ahead: BTreeMap<Range, JoinSet<Result<PreparedLog>>>,
     /// When a store that failed is tried again.
     rejoin_at: Option<Duration>,
 }
@@ -163,6 +165,7 @@ impl Shipper {
             last_frame: None,
             cleaning: JoinSet::new(),
             healing: JoinSet::new(),
+            ahead: BTreeMap::new(),
             rejoin_at,
             opened,
         };
@@ -285,6 +288,9 @@ impl Shipper {
             if is_whole {
                 // Also what stands there already: then it is compared with that (PG-06).
                 if !self.appended.contains(range) {
+                    if let Some(next) = next.filter(|next| next.end == block_end(next.start) && !self.appended.contains(next)) {
+                        self.read_ahead(*range, *next);
+                    }
                     self.append(LogFileKind::Piece, *range).await?;
                     self.appended.insert(*range);
                 }
@@ -346,11 +352,44 @@ impl Shipper {
         Ok(())
     }
 
-    /// Verified bytes of the spool. What is damaged there is kept aside, and asked for again.
+    /// Begins to read `next`, which will be asked for when `now` has been put. Whoever asks hears what is in the way.
+    fn read_ahead(&mut self, now: Range, next: Range) {
+        self.ahead.retain(|range, _| [now, next].contains(range));
+        if !self.ahead.contains_key(&next)
+            && let Ok(read) = Self::reading(&self.shared, next)
+        {
+            let preparer = self.opened.writer.preparer();
+            let mut reading = JoinSet::new();
+            reading.spawn(async move {
+                let raw = read.await?;
+                compute::run("compress log", move || preparer.prepare(raw)).await
+            });
+            self.ahead.insert(next, reading);
+        }
+    }
+
     async fn read(&self, range: Range) -> Result<Vec<u8>> {
-        let reading = self.shared.spool().reading(range)?;
-        let shared = Arc::clone(&self.shared);
-        compute::run("read the spool", move || {
+        Self::reading(&self.shared, range)?.await
+    }
+
+    /// What was read ahead, or is read now.
+    async fn prepared(&mut self, range: Range) -> Result<PreparedLog> {
+        if let Some(mut reading) = self.ahead.remove(&range)
+            && let Some(joined) = reading.join_next().await
+        {
+            return joined.unwrap_or_else(|panic| {
+                Err(Error::new(ErrorKind::Bug, "read", "the spool", "a task panicked").with_source(panic))
+            });
+        }
+        let (raw, preparer) = (self.read(range).await?, self.opened.writer.preparer());
+        compute::run("compress log", move || preparer.prepare(raw)).await
+    }
+
+    /// Verified bytes of the spool. What is damaged there is kept aside, and asked for again.
+    fn reading(shared: &Arc<Shared>, range: Range) -> Result<impl Future<Output = Result<Vec<u8>>> + use<>> {
+        let reading = shared.spool().reading(range)?;
+        let shared = Arc::clone(shared);
+        Ok(compute::run("read the spool", move || {
             reading.read().inspect_err(|error| {
                 if spool::is_damage(error)
                     && let Err(error) = shared.look_through_spool()
@@ -358,8 +397,7 @@ impl Shipper {
                     shared.alarm(format!("the spool cannot be looked through: {}", in_a_line(&error)));
                 }
             })
-        })
-        .await
+        }))
     }
 
     fn clean(&mut self, done: Appended) {
@@ -442,9 +480,9 @@ impl Shipper {
     }
 
     async fn append_part(&mut self, kind: LogFileKind, range: Range) -> Result<()> {
-        let raw = self.read(range).await?;
+        let log = self.prepared(range).await?;
         let as_of_us = self.shared.state().marks.as_of(range.timeline, range.end);
-        let done = self.opened.writer.append(kind, range, raw, as_of_us).await?;
+        let done = self.opened.writer.append_prepared(kind, range, log, as_of_us).await?;
         self.note_stores(&done);
         if done.there {
             // Who holds it, the stores have to say.

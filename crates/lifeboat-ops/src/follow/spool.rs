@@ -9,6 +9,9 @@
 //!   16  16  BLAKE3 of timeline, position, length and bytes, cut
 //!   32   …  the bytes
 //! ```
+//! Behind the last record there may be zeros: room that was made durable beforehand, so that the fsync of a small record, for which a commit
+//! may be waiting, writes the record alone and neither a new size nor new blocks.
+//!
 //! Order: records are written → file fsync → folder fsync where a file is new → the bytes count. If we die before, the next opening cuts what is
 //! torn and makes durable what is whole. What is damaged and not torn (a sound record follows, or a newer file stands) is kept aside as
 //! `damaged-…`, sound records behind the damage are taken over, and what is missing is a hole. A failed write or fsync takes back everything since the last one that succeeded: the caller asks the
@@ -31,6 +34,13 @@ use lifeboat_repo::{block_end, block_start};
 
 use record::{HEAD_BYTES, RECORD_LIMIT_BYTES, Record, encode, scan};
 pub(crate) use record::{Reading, is_damage};
+
+/// What is written together and is shorter than this is followed by room.
+const SMALL_BYTES: usize = 128 << 10;
+/// Room is made for so many bytes at once: more would hold up the commit that waits for it, less would come more often.
+const ROOM_BYTES: u64 = 1 << 20;
+/// The zeros are written in pieces: the kernel keeps what is written at once together, and a sync writes all of that again for one byte in it (measured: 80 times as much as was new, where a MiB was written at once).
+static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 
 const OTHER_BYTES: &str = "take log into the spool for";
 const OTHER_HISTORY: &str = "take the history of";
@@ -67,8 +77,11 @@ struct Stretch {
     file: Arc<File>,
     range: Range,
     records: Vec<Record>,
+    /// Where the records end.
     length: u64,
-    /// What was durable: records, and the length of the file.
+    /// Of the file: what is behind the records is room.
+    size: u64,
+    /// What was durable: records, and where they end.
     durable: (usize, u64),
 }
 
@@ -132,6 +145,7 @@ impl Spool {
             durable: (scanned.records.len(), scanned.length),
             records: scanned.records,
             length: scanned.length,
+            size: if scanned.is_cut { scanned.length } else { scanned.size },
         };
         let cut = Cut {
             path,
@@ -268,6 +282,7 @@ impl Spool {
             range: Range::new(at.timeline, at.lsn, at.lsn),
             records: Vec::new(),
             length: 0,
+            size: 0,
             durable: (0, 0),
         };
         let written = stretch.write(bytes);
@@ -316,6 +331,7 @@ impl Spool {
             stretch.range.end = last.end();
             // Only tidiness: the end is known, and the next record is written there.
             let cut = stretch.file.set_len(length);
+            stretch.size = length;
             done = done.and(cut.map_err(|error| Error::io("cut", stretch.path.display(), error)));
         }
         for key in gone {
@@ -371,7 +387,7 @@ impl Spool {
 
     /// What it takes of the disk.
     pub(crate) fn bytes(&self) -> u64 {
-        self.stretches.values().map(|stretch| stretch.length).sum()
+        self.stretches.values().map(|stretch| stretch.size).sum()
     }
 
     /// Prepares to read `range`, which lies within one stretch: the reading itself needs no spool. `NotFound` where it is not held.
@@ -401,7 +417,7 @@ impl Spool {
         for key in keys {
             if let Some(stretch) = self.stretches.get(&key) {
                 durable::remove_file(&stretch.path)?;
-                freed += stretch.length;
+                freed += stretch.size;
                 self.stretches.remove(&key);
             }
         }
@@ -427,16 +443,48 @@ impl Stretch {
         }
         let start = self.range.end;
         let record = encode(self.range.timeline, start, bytes);
-        let written = self.file.write_all_at(&record, self.length);
-        written.map_err(|error| Error::io("write", self.path.display(), error))?;
+        self.make_room(&record);
+        if let Err(error) = self.file.write_all_at(&record, self.length) {
+            // What was written of it is not taken for damage later. Only tidiness: the next record is written there.
+            if self.file.set_len(self.length).is_ok() {
+                self.size = self.length;
+            }
+            return Err(Error::io("write", self.path.display(), error));
+        }
         self.records.push(Record {
             start,
             at: self.length + HEAD_BYTES,
             length: bytes.len(),
         });
         self.length += record.len() as u64;
+        self.size = self.size.max(self.length);
         self.range.end = start.plus(bytes.len() as u64);
+        if self.range.end == block_end(self.range.start) && self.size > self.length {
+            // Nothing follows in this file.
+            let cut = self.file.set_len(self.length);
+            cut.map_err(|error| Error::io("cut", self.path.display(), error))?;
+            self.size = self.length;
+        }
         Ok(())
+    }
+
+    /// Writes zeros behind where a small record will end, unless there are some. The next fsync makes both durable. A disk that has no room for them may
+    /// have some for the record.
+    fn make_room(&mut self, record: &[u8]) {
+        let end = self.length + record.len() as u64;
+        if end <= self.size || record.len() > SMALL_BYTES {
+            return;
+        }
+        let size = end.next_multiple_of(ROOM_BYTES);
+        while self.size < size {
+            // Up to where the next piece begins, so that none lies across two.
+            let to = (self.size + 1).next_multiple_of(ZEROS.len() as u64).min(size);
+            let zeros = ZEROS.get(..usize::try_from(to - self.size).unwrap_or_default());
+            if self.file.write_all_at(zeros.unwrap_or_default(), self.size).is_err() {
+                return;
+            }
+            self.size = to;
+        }
     }
 
     fn reading(&self, range: Range) -> Reading {

@@ -19,8 +19,14 @@ use tokio::task::JoinSet;
 use super::idle::{Answer, Idle};
 use super::{Shared, receive, set, spool};
 
-/// Messages (of 128 KiB at most) that wait to be made durable.
-const QUEUE: usize = 64;
+/// Rows of messages that wait to be made durable.
+const QUEUE: usize = 8;
+/// Messages (of 128 KiB at most) in a row.
+const ROW: usize = 8;
+/// Not more than this is written by whoever receives.
+const HERE_BYTES: usize = 256 << 10;
+/// A disk that takes longer for it is slow.
+const SLOW: Duration = Duration::from_millis(50);
 /// The server's position is asked for beside the stream for no longer than this.
 const ASIDE: Duration = Duration::from_secs(10);
 /// What is written down for `status` is at most so old.
@@ -40,6 +46,9 @@ struct Chunk {
     data: Bytes,
 }
 
+/// What came together, and is made durable together: one sync for each commit would be one too many.
+type Row = Vec<Chunk>;
+
 /// What the server's messages are worth.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Worth {
@@ -52,7 +61,7 @@ pub(crate) struct Worth {
 /// Streams until the timeline ends, the connection is lost or it is to stop.
 pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, held: Position, worth: Worth) -> Result<Ended> {
     let Stream { mut reader, writer } = stream;
-    let (chunks, queue) = mpsc::channel(QUEUE);
+    let (rows, queue) = mpsc::channel(QUEUE);
     let first = if held.timeline == from.timeline { held.lsn } else { from.lsn };
     // The first word would set the slot back to what we hold: nothing is said before the server has shown that it has the log behind that.
     let (durable, moved) = watch::channel(Lsn::INVALID);
@@ -73,7 +82,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
             worth,
             idle: &idle,
         };
-        let receiving = about.receive(&mut reader, &chunks, &ask);
+        let receiving = about.receive(&mut reader, &rows, &ask);
         tokio::select! {
             received = receiving => received.map(|()| true),
             written = writing.join_next() => Err(ended_early("write down how far the log is", written)),
@@ -88,7 +97,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
         }
     };
     // Whatever came is made durable before anything else happens; what is durable is reported.
-    drop(chunks);
+    drop(rows);
     let kept = keeping.join_next().await;
     drop(ask);
     let reported = reporting.join_next().await;
@@ -145,13 +154,32 @@ struct Receiving<'a> {
 
 impl Receiving<'_> {
     /// Receives until the timeline ends.
-    async fn receive(&self, reader: &mut LogReader, chunks: &mpsc::Sender<Chunk>, ask: &mpsc::Sender<()>) -> Result<()> {
+    async fn receive(&self, reader: &mut LogReader, rows: &mpsc::Sender<Row>, ask: &mpsc::Sender<()>) -> Result<()> {
         let shared = self.shared;
         let mut headers = Headers::new(shared, self.from);
         let mut lag = Lag(false);
+        let mut row = Row::new();
         loop {
-            match reader.next().await? {
-                Received::EndOfTimeline => return Ok(()),
+            let received = match at_once(reader).await {
+                Some(received) if row.len() < ROW => received,
+                received => {
+                    if !row.is_empty() && !hand_over(shared, rows, std::mem::take(&mut row), &mut lag).await {
+                        // Whoever makes durable has failed, and says why.
+                        return std::future::pending().await;
+                    }
+                    match received {
+                        Some(received) => received,
+                        None => reader.next().await,
+                    }
+                }
+            };
+            match received? {
+                Received::EndOfTimeline => {
+                    if !row.is_empty() {
+                        hand_over(shared, rows, row, &mut lag).await;
+                    }
+                    return Ok(());
+                }
                 Received::Log {
                     start,
                     data,
@@ -165,10 +193,7 @@ impl Receiving<'_> {
                     if self.worth.own {
                         self.told(server_end, sent_at_us, seen_us);
                     }
-                    if !hand_over(shared, chunks, Chunk { start, data }, &mut lag).await {
-                        // Whoever makes durable has failed, and says why.
-                        return std::future::pending().await;
-                    }
+                    row.push(Chunk { start, data });
                 }
                 Received::Alive { reply: true, .. } => {
                     if ask.try_send(()).is_err() {
@@ -218,10 +243,24 @@ impl Receiving<'_> {
     }
 }
 
+/// What has come already, or comes while others have their turn. Nothing is lost where nothing comes: [`LogReader::next`] can be given up.
+async fn at_once(reader: &mut LogReader) -> Option<Result<Received>> {
+    tokio::select! {
+        biased;
+        received = reader.next() => Some(received),
+        () = tokio::task::yield_now() => None,
+    }
+}
+
 /// Hands log over to whoever makes it durable. While that takes long, because the spool is full, the server goes on: what our slot holds back is looked
 /// at all the same. False where nobody takes it any more.
-async fn hand_over(shared: &Shared, chunks: &mpsc::Sender<Chunk>, chunk: Chunk, lag: &mut Lag) -> bool {
-    let sending = chunks.send(chunk);
+async fn hand_over(shared: &Shared, rows: &mpsc::Sender<Row>, row: Row, lag: &mut Lag) -> bool {
+    let row = match rows.try_send(row) {
+        Ok(()) => return true,
+        Err(mpsc::error::TrySendError::Closed(_)) => return false,
+        Err(mpsc::error::TrySendError::Full(row)) => row,
+    };
+    let sending = rows.send(row);
     tokio::pin!(sending);
     loop {
         tokio::select! {
@@ -273,11 +312,13 @@ impl Lag {
 }
 
 /// Makes durable what was received, as much at once as has come meanwhile.
-async fn keep(shared: Arc<Shared>, held: Position, mut queue: mpsc::Receiver<Chunk>, durable: watch::Sender<Lsn>) -> Result<()> {
+async fn keep(shared: Arc<Shared>, held: Position, mut queue: mpsc::Receiver<Row>, durable: watch::Sender<Lsn>) -> Result<()> {
     let mut batch = Vec::new();
     let mut is_full = false;
+    let mut keeper = Keeper::default();
     while queue.recv_many(&mut batch, QUEUE).await > 0 {
-        while shared.spool().bytes() >= shared.options.max_spool && !shared.stopping() {
+        while shared.spool_is_full() && !shared.stopping() {
+            guard(&shared)?;
             if !is_full {
                 is_full = true;
                 shared.alarm(format!(
@@ -301,10 +342,10 @@ async fn keep(shared: Arc<Shared>, held: Position, mut queue: mpsc::Receiver<Chu
         }
         let end = batch
             .last()
+            .and_then(|row| row.last())
             .map_or(Lsn::INVALID, |chunk| chunk.start.plus(chunk.data.len() as u64));
         let end = end.max(held.lsn);
-        let (spool, taken) = (Arc::clone(&shared), std::mem::take(&mut batch));
-        compute::run("take log into the spool", move || write(&spool, held.timeline, taken)).await?;
+        keeper.keep(&shared, held.timeline, std::mem::take(&mut batch)).await?;
         durable.send_if_modified(|known| {
             let is_new = end > *known;
             *known = end.max(*known);
@@ -320,7 +361,59 @@ async fn keep(shared: Arc<Shared>, held: Position, mut queue: mpsc::Receiver<Chu
     Ok(())
 }
 
-fn write(shared: &Shared, timeline: Timeline, batch: Vec<Chunk>) -> Result<()> {
+/// What a slot that is to go is told with.
+const GUARD: &str = "hold back no more of the log of";
+
+/// Ends the stream where our slot, while nothing more is taken, holds back more than it may.
+fn guard(shared: &Shared) -> Result<()> {
+    let Some(limit) = shared.options.drop_slot_at else {
+        return Ok(());
+    };
+    let bytes = {
+        let state = shared.state();
+        state.server.since(state.durable)
+    };
+    if bytes <= limit {
+        return Ok(());
+    }
+    let detail = format!(
+        "the spool is full, and our slot holds back {} (`--drop-slot-at` is {})",
+        human_bytes(bytes),
+        human_bytes(limit)
+    );
+    Err(Error::new(ErrorKind::Failed, GUARD, &shared.protected.component, detail))
+}
+
+/// Whether a stream ended because our slot has to go.
+pub(crate) fn is_guarded(error: &Error) -> bool {
+    error.op() == GUARD
+}
+
+/// Decides where rows are written.
+#[derive(Default)]
+struct Keeper {
+    /// The disk took long the last time.
+    is_slow: bool,
+}
+
+impl Keeper {
+    /// A commit or two are written where we stand: waking another thread for them and being woken by it would take as long as the disk does, and while
+    /// it writes there is nothing better to do. More, or a slow disk, is somebody else's, so that the server is answered and goes on meanwhile.
+    async fn keep(&mut self, shared: &Arc<Shared>, timeline: Timeline, batch: Vec<Row>) -> Result<()> {
+        let bytes: usize = batch.iter().flatten().map(|chunk| chunk.data.len()).sum();
+        let began = shared.env.clock.monotonic();
+        let written = if bytes <= HERE_BYTES && !self.is_slow {
+            write(shared, timeline, batch)
+        } else {
+            let spool = Arc::clone(shared);
+            compute::run("take log into the spool", move || write(&spool, timeline, batch)).await
+        };
+        self.is_slow = shared.env.clock.monotonic().saturating_sub(began) > SLOW;
+        written
+    }
+}
+
+fn write(shared: &Shared, timeline: Timeline, batch: Vec<Row>) -> Result<()> {
     let taken = take(shared, timeline, batch);
     if let Err(error) = &taken
         && spool::is_damage(error)
@@ -330,12 +423,15 @@ fn write(shared: &Shared, timeline: Timeline, batch: Vec<Chunk>) -> Result<()> {
     taken
 }
 
-fn take(shared: &Shared, timeline: Timeline, batch: Vec<Chunk>) -> Result<()> {
+fn take(shared: &Shared, timeline: Timeline, batch: Vec<Row>) -> Result<()> {
     // Neighbours become one record.
-    let mut start = batch.first().map_or(Lsn::INVALID, |chunk| chunk.start);
+    let mut start = batch
+        .first()
+        .and_then(|row| row.first())
+        .map_or(Lsn::INVALID, |chunk| chunk.start);
     let mut bytes = Vec::new();
     let mut spool = shared.spool();
-    for chunk in batch {
+    for chunk in batch.into_iter().flatten() {
         if start.plus(bytes.len() as u64) != chunk.start {
             spool.append(Position::new(timeline, start), &bytes)?;
             bytes.clear();

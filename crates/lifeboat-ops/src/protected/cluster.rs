@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_engine::postgres::ConnInfo;
-use lifeboat_engine::postgres::checks::Assertion;
+use lifeboat_engine::postgres::checks::{Assertion, Heartbeat};
+use lifeboat_engine::postgres::undelete::SoftDelete;
 use lifeboat_model::Result;
 
 type Asked = Pin<Box<dyn Future<Output = Result<ConnInfo>> + Send>>;
@@ -64,9 +65,76 @@ pub enum Mode {
     Stream,
 }
 
+/// By which method a backup is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    /// The files of the cluster and its log: every moment (docs/postgres.md).
+    #[default]
+    Physical,
+    /// Definitions and rows: every server (docs/logical.md).
+    Logical,
+}
+
+impl Method {
+    /// The word in a backup's header.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Physical => "physical",
+            Self::Logical => "logical",
+        }
+    }
+}
+
+/// How a logical backup is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logical {
+    /// Which databases; none named: all that take connections and are no templates.
+    pub databases: Vec<String>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+    /// How long it waits for a table that somebody else holds.
+    pub lock_wait: Duration,
+    /// How long a database that was replaced is kept.
+    pub keep_old: Duration,
+    /// Where a database keeps its tenants.
+    pub tenants: Option<Box<Tenants>>,
+}
+
+/// Whose the rows of a database are, and where that is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenants {
+    /// Which database.
+    pub database: String,
+    /// The table of tenants, `TABLE` or `SCHEMA.TABLE`.
+    pub root: String,
+    /// Its column that names a tenant.
+    pub id: String,
+    /// The column that says the tenant in other tables.
+    pub key: String,
+    /// The file with the class of each table.
+    pub map: PathBuf,
+}
+
+impl Default for Logical {
+    fn default() -> Self {
+        Self {
+            databases: Vec::new(),
+            timeout: None,
+            lock_wait: Duration::from_secs(60),
+            keep_old: Duration::from_secs(7 * 24 * 3600),
+            tenants: None,
+        }
+    }
+}
+
 /// A PostgreSQL cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
+    /// By which method it is backed up unless something else is said.
+    pub method: Method,
+    /// How the logical one does it.
+    pub logical: Logical,
     /// How to connect.
     pub login: Login,
     /// Where the data directory is on this host; `None`: where the server says.
@@ -92,6 +160,10 @@ pub struct Care {
     pub count_rows: Duration,
     /// What has to hold in a restored copy.
     pub checks: Vec<Assertion>,
+    /// How new the data of a restored copy is, by its own account.
+    pub heartbeat: Option<Heartbeat>,
+    /// How the application marks rows as deleted.
+    pub soft_delete: SoftDelete,
 }
 
 impl Default for Care {
@@ -100,6 +172,8 @@ impl Default for Care {
             max_rate: None,
             count_rows: COUNT_ROWS,
             checks: Vec::new(),
+            heartbeat: None,
+            soft_delete: SoftDelete::default(),
         }
     }
 }

@@ -206,11 +206,16 @@ pub async fn run(env: &Env, component: &str, old: &Old, destination: Destination
 
 /// The moment that an old file is of: as its name says, else when its database, else the file itself was last changed. With how it is known.
 pub fn moment(old: &Old, opened: &Opened) -> Result<(i64, &'static str)> {
+    moment_of(old, &opened.member, opened.modified_s)
+}
+
+/// The same of a member of it.
+pub(super) fn moment_of(old: &Old, member: &str, modified_s: Option<i64>) -> Result<(i64, &'static str)> {
     let name = old.file.file_name().unwrap_or_default().to_string_lossy();
-    if let Some(moment_us) = moment_in(&name).or_else(|| moment_in(&opened.member)) {
+    if let Some(moment_us) = moment_in(&name).or_else(|| moment_in(member)) {
         return Ok((moment_us, "its name, taken as UTC"));
     }
-    if let Some(modified_s) = opened.modified_s.filter(|seconds| *seconds > 0) {
+    if let Some(modified_s) = modified_s.filter(|seconds| *seconds > 0) {
         return Ok((
             modified_s.saturating_mul(1_000_000),
             "the archive, which says when the database was last changed",
@@ -284,6 +289,7 @@ pub async fn import(
     let repository = protected.repository().await?;
     let name = old.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let plan = BackupPlan {
+        extract: false,
         component: protected.component.clone(),
         kind: protected.source.kind().to_owned(),
         method: lifeboat_repo::IMPORTED.to_owned(),
@@ -296,6 +302,7 @@ pub async fn import(
         reason: Some(reason.unwrap_or_else(|| format!("imported from {name}"))),
         keep_for: None,
         full: false,
+        patient: false,
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
     let facts = &opened.inspection.facts;

@@ -40,9 +40,10 @@ use delta::Survey;
 use destination::{owner, places, refuse_hidden, space};
 pub(super) use existing::refuse_running;
 use files::Layout;
+pub(super) use files::give;
 pub use replay::Replayed;
-pub(crate) use run::prove;
 pub use run::run;
+pub(crate) use run::{ScratchPlan, plan_scratch, prove, with_server};
 
 /// What becomes of a cluster that is at the destination already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

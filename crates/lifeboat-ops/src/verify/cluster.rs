@@ -1,12 +1,12 @@
 //! What is asked of a restored cluster: rows as they were counted, with what the log says about changes since, and what the configuration wants.
 
 use lifeboat_engine::postgres::capture::Facts;
-use lifeboat_engine::postgres::checks::{Counts, Reach, Wanted, Watch};
+use lifeboat_engine::postgres::checks::{Beat, Counts, Reach, Wanted, Watch};
 use lifeboat_engine::postgres::records::Scan;
 use lifeboat_io::compute;
 use lifeboat_model::check::Outcome;
 use lifeboat_model::{Error, ErrorKind, Lsn, Result};
-use lifeboat_repo::block_end;
+use lifeboat_repo::{block_end, format_utc};
 
 use crate::protected::Cluster;
 use crate::wal::Archive;
@@ -47,6 +47,16 @@ async fn changes(counts: &Counts, archive: &Archive) -> Result<Reach> {
         return Err(Error::new(ErrorKind::Corrupt, "read", "the log", detail));
     }
     Ok(watch.finish())
+}
+
+/// How new the data is, as a check among the others.
+pub(crate) fn heartbeat(beat: &Beat) -> Outcome {
+    let name = "heartbeat";
+    match beat {
+        Beat::At(at_us) => Outcome::passed(name, format!("the newest is of {}", format_utc(*at_us))),
+        Beat::Nothing => Outcome::failed(name, "there is none"),
+        Beat::Unknown(why) => Outcome::failed(name, format!("it could not be asked for: {why}")),
+    }
 }
 
 /// That the log was replayed, as a check among the others.

@@ -1,6 +1,7 @@
 //! Asks for a file of log on a socket until there is an answer: `lifeboat wal fetch`, as a recovering server calls it (PG-07).
 //!
-//! Without an async runtime: it is started for each segment. The file gets its name last, complete and durable.
+//! Without an async runtime: it is started for each segment. The file gets its name last, complete. It is not made durable: a server that
+//! crashes before it has replayed a file asks for it again, and waiting for the disk would hold up every segment.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -72,7 +73,7 @@ pub fn fetch(
     loop {
         let (error, longest) = match ask(socket, name, patience.silence) {
             Ok(Reply::File(bytes)) => {
-                durable::replace_file(to, &bytes, durable::FILE_MODE)?;
+                durable::hand_over(to, &bytes, durable::FILE_MODE)?;
                 return Ok(Fetched::There);
             }
             Ok(Reply::Absent(why)) => return Ok(Fetched::Absent(why)),

@@ -11,6 +11,8 @@ use crate::world::World;
 fn source(cluster: &Cluster) -> Source {
     let dsn = cluster.dsn("postgres", "postgres");
     Source::Postgres(protected::Cluster {
+        method: lifeboat_ops::protected::Method::Physical,
+        logical: lifeboat_ops::protected::Logical::default(),
         login: Login::known(ConnInfo::parse(&dsn, &Surroundings::default()).unwrap()),
         data_dir: None,
         mode: Mode::Auto,

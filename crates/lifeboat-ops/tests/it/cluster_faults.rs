@@ -13,6 +13,8 @@ use crate::world::{World, kind_of};
 
 fn source(cluster: &Cluster, dsn: &str, mode: Mode) -> Source {
     Source::Postgres(protected::Cluster {
+        method: lifeboat_ops::protected::Method::Physical,
+        logical: lifeboat_ops::protected::Logical::default(),
         login: Login::known(ConnInfo::parse(dsn, &Surroundings::default()).unwrap()),
         data_dir: None,
         mode,
@@ -68,6 +70,49 @@ impl Progress for Killer {
         }
     }
     fn finish(&self) {}
+}
+
+/// How much was read.
+#[derive(Debug, Default)]
+struct Counted(AtomicU64);
+
+impl Progress for Counted {
+    fn step(&self, _name: &str, _total_bytes: Option<u64>) {}
+    fn advance(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::SeqCst);
+    }
+    fn finish(&self) {}
+}
+
+/// The log of a backup that nobody follows comes beside the files: where it ends too early, nobody copies for hours in vain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_breaks_off_ends_the_backup_at_once() {
+    let cluster = Cluster::start(majors()[0], &Options::new());
+    cluster.pgbench_init(2);
+    let mut world = world(&cluster, Mode::Local).await;
+    let Source::Postgres(source) = &mut world.protected.source else {
+        unreachable!("it is a cluster");
+    };
+    source.care.max_rate = Some(1 << 20);
+    let counted = Arc::new(Counted::default());
+    world.env.progress = Arc::<Counted>::clone(&counted);
+    let total = cluster
+        .query("select sum(pg_database_size(oid)) from pg_database")
+        .parse::<u64>()
+        .unwrap();
+    let cutting = tokio::task::spawn_blocking(move || {
+        let senders = "pg_stat_replication where state = 'streaming'";
+        cluster.wait_until(&format!("select count(*) = 1 from {senders}"));
+        cluster.query(&format!("select pg_terminate_backend(pid) from {senders}"));
+        cluster
+    });
+    let error = world.back_up().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    let read = counted.0.load(Ordering::SeqCst);
+    assert!(read < total / 2, "{read} bytes of {total} were read");
+    let cluster = cutting.await.unwrap();
+    assert_eq!(listed(&world).await, 0);
+    assert_eq!(cluster.query("select count(*) from pg_replication_slots"), "0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,6 +21,8 @@ async fn world(cluster: &Cluster) -> World {
     let mut world = World::new(1).await;
     let dsn = cluster.dsn("postgres", "postgres");
     world.protected.source = Source::Postgres(protected::Cluster {
+        method: lifeboat_ops::protected::Method::Physical,
+        logical: lifeboat_ops::protected::Logical::default(),
         login: Login::known(ConnInfo::parse(&dsn, &Surroundings::default()).unwrap()),
         data_dir: None,
         mode: Mode::Stream,

@@ -10,6 +10,8 @@ use tokio::task::JoinSet;
 
 fn source(dsn: &str) -> protected::Cluster {
     protected::Cluster {
+        method: lifeboat_ops::protected::Method::Physical,
+        logical: lifeboat_ops::protected::Logical::default(),
         login: Login::known(ConnInfo::parse(dsn, &Surroundings::default()).unwrap()),
         data_dir: None,
         mode: Mode::Auto,
@@ -51,6 +53,19 @@ async fn what_a_role_lacks_is_named_and_the_statements_mend_it() {
                 cluster.query(statement);
             }
         }
+        let left = not_good(&dsn).await;
+        assert!(left.is_empty(), "{major}: {left:?}");
+        // Once there is a slot, it may fill the server's disk.
+        cluster.query("select pg_create_physical_replication_slot('lifeboat_test', true)");
+        let found = not_good(&dsn).await;
+        let [only] = found.as_slice() else {
+            panic!("{major}: {found:?}")
+        };
+        assert!(only.says.contains("max_slot_wal_keep_size has no limit"), "{only:?}");
+        for statement in fix(only).split("; ") {
+            cluster.query(statement);
+        }
+        cluster.wait_until("select setting <> '-1' from pg_settings where name = 'max_slot_wal_keep_size'");
         let left = not_good(&dsn).await;
         assert!(left.is_empty(), "{major}: {left:?}");
     }

@@ -1,5 +1,6 @@
 //! Following real servers of every major: what is held is byte for byte what stands in their files, whatever dies in between.
 
+mod busy;
 mod faults;
 mod idle;
 mod kill;

@@ -98,22 +98,21 @@ async fn prune_to_the_end(scene: &mut Scene, good: &Good, what: &str) {
 
 /// Both halves of a prune: the census, and after the grace period the sweep.
 async fn prune(ground: Ground, verb: &str, census_first: bool) {
-    let mut scene = four(ground).await;
+    let mut scene = Box::pin(four(ground)).await;
     let good = scene.good().await;
     if census_first {
         let _report = child::prune(&scene.world().await).await.unwrap();
         scene.age(LONG);
     }
     scene.keep().await;
-    scene
-        .for_each_death(verb, async |scene, _, what| {
-            let world = scene.world().await;
-            let listed = good.all_restore(&world, what).await;
-            let must = good.newest(if census_first { 2 } else { 4 });
-            assert!(listed.is_superset(&must), "{what}: {listed:?}");
-            prune_to_the_end(scene, &good, what).await;
-        })
-        .await;
+    Box::pin(scene.for_each_death(verb, async |scene, _, what| {
+        let world = scene.world().await;
+        let listed = good.all_restore(&world, what).await;
+        let must = good.newest(if census_first { 2 } else { 4 });
+        assert!(listed.is_superset(&must), "{what}: {listed:?}");
+        prune_to_the_end(scene, &good, what).await;
+    }))
+    .await;
 }
 
 async fn copy(ground: Ground) {

@@ -9,12 +9,13 @@ use ring::aead::{Aad, Nonce};
 
 use super::BLOCK_BYTES;
 use super::name::{LogFileKind, LogName};
+use super::prepared::PreparedLog;
 use crate::bytes::{Fields, len_u32};
 use crate::id::{Lineage, SessionId};
 use crate::key::age::SessionKeys;
 use crate::key::instance::{Instance, Trust};
 use crate::key::{Id, IdKeys, Scope, draw_secret, file_key};
-use crate::pack::{Compressor, Form, TAG_BYTES, aead_key};
+use crate::pack::{Form, TAG_BYTES, aead_key};
 use crate::signed::{self, Kind, TRAILER_BYTES};
 
 const MAGIC: &[u8; 8] = b"LBWLOG01";
@@ -74,19 +75,22 @@ pub(crate) struct Draft<'a> {
     pub(crate) number: u64,
     pub(crate) previous: Option<[u8; 32]>,
     pub(crate) replaces: Vec<[u8; 32]>,
-    pub(crate) raw: &'a [u8],
+    pub(crate) log: &'a PreparedLog,
 }
 
 /// A sealed, signed file and its name.
 #[derive(Debug, Clone)]
 pub(crate) struct Sealed {
     pub(crate) name: LogName,
+    /// The id of its content.
+    pub(crate) content: Id,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Compresses, seals and signs a log file.
+/// Seals and signs a log file.
 pub(crate) fn seal(env: &Env, draft: Draft<'_>, keys: &SessionKeys, scope: &Scope, instance: &Instance) -> Result<Sealed> {
-    let Draft { range, raw, .. } = draft;
+    let Draft { range, log, .. } = draft;
+    let raw = &log.raw;
     let wrong = |detail: &str| Error::new(ErrorKind::Bug, "seal log", range, detail);
     let is_history = draft.kind == LogFileKind::History;
     if !is_history && range.bytes() != raw.len() as u64 {
@@ -95,9 +99,6 @@ pub(crate) fn seal(env: &Env, draft: Draft<'_>, keys: &SessionKeys, scope: &Scop
     if raw.is_empty() || raw.len() as u64 > BLOCK_BYTES || draft.replaces.len() > MOST_REPLACED {
         return Err(wrong("it is longer, or replaces more, than one file may"));
     }
-    let mut compressor = Compressor::new()?;
-    let (form, plain) = compressor.shrink(raw)?;
-    let ids = IdKeys::derive(&keys.id_key);
     let mut header = LogHeader {
         kind: draft.kind,
         range,
@@ -110,21 +111,21 @@ pub(crate) fn seal(env: &Env, draft: Draft<'_>, keys: &SessionKeys, scope: &Scop
         previous: draft.previous,
         replaces: draft.replaces,
         key_check: keys.check(scope),
-        content: ids.chunk(raw),
-        id_check: ids.chunk(&[]),
-        form,
+        content: log.content,
+        id_check: log.id_check,
+        form: log.form,
         raw_bytes: len_u32(raw.len(), "log")?,
         salt: [0; 32],
         sealed_bytes: 0,
         sealed_hash: [0; 32],
     };
     let mut salted = blake3::Hasher::new_keyed(&*draw_secret(env)?);
+    // INV-05: the salt depends on all that is sealed: of the bytes, the header has the keyed hash.
     salted.update(blake3::hash(&header.encode()).as_bytes());
-    salted.update(raw);
     header.salt = *salted.finalize().as_bytes();
     let key = aead_key(&file_key(&keys.data_key, &header.salt, scope))?;
     let associated = header.associated();
-    let mut sealed = plain.to_vec();
+    let mut sealed = log.plain().to_vec();
     #[cfg(test)]
     crate::tests::sealed::note(&key, &[0; 12], associated.as_ref(), &sealed);
     key.seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), associated, &mut sealed)
@@ -140,7 +141,11 @@ pub(crate) fn seal(env: &Env, draft: Draft<'_>, keys: &SessionKeys, scope: &Scop
         session: header.session,
         hash: *blake3::hash(&bytes).as_bytes(),
     };
-    Ok(Sealed { name, bytes })
+    Ok(Sealed {
+        name,
+        content: header.content,
+        bytes,
+    })
 }
 
 impl LogHeader {

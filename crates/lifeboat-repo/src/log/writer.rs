@@ -19,9 +19,9 @@ use super::cleaner::LogCleaner;
 use super::file::{Draft, LogHeader, MOST_REPLACED, Sealed, seal};
 use super::listing::{LogListing, list_log};
 use super::name::{LogFileKind, LogName};
+use super::prepared::{PreparedLog, sound};
 use super::record::{GapRecord, LineageRecord, put_gap, put_lineage};
 use super::state::State;
-use super::{BLOCK_BYTES, block_end};
 use crate::id::{ComponentName, Lineage};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::put_key_file;
@@ -101,8 +101,8 @@ pub struct LogWriter {
     plan: LogPlan,
     lineage: Lineage,
     state: State,
-    ids: IdKeys,
-    id_check: Id,
+    pub(super) ids: IdKeys,
+    pub(super) id_check: Id,
     session: Option<Session>,
     /// Every file of the lineage that is known to stand.
     files: BTreeMap<LogName, Option<Known>>,
@@ -196,7 +196,25 @@ impl LogWriter {
     /// `Refused` where other bytes are held for one of its positions (PG-06), and where a file that stands overlaps it without lying inside: that
     /// cannot be compared ([`LogWriter::fitting`]). After any other error it may stand all the same, and can be appended again.
     pub async fn append(&mut self, kind: LogFileKind, range: Range, raw: Vec<u8>, as_of_us: Option<i64>) -> Result<Appended> {
-        sound(kind, range, &raw)?;
+        let log = self.prepare(raw).await?;
+        self.append_prepared(kind, range, log, as_of_us).await
+    }
+
+    /// The same with log that [`LogWriter::preparer`] has prepared.
+    pub async fn append_prepared(
+        &mut self,
+        kind: LogFileKind,
+        range: Range,
+        log: PreparedLog,
+        as_of_us: Option<i64>,
+    ) -> Result<Appended> {
+        sound(kind, range, &log.raw)?;
+        // The lineage was opened anew meanwhile, and its content has other ids now.
+        let log = if log.id_check == self.id_check {
+            log
+        } else {
+            self.prepare(log.raw).await?
+        };
         if let Some(name) = self.uncontained(range).await? {
             let detail = format!("{name} overlaps {range} and does not lie inside");
             return Err(
@@ -205,10 +223,10 @@ impl LogWriter {
                 ),
             );
         }
-        if let Some(there) = self.compare(kind, range, &raw).await? {
+        if let Some(there) = self.compare(kind, range, &log.raw).await? {
             return Ok(there);
         }
-        self.put_log(kind, range, raw, as_of_us).await
+        self.put_log(kind, range, log, as_of_us).await
     }
 
     /// Puts log once more although it stands: for a store that was away, or with a newer time. What lies inside is compared; of what it lies inside
@@ -225,7 +243,8 @@ impl LogWriter {
     ) -> Result<Appended> {
         sound(kind, range, &raw)?;
         self.compare(kind, range, &raw).await?;
-        self.put_log(kind, range, raw, as_of_us).await
+        let log = self.prepare(raw).await?;
+        self.put_log(kind, range, log, as_of_us).await
     }
 
     /// The parts of `range` that can be appended. What is left out is held by files that reach over an end of it: no one can compare them without
@@ -260,10 +279,10 @@ impl LogWriter {
         Ok(None)
     }
 
-    async fn put_log(&mut self, kind: LogFileKind, range: Range, raw: Vec<u8>, as_of_us: Option<i64>) -> Result<Appended> {
+    async fn put_log(&mut self, kind: LogFileKind, range: Range, log: PreparedLog, as_of_us: Option<i64>) -> Result<Appended> {
         let replaces = self.replaced_by(range);
         let hashes = replaces.iter().map(|name| name.hash).collect();
-        let name = self.put(kind, range, raw, as_of_us, hashes).await?;
+        let name = self.put(kind, range, log, as_of_us, hashes).await?;
         Ok(self.appended(name, replaces, false))
     }
 
@@ -277,14 +296,16 @@ impl LogWriter {
         if let Some(there) = self.compare(LogFileKind::History, range, &text).await? {
             return Ok(there);
         }
-        let name = self.put(LogFileKind::History, range, text, None, Vec::new()).await?;
+        let log = self.prepare(text).await?;
+        let name = self.put(LogFileKind::History, range, log, None, Vec::new()).await?;
         Ok(self.appended(name, Vec::new(), false))
     }
 
     /// Stores a history file once more although it stands: for a store that was away.
     pub async fn append_history_again(&mut self, timeline: Timeline, text: Vec<u8>) -> Result<Appended> {
         let range = Range::new(timeline, Lsn::INVALID, Lsn::INVALID);
-        let name = self.put(LogFileKind::History, range, text, None, Vec::new()).await?;
+        let log = self.prepare(text).await?;
+        let name = self.put(LogFileKind::History, range, log, None, Vec::new()).await?;
         Ok(self.appended(name, Vec::new(), false))
     }
 
@@ -422,18 +443,18 @@ impl LogWriter {
         &mut self,
         kind: LogFileKind,
         range: Range,
-        raw: Vec<u8>,
+        log: PreparedLog,
         as_of_us: Option<i64>,
         replaces: Vec<[u8; 32]>,
     ) -> Result<LogName> {
-        let raw = Arc::new(raw);
+        let log = Arc::new(log);
         let mut late = None;
         for _ in 0..2 {
             self.ensure_session().await?;
-            let sealed = self.seal(kind, range, Arc::clone(&raw), as_of_us, replaces.clone()).await?;
+            let sealed = self.seal(kind, range, Arc::clone(&log), as_of_us, replaces.clone()).await?;
             let key = sealed.name.key(&self.plan.component, self.lineage)?;
             let known = Known {
-                content: self.ids.chunk(&raw),
+                content: sealed.content,
                 id_check: self.id_check,
             };
             // It may stand although the answer is an error: it is compared with from then on, and counts only once it is answered.
@@ -462,7 +483,7 @@ impl LogWriter {
         &self,
         kind: LogFileKind,
         range: Range,
-        raw: Arc<Vec<u8>>,
+        log: Arc<PreparedLog>,
         as_of_us: Option<i64>,
         replaces: Vec<[u8; 32]>,
     ) -> Result<Sealed> {
@@ -488,7 +509,7 @@ impl LogWriter {
                 number,
                 previous,
                 replaces,
-                raw: &raw,
+                log: &log,
             };
             seal(&env, draft, &keys, &scope, &instance)
         })
@@ -558,16 +579,6 @@ fn after(listing: &LogListing, now_us: i64) -> i64 {
     newest_us.map_or(now_us, |newest_us| now_us.max(newest_us.saturating_add(1)))
 }
 
-/// Log within one block.
-fn sound(kind: LogFileKind, range: Range, raw: &[u8]) -> Result<()> {
-    let sound = !range.is_empty() && range.end <= block_end(range.start) && range.bytes() == raw.len() as u64;
-    if kind != LogFileKind::History && sound {
-        return Ok(());
-    }
-    let detail = "what is appended is not log within one block";
-    Err(Error::new(ErrorKind::Bug, "append log", range, detail))
-}
-
 /// PG-05: log of another cluster is not written beside this one's.
 fn refuse_foreign(plan: &LogPlan, newest: Option<&LineageRecord>, own: Option<&LineageRecord>) -> Result<()> {
     if let Some(other) = newest.filter(|record| record.system != plan.system) {
@@ -585,5 +596,3 @@ fn refuse_foreign(plan: &LogPlan, newest: Option<&LineageRecord>, own: Option<&L
     }
     Ok(())
 }
-
-const _: () = assert!(BLOCK_BYTES <= u32::MAX as u64, "a range within a block fits the header");

@@ -8,7 +8,7 @@ use lifeboat_model::{Error, ErrorKind, Result};
 
 pub(crate) use blob::{Class, Form, Opener, Placement};
 pub(crate) use blob::{TAG_BYTES, aead_key, read_pack_header};
-pub(crate) use builder::{Compressor, FinishedPack, PackBuilder};
+pub(crate) use builder::{Compressor, Effort, FinishedPack, PackBuilder};
 pub(crate) use pool::Pool;
 
 /// A pack is closed when it holds this much or more.

@@ -45,6 +45,14 @@ pub(super) struct Job {
     pub(super) targets: Vec<Target>,
 }
 
+impl Target {
+    pub(super) fn extent_offset(&self) -> u64 {
+        match self {
+            Self::Whole { offset } | Self::Pages { offset, .. } => *offset,
+        }
+    }
+}
+
 /// Jobs of one pack that are read at once.
 struct Batch {
     pack: u32,

@@ -17,7 +17,7 @@ use super::shared::{Shared, SharedParts};
 use super::slots::Slots;
 use super::stream::KnownChunks;
 use super::{BackupPlan, Generation, Names, ParentGeneration, Writer, for_each_row, upload};
-use crate::closure::SessionKey;
+use crate::closure::{Pack, SessionKey};
 use crate::id::{BackupId, ComponentName, Lineage, SessionId};
 use crate::key::age::{Encryption, SessionKeys};
 use crate::key::file::{KeyFile, put_key_file};
@@ -31,6 +31,9 @@ use crate::replicas::{Condemned, Wanted};
 use crate::repository::Repository;
 use crate::session::{OpenSession, announce};
 use crate::state::{GENERATION_FILES, State, StateFolder};
+
+/// So much of an increment is compressed hard at most ([`BackupPlan::patient`]): six seconds of a processor.
+const HARD_BYTES: u64 = 1 << 30;
 
 pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) -> Result<Writer> {
     check_words(&plan)?;
@@ -50,7 +53,7 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
 
     let generation = open_generation(&folder, parent.as_ref())?;
     let chunks = known_chunks(&generation, parent.as_ref(), &lost)?;
-    let (sender, receiver) = upload::queue();
+    let (sender, queued) = upload::queue();
     let shared = Arc::new(Shared::new(SharedParts {
         env: env.clone(),
         component: plan.component.clone(),
@@ -60,16 +63,10 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         ids: IdKeys::derive(&keys.id_key),
         lost,
         last_pack: parent.as_ref().map_or(0, |state| state.last_pack),
+        hard_bytes: if plan.patient && parent.is_some() { HARD_BYTES } else { 0 },
         uploads: sender,
     }));
-    let mut uploader = JoinSet::new();
-    uploader.spawn(upload::run(
-        Arc::clone(repository.store()),
-        Arc::clone(&shared),
-        Arc::clone(&open),
-        Arc::clone(&plan.instance),
-        receiver,
-    ));
+    let uploader = uploader(repository, &shared, &open, &plan, queued);
     let names = Names::beside(parent.as_ref());
     let free_rows = FreeRows::beside(parent.as_ref().map_or(&[], |state| state.files.as_slice()));
     Ok(Writer {
@@ -102,6 +99,25 @@ pub(super) async fn begin(env: &Env, repository: &Repository, plan: BackupPlan) 
         changes: Expected::default(),
         next_hash: 0,
     })
+}
+
+/// The task that stores packs.
+fn uploader(
+    repository: &Repository,
+    shared: &Arc<Shared>,
+    open: &Arc<OpenSession>,
+    plan: &BackupPlan,
+    queued: upload::Queued,
+) -> JoinSet<Result<Vec<Pack>>> {
+    let mut uploader = JoinSet::new();
+    uploader.spawn(upload::run(
+        Arc::clone(repository.store()),
+        Arc::clone(shared),
+        Arc::clone(open),
+        Arc::clone(&plan.instance),
+        queued,
+    ));
+    uploader
 }
 
 /// To whom the keys of this lineage were ever encrypted, as far as this machine knows.

@@ -36,12 +36,7 @@ struct Maps {
 }
 
 pub(super) async fn commit(mut writer: Writer, moment_us: i64, facts: serde_json::Value) -> Result<Committed> {
-    if let Some(path) = &writer.unfinished {
-        return Err(super::unfinished_file(path));
-    }
-    if let Some(path) = writer.changes.unknown.first() {
-        return Err(super::unfinished_file(path));
-    }
+    writer.refuse_unfinished()?;
     let maps = match store_maps(&writer).await {
         Ok(maps) => maps,
         Err(error) => return Err(writer.first_cause(error).await),
@@ -239,7 +234,7 @@ fn build_header(writer: &Writer, moment_us: i64, uploaded: &[Pack]) -> Header {
         stored_bytes: packs + writer.key_file.size_bytes,
         files: writer.tree.map_or(writer.files.len() as u64, |tree| tree.files),
         parent: writer.parent.as_ref().map(|state| state.backup.to_string()),
-        extract: false,
+        extract: writer.plan.extract,
         incomplete: false,
         tags: writer.plan.tags.clone(),
         reason: writer.plan.reason.clone(),

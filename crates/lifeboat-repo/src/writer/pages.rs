@@ -306,6 +306,7 @@ impl<'a> Worker<'a> {
     }
 
     fn store(&mut self, class: Class, raw: &[u8], id: &Id) -> Result<Placement> {
+        self.compressor.set(self.job.shared.effort(raw.len()))?;
         let place = self.pack.add(&mut self.compressor, class, raw, id)?;
         self.job.shared.reach(place.pack);
         if self.pack.is_full() {

@@ -9,7 +9,7 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use super::upload::Queue;
 use crate::id::{ComponentName, SessionId};
 use crate::key::{IdKeys, Scope, Secret};
-use crate::pack::{FinishedPack, PACK_TARGET_BYTES, PackBuilder, PackClass, Pool};
+use crate::pack::{Effort, FinishedPack, PACK_TARGET_BYTES, PackBuilder, PackClass, Pool};
 use crate::sync::lock;
 
 /// What a backup did, in bytes.
@@ -39,8 +39,12 @@ pub(crate) struct Shared {
     reached: Mutex<BTreeSet<u32>>,
     last_pack: AtomicU32,
     cancelled: AtomicBool,
+    /// Streams that were begun beside each other and are not yet part of the backup.
+    pub(crate) open_streams: AtomicU64,
     pub(crate) read_bytes: AtomicU64,
     pub(crate) changed_bytes: AtomicU64,
+    /// Bytes that may still be compressed hard.
+    hard_bytes: AtomicU64,
     /// Data packs that are not full yet, kept from file to file.
     open: Mutex<Vec<PackBuilder>>,
     uploads: Mutex<Option<Queue>>,
@@ -61,6 +65,8 @@ pub(crate) struct SharedParts {
     pub(crate) ids: IdKeys,
     pub(crate) lost: HashSet<u32>,
     pub(crate) last_pack: u32,
+    /// Bytes that may be compressed hard.
+    pub(crate) hard_bytes: u64,
     pub(crate) uploads: Queue,
 }
 
@@ -77,8 +83,10 @@ impl Shared {
             reached: Mutex::default(),
             last_pack: AtomicU32::new(parts.last_pack),
             cancelled: AtomicBool::new(false),
+            open_streams: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
             changed_bytes: AtomicU64::new(0),
+            hard_bytes: AtomicU64::new(parts.hard_bytes),
             open: Mutex::default(),
             uploads: Mutex::new(Some(parts.uploads)),
             pool: Pool::default(),
@@ -101,6 +109,14 @@ impl Shared {
             PackClass::Map => 1 << 20,
         });
         PackBuilder::begin(&self.env, bytes, number, class, self.session, &self.data_key, &self.scope)
+    }
+
+    /// How hard to compress `raw_bytes` of a page file.
+    pub(crate) fn effort(&self, raw_bytes: usize) -> Effort {
+        let taken = self.hard_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(raw_bytes as u64)
+        });
+        if taken.is_ok() { Effort::Hard } else { Effort::Quick }
     }
 
     pub(crate) fn last_pack(&self) -> u32 {

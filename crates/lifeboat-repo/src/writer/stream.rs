@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fastcdc::v2020::{Normalization, StreamCDC};
@@ -26,6 +27,55 @@ pub(crate) struct Stored {
     pub(crate) rows: Vec<Row>,
     pub(crate) size_bytes: u64,
     pub(crate) root: [u8; 32],
+}
+
+/// Stores streams of one session, several at once, on threads that may block.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    pub(super) shared: Arc<Shared>,
+    pub(super) chunks: Arc<KnownChunks>,
+}
+
+/// A stream whose bytes are on their way into the store. It is part of a backup once [`super::Writer::add_stream`] has taken it; until then no backup may
+/// be made (INV-03).
+#[derive(Debug)]
+#[must_use]
+pub struct StoredStream {
+    pub(super) stored: Stored,
+}
+
+impl StoredStream {
+    /// Bytes that were read.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.stored.size_bytes
+    }
+}
+
+impl Streams {
+    /// Reads `reader` to its end. `name` is for errors. Blocks; ends early where the session was given up.
+    pub fn store(&self, name: &str, reader: impl Read) -> Result<StoredStream> {
+        // Never less again unless somebody takes what came of it.
+        self.shared.open_streams.fetch_add(1, Ordering::Relaxed);
+        let stored = store(&self.shared, PackClass::Data, &self.chunks, name, reader);
+        if stored.is_err() {
+            self.shared.cancel();
+        }
+        stored.map(|stored| StoredStream { stored })
+    }
+
+    /// Tells everybody who stores streams of this session to stop.
+    pub fn cancel(&self) {
+        self.shared.cancel();
+    }
+
+    /// Whether somebody has told them.
+    ///
+    /// # Errors
+    /// `Interrupted` where that is so.
+    pub fn check_cancelled(&self) -> Result<()> {
+        self.shared.check_cancelled()
+    }
 }
 
 /// Reads `reader` to its end into packs of `class`. `name` is for errors.

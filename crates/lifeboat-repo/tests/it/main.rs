@@ -25,6 +25,7 @@ mod prune;
 mod round_trip;
 mod simulation;
 mod state;
+mod streams;
 mod torture;
 mod two_stores;
 mod two_stores_pruned;

@@ -125,6 +125,8 @@ async fn back_up_and_restore(size_bytes: u64) {
             reason: None,
             keep_for: None,
             full: false,
+            extract: false,
+            patient: false,
         };
         let mut writer = Writer::begin(&env, &repository, plan).await.unwrap();
         let source = Arc::new(Computed::new(size_bytes, generation));

@@ -149,6 +149,8 @@ impl World {
             reason: None,
             keep_for: None,
             full: false,
+            extract: false,
+            patient: false,
         }
     }
 

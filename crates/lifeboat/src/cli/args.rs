@@ -2,9 +2,12 @@
 //!
 //! Only words and their meaning: nothing here reads a file or does anything.
 
+mod backup;
 pub(crate) mod diff;
+mod export;
 mod init;
 mod log;
+pub(crate) mod undelete;
 mod upkeep;
 
 use std::path::PathBuf;
@@ -12,6 +15,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::examples;
+pub(crate) use backup::{Backup, BackupMethod, TenantMap};
+pub(crate) use export::ExportFormat;
 pub(crate) use init::{EncryptChoice, Init};
 pub(crate) use log::{Follow, Wal};
 pub(crate) use upkeep::{Hold, Prune, Store};
@@ -101,7 +106,8 @@ pub(crate) enum Command {
     /// Show the moments that can be restored.
     #[command(after_help = examples::POINTS)]
     Points(Listed),
-    /// Run the checks of a component on a restored copy or on any database; never on the one in use.
+    /// Run the checks of a component: on a restored copy or any database that nobody uses; of PostgreSQL what the configuration asks, of the live
+    /// databases or a restored one, only reading.
     #[command(after_help = examples::CHECK)]
     Check(Check),
     /// Bring a store what it lacks, from another one. Needs no private key.
@@ -109,13 +115,19 @@ pub(crate) enum Command {
     Copy(Copy),
     /// Restore: beside the original by default, checked, and given its name last.
     #[command(after_help = examples::RESTORE, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-    Restore(Restore),
+    Restore(Box<Restore>),
+    /// Propose whose the rows of each table are: the file that `tenants: { map: … }` names.
+    #[command(after_help = examples::TENANT_MAP)]
+    TenantMap(TenantMap),
     /// Take an old backup file of another program over as a backup.
     #[command(after_help = examples::IMPORT)]
     Import(Import),
     /// Say what differs between two backups, or between a backup and the database as it is now.
     #[command(after_help = examples::DIFF)]
     Diff(diff::Diff),
+    /// Bring rows back that the application of a PostgreSQL database only marked as deleted: shown first, in one transaction, and recorded.
+    #[command(after_help = examples::UNDELETE)]
+    Undelete(undelete::Undelete),
     /// Prove that backups are good, up to restoring them into a scratch folder.
     #[command(after_help = examples::VERIFY)]
     Verify(Verify),
@@ -188,29 +200,6 @@ pub(crate) struct Status {
     /// SYSTEM or SYSTEM/COMPONENT; without it, all.
     #[arg(value_name = "WHAT")]
     pub(crate) what: Vec<String>,
-}
-
-/// `backup`.
-#[derive(Debug, Args)]
-pub(crate) struct Backup {
-    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
-    #[arg(value_name = "WHAT")]
-    pub(crate) what: Vec<String>,
-    /// Only into this store: a name of the configuration, a folder or `s3://BUCKET/PREFIX`; may be given several times.
-    #[arg(long, value_name = "STORE")]
-    pub(crate) to: Vec<String>,
-    /// Compare with no older backup: read, seal and store everything anew.
-    #[arg(long)]
-    pub(crate) full: bool,
-    /// Why this backup is made; kept with it.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: Option<String>,
-    /// A word to find it by; may be given several times.
-    #[arg(long, value_name = "TAG")]
-    pub(crate) tag: Vec<String>,
-    /// Keep it at least this long, whatever the retention rules say: `90d`.
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) keep_for: Option<String>,
 }
 
 /// `import`.
@@ -294,8 +283,9 @@ pub(crate) struct Check {
     /// SYSTEM or SYSTEM/COMPONENT.
     #[arg(value_name = "WHAT")]
     pub(crate) what: String,
-    /// Check this database instead of a copy restored from the newest backup.
-    #[arg(long, value_name = "PATH")]
+    /// Check this database instead of a copy restored from the newest backup. Of PostgreSQL: this one of the server, by its name or as
+    /// `postgresql://USER@HOST/NAME`, instead of the live ones.
+    #[arg(long, value_name = "PATH|DATABASE")]
     pub(crate) on: Option<PathBuf>,
 }
 
@@ -311,7 +301,8 @@ pub(crate) struct Restore {
     /// Which moment.
     #[command(flatten)]
     pub(crate) point: Point,
-    /// Read only from this store: a name of the configuration, a folder or `s3://BUCKET/PREFIX`; or an old backup file of another program.
+    /// Read only from this store: a name of the configuration, a folder or `s3://BUCKET/PREFIX`; or an old backup file of another program,
+    /// such as pg_dump.
     #[arg(long, value_name = "STORE|FILE")]
     pub(crate) from: Option<String>,
     /// Which database, where the file given with --from holds several.
@@ -333,11 +324,31 @@ pub(crate) struct Restore {
     /// Of a PostgreSQL cluster: do not replay the log here; the server does it when it is started there.
     #[arg(long)]
     pub(crate) no_replay: bool,
+    /// Of a logical backup: which of its databases. Of a dump of PostgreSQL (--from FILE): of which database it is.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// Of a logical backup: only these tables, `TABLE` or `SCHEMA.TABLE`, into a new schema (--to) of the live database; with --in-place, their rows
+    /// into the live tables: what is missing or changed is shown first.
+    #[arg(long, value_name = "TABLE,…", value_delimiter = ',')]
+    pub(crate) tables: Vec<String>,
+    /// With --tables and --in-place: rows that were not there then go.
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Of a logical backup: only the rows of this tenant, into the live database (with --in-place or --dry-run); what would change is shown first.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["tables", "to", "overwrite", "no_owner", "database"])]
+    pub(crate) tenant: Option<String>,
+    /// With --tenant: for the tenant of this name, instead of the one that had the rows.
+    #[arg(long = "as", value_name = "ID", requires = "tenant")]
+    pub(crate) as_tenant: Option<String>,
+    /// Of a logical backup: everything belongs to whoever restores, and nobody else has rights.
+    #[arg(long)]
+    pub(crate) no_owner: bool,
     /// Of a backup of files: also make links that lead out of the restored folder.
     #[arg(long)]
     pub(crate) outside_links: bool,
-    /// The new file or folder; without it, a new name beside the original.
-    #[arg(long, value_name = "PATH")]
+    /// The new file or folder; without it, a new name beside the original. Of a logical backup: the new database, by its name or as
+    /// `postgresql://USER@HOST/NAME`.
+    #[arg(long, value_name = "PATH|DATABASE")]
     pub(crate) to: Option<PathBuf>,
     /// Replace what lies at --to; its old files are kept for `restore undo`. A PostgreSQL cluster is written onto, which keeps what is right in
     /// it, and nothing for `restore undo`.
@@ -358,7 +369,8 @@ pub(crate) struct Restore {
     /// Why; kept with the backup that follows an in-place restore.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
-    /// Publish also if SQLite's integrity check finds problems that the original had when it was backed up.
+    /// Publish also if SQLite's integrity check finds problems that the original had when it was backed up, or if `checks` of the configuration fail
+    /// in a restored PostgreSQL database.
     #[arg(long)]
     pub(crate) accept_findings: bool,
 }
@@ -405,21 +417,27 @@ pub(crate) enum RestoreCommand {
         #[arg(long)]
         accept_findings: bool,
     },
-    /// Write a backup as one plain file: a database, SQL text (`--to X.sql`), or one of its extracts.
+    /// Write a backup in a form that others read: a database, SQL text (`--to X.sql`), an archive for `pg_restore`, CSV, or one of its extracts.
     #[command(after_help = examples::EXPORT)]
     Export {
         /// SYSTEM or SYSTEM/COMPONENT.
         #[arg(value_name = "WHAT")]
         what: String,
-        /// The new file.
+        /// The new file; the new folder of CSV.
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
         /// Which backup.
         #[arg(long, value_name = "ID", default_value = "latest")]
         backup: String,
+        /// Of a logical backup: as what; without it, SQL text.
+        #[arg(long, value_name = "FORMAT", conflicts_with = "extract")]
+        format: Option<ExportFormat>,
         /// Not the database, but this extract of it (`show` names them).
         #[arg(long, value_name = "NAME")]
         extract: Option<String>,
+        /// Of a logical backup: which of its databases.
+        #[arg(long, value_name = "NAME", conflicts_with = "extract")]
+        database: Option<String>,
     },
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat_engine::artefact::{Contents, Options, Passphrase};
+use lifeboat_engine::postgres::dump::CONTENTS;
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
@@ -13,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::args::{Import, Restore};
 use super::context::Context;
+use super::restore::dump;
 use super::scratch::Scratch;
 use super::{Cx, ask, time};
 use crate::exit::Exit;
@@ -25,7 +27,8 @@ const PASSPHRASE_VARIABLE: &str = "BACKUP_ENCRYPTION_KEY";
 pub(super) fn file_of(context: &Context, from: Option<&str>) -> Option<PathBuf> {
     let from = from?;
     let path = Path::new(from);
-    let is_file = path.metadata().is_ok_and(|meta| meta.is_file());
+    // A folder that pg_dump wrote is such a file, too.
+    let is_file = path.metadata().is_ok_and(|meta| meta.is_file()) || path.join(CONTENTS).is_file();
     (!context.settings.stores.contains_key(from) && is_file).then(|| path.to_path_buf())
 }
 
@@ -108,7 +111,13 @@ fn heading(file: &Path, contents: &Contents) -> String {
 pub(super) async fn verify(cx: &Cx, context: &Context, file: PathBuf) -> Result<Exit> {
     let old = old(cx, context, file, None).await?;
     let scratch = Scratch::below(&cx.env, &context.settings.state_dir)?;
-    let opened = artefact::open(&old, scratch.path()).await?;
+    let opened = match artefact::open(&old, scratch.path()).await {
+        // A dump of PostgreSQL.
+        Err(error) if error.kind() == ErrorKind::Incompatible && artefact::look(&old).await?.dump(None, &old.file).is_ok() => {
+            return Box::pin(dump::verify(cx, context, &old)).await;
+        }
+        opened => opened?,
+    };
     let findings = artefact::judge(&opened, &old.file, false)?;
     let body = json!({
         "file": contents_json(&old.file, &opened.contents),
@@ -150,7 +159,7 @@ fn add_notes(shown: &mut String, findings: &Findings, notes: &[String]) {
     }
 }
 
-fn contents_json(file: &Path, contents: &Contents) -> Value {
+pub(super) fn contents_json(file: &Path, contents: &Contents) -> Value {
     let items: Vec<Value> = contents
         .items
         .iter()
@@ -177,12 +186,16 @@ pub(super) async fn restore(cx: &Cx, context: &Context, file: PathBuf, args: &Re
             "name the component: SYSTEM/COMPONENT",
         );
     };
-    let Source::Sqlite { path, .. } = &component.source else {
-        return refuse("its component is no SQLite database", "unpack other old files by hand");
-    };
     if args.point.backup.is_some() || args.point.at.is_some() || args.point.before.is_some() {
         return refuse("an old file holds one moment only", "leave --backup, --at and --before out");
     }
+    if component.source.cluster().is_some() {
+        let old = old(cx, context, file, args.member.clone()).await?;
+        return Box::pin(dump::run(cx, context, component, &old, args)).await;
+    }
+    let Source::Sqlite { path, .. } = &component.source else {
+        return refuse("its component is no SQLite database", "unpack other old files by hand");
+    };
     let old = old(cx, context, file, args.member.clone()).await?;
     let destination = destination(&what, args, path)?;
     if args.dry_run {

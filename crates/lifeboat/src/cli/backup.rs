@@ -4,34 +4,53 @@ use std::sync::Arc;
 
 use lifeboat_model::time::{human_bytes, human_duration, parse_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_ops::backup::{self, Report, Request};
-use lifeboat_ops::protected::Protected;
+use lifeboat_ops::backup::{self, Part, Report, Request};
+use lifeboat_ops::protected::{Method, Protected};
 use lifeboat_store::away::AwayStore;
 use lifeboat_store::fs::FsStore;
 use serde_json::{Value, json};
 
 use super::Cx;
-use super::args::Backup;
+use super::args::{Backup, BackupMethod};
 use super::context::Context;
 use super::outcomes::Outcomes;
-use super::prune;
+use super::{prune, tenants};
 use crate::config::{ComponentSettings, MinFree, StorePlace, StoreSettings};
 use crate::exit::Exit;
 use crate::render::{self, json as document, text};
 
 pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
     let context = Context::load_to_write(cx).await?;
-    let components = context.select(&args.what)?;
+    let mut components = context.select(&args.what)?;
+    if args.tenant.is_some() {
+        components = tenants::having(&components)?;
+    }
     let request = Request {
         tags: args.tag,
         reason: args.reason,
         keep_for: args.keep_for.as_deref().map(parse_duration).transpose()?,
         full: args.full,
+        method: args.method.map(|method| match method {
+            BackupMethod::Physical => Method::Physical,
+            BackupMethod::Logical => Method::Logical,
+        }),
+        part: match args.tables {
+            _ if args.schema_only => Part::Definitions,
+            tables if tables.is_empty() => Part::Whole,
+            tables => Part::Tables {
+                database: args.database,
+                tables,
+            },
+        },
         elsewhere: false,
     };
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        match one_to(cx, &context, component, request.clone(), &args.to).await {
+        let mut request = request.clone();
+        if let Some(tenant) = &args.tenant {
+            request.part = Part::Tenant(Box::new(tenants::one(component, tenant, false)?));
+        }
+        match one_to(cx, &context, component, request, &args.to).await {
             Ok(report) => {
                 cx.env.progress.finish();
                 for note in &report.notes {
@@ -76,6 +95,43 @@ async fn one_to(cx: &Cx, context: &Context, component: &ComponentSettings, reque
     }
     let instance = protected.instance(&context.settings.instance_name)?;
     backup::run(&cx.env, &protected, instance, request).await
+}
+
+/// The backup of what was put in its place, told behind what was done. That stands, whatever comes of the backup.
+pub(super) async fn fresh(
+    cx: &Cx,
+    context: &Context,
+    component: &ComponentSettings,
+    reason: String,
+    (text, json): (&mut String, &mut Value),
+) -> Exit {
+    let request = Request {
+        reason: Some(reason),
+        ..Request::default()
+    };
+    let made = Box::pin(one(cx, context, component, request)).await;
+    cx.env.progress.finish();
+    let (exit, key, value) = match made {
+        Ok(fresh) => {
+            tell_missing(cx, component, &fresh);
+            text.push_str(&format!("{}\n", sentence(&component.name, &fresh)));
+            (exit_of(component, &fresh), "fresh_backup", as_json(&component.name, &fresh))
+        }
+        Err(error) => {
+            text.push_str(&format!(
+                "{}: THE RESTORED STATE IS NOT BACKED UP YET: it is in its place, the backup after that failed\n",
+                component.name
+            ));
+            if !cx.out.json {
+                render::tell(&render::error::for_people(&error));
+            }
+            (Exit::INCOMPLETE, "fresh_backup_error", document::error(&error))
+        }
+    };
+    if let Value::Object(fields) = json {
+        fields.insert(key.to_owned(), value);
+    }
+    exit
 }
 
 /// A missing copy is bad news, also where the run is to be quiet.

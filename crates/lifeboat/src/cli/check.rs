@@ -1,7 +1,8 @@
-//! `lifeboat check`: integrity, foreign keys and row counts, on a restored copy or on a database that nobody uses; of files that they are as
-//! captured, of a PKI what was found in it.
+//! `lifeboat check`: of SQLite integrity, foreign keys and row counts, on a restored copy or on a database that nobody uses; of files that they are as
+//! captured, of a PKI what was found in it; of PostgreSQL the `checks` of the configuration, on the live databases or a restored one.
 //!
-//! Never on the database in use: it would compete with the application, and prove nothing about a backup.
+//! A SQLite database in use is never looked at: it would compete with the application, and prove nothing about a backup. A PostgreSQL server answers
+//! beside its work, by transactions that only read.
 
 use std::path::Path;
 
@@ -43,6 +44,7 @@ pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
         let checked = match &args.on {
+            on if component.source.cluster().is_some() => databases(cx, &context, component, on.as_deref()).await,
             Some(path) => on(path, &context).await,
             None => restored(cx, &context, component).await,
         };
@@ -62,6 +64,25 @@ pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
     outcomes.finish(cx, "check")
 }
 
+/// What the configuration wants of the databases of a server.
+async fn databases(cx: &Cx, context: &Context, component: &ComponentSettings, on: Option<&Path>) -> Result<(String, Findings)> {
+    let protected = context.protected(component, &[]).await?;
+    let on = match on {
+        Some(on) => Some(on.to_str().ok_or_else(|| {
+            let detail = "it is not the name of a database";
+            Error::new(ErrorKind::Usage, "check", on.display(), detail)
+        })?),
+        None => None,
+    };
+    let checked = lifeboat_ops::check::run(&cx.env, &protected, on).await?;
+    cx.env.progress.finish();
+    let findings = Findings {
+        checks: checked.outcomes,
+        ..Findings::default()
+    };
+    Ok((checked.subject, findings))
+}
+
 /// A copy restored from the newest backup.
 async fn restored(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<(String, Findings)> {
     let protected = context.protected(component, &[]).await?;
@@ -70,11 +91,16 @@ async fn restored(cx: &Cx, context: &Context, component: &ComponentSettings) -> 
     let backup = choose(&listing, &Choice::Latest, &protected.component)?;
     let identities = context.identities(component).await?;
     let scratch = Scratch::create(&cx.env, &protected)?;
-    let level = match component.source {
-        Source::Postgres(_) => Level::App,
-        _ => Level::Restore,
-    };
-    let report = verify::run(&cx.env, &protected, &repository, backup, level, &identities, scratch.path()).await?;
+    let report = verify::run(
+        &cx.env,
+        &protected,
+        &repository,
+        backup,
+        Level::Restore,
+        &identities,
+        scratch.path(),
+    )
+    .await?;
     let mut findings = report.findings.unwrap_or_default();
     if matches!(component.source, Source::Pki { .. }) {
         let reader = Reader::open(&cx.env, &repository, backup, &identities).await?;
@@ -148,8 +174,7 @@ fn is_bad(findings: &Findings) -> bool {
 
 fn for_people(component: &str, subject: &str, findings: &Findings) -> String {
     if !findings.checks.is_empty() {
-        let of = text::counted(findings.files, "file");
-        return format!("{component}: {subject}: {of}\n{}", text::outcomes(&findings.checks));
+        return format!("{component}: {subject}\n{}", text::outcomes(&findings.checks));
     }
     if findings.files > 0 {
         let mut text = format!(

@@ -2,6 +2,7 @@
 //!
 //! That something differs is a result, not a failure: the command ends with 0 either way, and `"same"` in the JSON tells programs.
 
+mod databases;
 mod files;
 
 use lifeboat_engine::sqlite::{Cell, Difference, Fate, RowChange, SchemaChange, Scope, TableChange};
@@ -55,6 +56,15 @@ pub(super) async fn run(cx: &Cx, args: Diff) -> Result<Exit> {
         let text = files::for_people(&component.name, (&before, &after), &found, args.counts);
         let body = files::as_json(&component.name, (&before, &after), &found, args.counts);
         cx.out.result("diff", body, &text)?;
+        return Ok(Exit::OK);
+    }
+    if component.source.cluster().is_some() {
+        let sides = (&before, &after);
+        let found = diff::databases::compare(&cx.env, &protected, &repository, sides, &identities, &args.table).await?;
+        cx.env.progress.finish();
+        let text = databases::for_people(&component.name, sides, &found);
+        cx.out
+            .result("diff", databases::as_json(&component.name, sides, &found), &text)?;
         return Ok(Exit::OK);
     }
     let difference = if args.counts {

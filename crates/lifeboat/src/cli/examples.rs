@@ -78,6 +78,12 @@ Examples:
   lifeboat copy shop/db --from disk --to usb --backup all
   lifeboat copy shop --to /mnt/usb/shop --backup 12  a folder that the configuration does not know";
 
+pub(super) const TENANT_MAP: &str = "\
+Examples:
+  lifeboat tenant-map tartware         a proposal: look at every line, and save it as the file that `map` names
+  lifeboat tenant-map tartware/db --check
+  lifeboat tenant-map tartware --json";
+
 pub(super) const LIST: &str = "\
 Examples:
   lifeboat list
@@ -109,7 +115,16 @@ pub(super) const CHECK: &str = "\
 Examples:
   lifeboat check shop                  on a copy, restored from the newest backup and removed afterwards
   lifeboat check shop/db --on /tmp/restored.db
+  lifeboat check tartware/db --on tartware_recovery    the `checks` of the configuration, in PostgreSQL
   lifeboat check shop --json";
+
+pub(super) const UNDELETE: &str = "\
+Examples:
+  lifeboat undelete tartware/db --tables rooms,guests --after 2026-11-21T14:05:00Z --where tenant_id=7 --dry-run
+  lifeboat undelete tartware/db --tables rooms --after 2026-11-21T14:05:00Z --until 2026-11-21T14:10:00Z
+  lifeboat undelete --undo 20261121T142003-9f3a2c
+
+`soft_delete: { column: deleted_at, also: [deleted_by] }` beside `url` says how rows are marked. Triggers stay on.";
 
 pub(super) const RESTORE: &str = "\
 Examples:
@@ -117,6 +132,7 @@ Examples:
   lifeboat restore shop --dry-run      only the plan
   lifeboat restore shop/db --before 2026-11-21T02:00:00Z --to /tmp/shop.db
   lifeboat restore shop/db --backup 12 --in-place
+  lifeboat restore tartware/db --from old.sql.gz --to tartware_old
   lifeboat restore undo 20261121T021003-9f3a2c
 
 Subcommands:
@@ -133,7 +149,9 @@ pub(super) const EXPORT: &str = "\
 Examples:
   lifeboat restore export shop --to /tmp/shop.db
   lifeboat restore export shop/db --to /tmp/shop-12.db --backup 12
-  lifeboat restore export shop/db --to shop.db --json";
+  lifeboat restore export shop/db --to shop.db --json
+  lifeboat restore export tartware/db --format pg_dump --to tartware.dump
+  lifeboat restore export tartware/db --format csv --to tartware";
 
 pub(super) const VERIFY: &str = "\
 Examples:

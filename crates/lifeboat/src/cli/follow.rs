@@ -8,7 +8,7 @@ use std::task::Poll;
 use lifeboat_model::time::{parse_duration, parse_size};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::follow::{self, Options, Report, Tell};
-use lifeboat_ops::protected::Cluster;
+use lifeboat_ops::protected::{Cluster, Method};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -104,6 +104,7 @@ async fn begin(cx: &Cx, context: &Context, component: &ComponentSettings, cluste
         once: args.once,
         max_spool: parse_size(&args.max_spool)?,
         max_slot_lag: parse_size(&args.max_slot_lag)?,
+        drop_slot_at: args.drop_slot_at.as_deref().map(parse_size).transpose()?,
         mark_every: parse_duration(&args.mark_every)?,
         ..Options::new(cluster, tell)
     };
@@ -114,7 +115,13 @@ async fn begin(cx: &Cx, context: &Context, component: &ComponentSettings, cluste
 pub(super) fn clusters<'a>(context: &'a Context, what: &[String]) -> Result<Vec<(&'a ComponentSettings, Cluster)>> {
     let mut clusters = Vec::new();
     for component in context.select(what)? {
-        if let Some(cluster) = component.source.cluster() {
+        let named = what.contains(&component.name);
+        // What is backed up by its rows has no log of ours, unless somebody asks for it.
+        if let Some(cluster) = component
+            .source
+            .cluster()
+            .filter(|cluster| named || cluster.method == Method::Physical)
+        {
             clusters.push((component, cluster.clone()));
         }
     }

@@ -33,7 +33,9 @@ mod scratch;
 mod show;
 mod status;
 mod store;
+mod tenants;
 mod time;
+mod undelete;
 mod undo;
 mod verify;
 mod wal;
@@ -121,6 +123,7 @@ pub(crate) fn interrupted_note(command: &Command) -> &'static str {
         }
         Command::Prune(_) => "run the same command again: it goes on where it stopped",
         Command::Init(_) => "run the same command again: it goes on where it stopped",
+        Command::Undelete(_) => "all of it was done or nothing: run the same command with --dry-run to see which",
         _ => "nothing was published; run the same command again",
     }
 }
@@ -166,25 +169,29 @@ async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result
         Command::Hold { command } => hold::run(cx, command).await,
         Command::Check(args) => check::run(cx, args).await,
         Command::Restore(mut args) => match args.command.take() {
-            None => restore::run(cx, args).await,
+            None => restore::run(cx, *args).await,
             Some(RestoreCommand::Promote {
                 id,
                 yes,
                 reason,
                 accept_findings,
-            }) => promote::run(cx, &id, yes, reason, accept_findings).await,
+            }) => Box::pin(promote::run(cx, &id, yes, reason, accept_findings)).await,
             Some(RestoreCommand::Undo { id }) => undo::run(cx, id).await,
             Some(RestoreCommand::Export {
                 what,
                 to,
                 backup,
+                format,
                 extract,
-            }) => restore::export(cx, what, to, backup, extract).await,
+                database,
+            }) => Box::pin(restore::export(cx, what, to, backup, (format, extract, database))).await,
         },
+        Command::TenantMap(args) => tenants::run(cx, &args).await,
         Command::Import(args) => artefact::import(cx, args).await,
         Command::Verify(args) => verify::run(cx, args).await,
         Command::Store { command } => store::run(cx, command).await,
         Command::Diff(args) => diff::run(cx, args).await,
+        Command::Undelete(args) => undelete::run(cx, args).await,
         Command::Man { to } => man::run(cx, &to),
         Command::Config { command } => config::run(cx, &command),
         Command::Key { command } => key::run(cx, command).await,

@@ -3,33 +3,23 @@
 use std::path::Path;
 
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_ops::backup::Request;
+use lifeboat_ops::restore::logical::place::{self, Placed, RestoredDatabase};
 use lifeboat_ops::restore::promote::{self, Promoted};
 use lifeboat_ops::restore::record;
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::{Cx, ask, backup};
+use crate::config::ComponentSettings;
 use crate::exit::Exit;
-use crate::render::{self, json as document};
 
 pub(super) async fn run(cx: &Cx, id: &str, yes: bool, reason: Option<String>, accept_findings: bool) -> Result<Exit> {
     let context = Context::load(cx)?;
+    if let Some(restored) = place::find(&context.settings.state_dir, id)? {
+        return Box::pin(database(cx, &context, restored, yes, reason)).await;
+    }
     let restored = record::find(&context.settings.state_dir, id)?;
-    let Some(component) = context
-        .settings
-        .components
-        .iter()
-        .find(|component| component.name == restored.component)
-    else {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            "promote restore",
-            id,
-            format!("the configuration does not protect {} any more", restored.component),
-        )
-        .with_hint("move the copy by hand, with the application stopped"));
-    };
+    let component = component_of(&context, &restored.component, id)?;
     if !yes {
         let question = format!(
             "Replace {} with {}?",
@@ -43,34 +33,80 @@ pub(super) async fn run(cx: &Cx, id: &str, yes: bool, reason: Option<String>, ac
     for note in &promoted.notes {
         cx.out.note(&format!("note: {}: {note}", component.name));
     }
-    let mut text = for_people(&component.name, &promoted);
-    let mut body = as_json(&component.name, &promoted);
-    let request = Request {
-        reason: Some(reason.unwrap_or_else(|| format!("after promote of restore {id}"))),
-        ..Request::default()
-    };
-    let (exit, key, value) = match backup::one(cx, &context, component, request).await {
-        Ok(fresh) => {
-            text.push_str(&format!("{}\n", backup::sentence(&component.name, &fresh)));
-            (Exit::OK, "fresh_backup", backup::as_json(&component.name, &fresh))
-        }
-        Err(error) => {
-            text.push_str(&format!(
-                "{}: THE RESTORED STATE IS NOT BACKED UP YET: it is in its place, the backup after that failed\n",
-                component.name
-            ));
-            if !cx.out.json {
-                render::tell(&render::error::for_people(&error));
-            }
-            (Exit::INCOMPLETE, "fresh_backup_error", document::error(&error))
-        }
-    };
-    cx.env.progress.finish();
-    if let Value::Object(fields) = &mut body {
-        fields.insert(key.to_owned(), value);
-    }
+    let said = (for_people(&component.name, &promoted), as_json(&component.name, &promoted));
+    Box::pin(finish(cx, &context, component, said, reason, id)).await
+}
+
+/// The restored state is protected at once.
+async fn finish(
+    cx: &Cx,
+    context: &Context,
+    component: &ComponentSettings,
+    (mut text, mut body): (String, Value),
+    reason: Option<String>,
+    id: &str,
+) -> Result<Exit> {
+    let reason = reason.unwrap_or_else(|| format!("after promote of restore {id}"));
+    let exit = backup::fresh(cx, context, component, reason, (&mut text, &mut body)).await;
     cx.out.result("restore-promote", body, &text)?;
     Ok(exit)
+}
+
+/// A restored database gets the name of the original.
+async fn database(cx: &Cx, context: &Context, restored: RestoredDatabase, yes: bool, reason: Option<String>) -> Result<Exit> {
+    let component = component_of(context, &restored.component, &restored.id)?;
+    if !yes {
+        let question = format!(
+            "Put the database {} in the place of {}? Everybody who is connected to either is thrown out.",
+            restored.name, restored.original
+        );
+        ask::confirm(cx, &question, "promote", &component.name, &ask::this_command_with(&["--yes"]))?;
+    }
+    let protected = context.protected(component, &[]).await?;
+    let id = restored.id.clone();
+    let placed = place::promote(&cx.env, &protected, restored).await?;
+    cx.env.progress.finish();
+    let said = (
+        placed_for_people(&component.name, &placed),
+        placed_as_json(&component.name, &placed),
+    );
+    Box::pin(finish(cx, context, component, said, reason, &id)).await
+}
+
+/// What happened, for people.
+pub(super) fn placed_for_people(component: &str, placed: &Placed) -> String {
+    let mut text = format!("{component}: the restored database is now {}\n", placed.name);
+    if let Some(kept) = &placed.kept {
+        text.push_str(&format!(
+            "  the one before it is kept, closed, as {kept}\n  to take this back: lifeboat restore undo {}\n",
+            placed.id
+        ));
+    }
+    if placed.ended > 0 {
+        text.push_str(&format!("  {} sessions were ended\n", placed.ended));
+    }
+    text
+}
+
+/// The same for programs; of an undo, too.
+pub(super) fn placed_as_json(component: &str, placed: &Placed) -> Value {
+    json!({
+        "component": component,
+        "id": placed.id,
+        "database": placed.name,
+        "kept": placed.kept,
+        "ended_sessions": placed.ended,
+    })
+}
+
+/// The component that a restore was of.
+pub(super) fn component_of<'a>(context: &'a Context, name: &str, id: &str) -> Result<&'a ComponentSettings> {
+    let known = context.settings.components.iter().find(|component| component.name == name);
+    known.ok_or_else(|| {
+        let detail = format!("the configuration does not protect {name} any more");
+        Error::new(ErrorKind::Usage, "look at restore", id, detail)
+            .with_hint("bring its entry back, or move the copy by hand, with the application stopped")
+    })
 }
 
 fn for_people(component: &str, promoted: &Promoted) -> String {

@@ -4,6 +4,7 @@ use lifeboat_model::time::{human_bytes, human_duration, parse_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::protected::Protected;
 use lifeboat_ops::prune::{self, Fate, Missing, Report, Request, Window};
+use lifeboat_ops::restore::logical::place;
 use lifeboat_ops::store::{self as verb, Chilled};
 use lifeboat_repo::{Amount, format_utc};
 use serde_json::{Value, json};
@@ -64,7 +65,33 @@ pub(super) async fn run(cx: &Cx, args: Prune) -> Result<Exit> {
             }
         }
     }
+    for component in context.select(args.what.as_slice())? {
+        if let Err(error) = replaced(cx, &context, component, args.dry_run).await {
+            outcomes.but(Exit::INCOMPLETE);
+            tell(&format!(
+                "warning: {}: what was replaced could not be dropped: {error}",
+                component.name
+            ));
+        }
+    }
     outcomes.finish(cx, "prune")
+}
+
+/// Databases whose place restored ones took, once they were kept long enough.
+async fn replaced(cx: &Cx, context: &Context, component: &ComponentSettings, dry_run: bool) -> Result<()> {
+    let Some(cluster) = component.source.cluster() else {
+        return Ok(());
+    };
+    let protected = context.protected(component, &[]).await?;
+    for kept in place::drop_old(&cx.env, &protected, cluster.logical.keep_old, dry_run).await? {
+        let would = if kept.is_dropped { "dropped" } else { "would drop" };
+        let since = text::time(kept.since_us);
+        cx.out.note(&format!(
+            "note: {}: {would} the database {}, which was replaced {since}",
+            component.name, kept.name
+        ));
+    }
+    Ok(())
 }
 
 /// The rules of a component.

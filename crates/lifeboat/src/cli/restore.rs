@@ -1,12 +1,15 @@
 //! `lifeboat restore`: plan, ask, restore, and after an in-place restore a fresh backup.
 
 mod cluster;
+pub(super) mod dump;
+mod logical;
+mod tables;
+mod tenant;
 
 use std::path::{Path, PathBuf};
 
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_ops::backup::Request;
 use lifeboat_ops::protected::Protected;
 use lifeboat_ops::restore::record::{self, Restored};
 use lifeboat_ops::restore::{self, Destination, Plan, Report};
@@ -15,7 +18,7 @@ use lifeboat_ops::stores;
 use lifeboat_repo::{Backup, Identities, Reader, Repository};
 use serde_json::{Value, json};
 
-use super::args::{Point, Restore};
+use super::args::{ExportFormat, Point, Restore};
 use super::context::Context;
 use super::outcomes::Outcomes;
 use super::{Cx, artefact, ask, backup, care, export, time};
@@ -27,7 +30,7 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
     let context = Context::load(cx)?;
     if let Some(file) = artefact::file_of(&context, args.from.as_deref()) {
         cluster::refuse_two_places(args.from.as_deref().unwrap_or_default(), &args)?;
-        return artefact::restore(cx, &context, file, &args).await;
+        return Box::pin(artefact::restore(cx, &context, file, &args)).await;
     }
     let what = args.what.clone().unwrap_or_default();
     let components = context.select(std::slice::from_ref(&what))?;
@@ -68,6 +71,7 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
             Step::Done(done) => Ok(done),
             Step::ToDo(planned) => Box::pin(one(cx, &context, component, &args, *planned)).await,
             Step::Cluster(planned) => Box::pin(cluster::one(cx, component, &args, *planned)).await,
+            Step::Databases(planned) => Box::pin(logical::one(cx, &context, component, &args, *planned)).await,
         };
         match done {
             Ok(done) => {
@@ -96,9 +100,16 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
 }
 
 /// `restore export`: a restore whose destination is anywhere and belongs to whoever runs it.
-pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String, extract: Option<String>) -> Result<Exit> {
-    if extract.is_some() || to.extension().is_some_and(|ending| ending == "sql" || ending == "tar") {
-        return export::run(cx, &what, &to, &backup, extract.as_deref()).await;
+pub(super) async fn export(
+    cx: &Cx,
+    what: String,
+    to: PathBuf,
+    backup: String,
+    (format, extract, database): (Option<ExportFormat>, Option<String>, Option<String>),
+) -> Result<Exit> {
+    if format.is_some() || extract.is_some() || to.extension().is_some_and(|ending| ending == "sql" || ending == "tar") {
+        let as_what = (format, extract.as_deref(), database.as_deref());
+        return export::run(cx, &what, &to, &backup, as_what).await;
     }
     let point = Point {
         backup: (backup != "latest").then_some(backup),
@@ -115,6 +126,12 @@ pub(super) async fn export(cx: &Cx, what: String, to: PathBuf, backup: String, e
         timeline: None,
         lineage: None,
         no_replay: false,
+        database: None,
+        tables: Vec::new(),
+        tenant: None,
+        as_tenant: None,
+        delete: false,
+        no_owner: false,
         outside_links: true,
         to: Some(to),
         overwrite: false,
@@ -152,9 +169,15 @@ enum Step {
     ToDo(Box<Planned>),
     /// The same of a PostgreSQL cluster.
     Cluster(Box<cluster::Planned>),
+    /// Databases of a logical backup are to be restored.
+    Databases(Box<logical::Planned>),
 }
 
 async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Step> {
+    if logical::is_meant(context, component, args).await? {
+        let planned = Box::pin(logical::plan(cx, context, component, args)).await?;
+        return Ok(Step::Databases(Box::new(planned)));
+    }
     if component.source.cluster().is_some() {
         let planned = cluster::plan(cx, context, component, args).await?;
         return Ok(Step::Cluster(Box::new(planned)));
@@ -344,38 +367,10 @@ async fn finish(cx: &Cx, context: &Context, component: &ComponentSettings, args:
     if !args.in_place {
         return Ok(done);
     }
-    let reason = args
-        .reason
-        .clone()
-        .unwrap_or_else(|| format!("after restore {} of backup {}", report.id, report.backup.id.short()));
-    let request = Request {
-        reason: Some(reason),
-        ..Request::default()
-    };
-    let (key, value) = match backup::one(cx, context, component, request).await {
-        Ok(fresh) => {
-            backup::tell_missing(cx, component, &fresh);
-            done.exit = done.exit.worse(backup::exit_of(component, &fresh));
-            done.text
-                .push_str(&format!("{}\n", backup::sentence(&component.name, &fresh)));
-            ("fresh_backup", backup::as_json(&component.name, &fresh))
-        }
-        Err(error) => {
-            cx.env.progress.finish();
-            done.exit = Exit::INCOMPLETE;
-            done.text.push_str(&format!(
-                "{}: THE RESTORED STATE IS NOT BACKED UP YET: the restore is done, the backup after it failed\n",
-                component.name
-            ));
-            if !cx.out.json {
-                render::tell(&render::error::for_people(&error));
-            }
-            ("fresh_backup_error", document::error(&error))
-        }
-    };
-    if let Value::Object(fields) = &mut done.json {
-        fields.insert(key.to_owned(), value);
-    }
+    let reason = args.reason.clone();
+    let reason = reason.unwrap_or_else(|| format!("after restore {} of backup {}", report.id, report.backup.id.short()));
+    let exit = backup::fresh(cx, context, component, reason, (&mut done.text, &mut done.json)).await;
+    done.exit = done.exit.worse(exit);
     Ok(done)
 }
 

@@ -139,6 +139,9 @@ fn lines(stores: &str, backup: &Backup) -> Vec<(&'static str, String)> {
 /// What it holds, as it was counted.
 fn held(facts: &Value) -> Vec<(&'static str, String)> {
     let number = |name: &str| facts.get(name).and_then(Value::as_u64);
+    if let Some(mode) = facts.get("mode").and_then(Value::as_str) {
+        return server(mode, facts);
+    }
     let Some(files) = number("files") else {
         return vec![("tables", tables(facts))];
     };
@@ -197,6 +200,40 @@ fn held(facts: &Value) -> Vec<(&'static str, String)> {
     }
     for finding in &report.findings {
         lines.push(("found", finding.to_string()));
+    }
+    lines
+}
+
+/// What a backup of a PostgreSQL server holds.
+fn server(mode: &str, facts: &Value) -> Vec<(&'static str, String)> {
+    let word = |name: &str| facts.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut lines = vec![("server", format!("PostgreSQL {}", word("version")))];
+    if mode != "logical" {
+        lines.push(("read", mode.to_owned()));
+        lines.push(("log", format!("from {} to {}", word("start"), word("end"))));
+        return lines;
+    }
+    let databases = facts.get("databases").and_then(Value::as_array);
+    for database in databases.into_iter().flatten() {
+        let list = |name: &str| database.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let rows: u64 = list("tables")
+            .iter()
+            .filter_map(|table| table.get("digest")?.as_str()?.split('-').next()?.parse::<u64>().ok())
+            .sum();
+        let bytes: u64 = list("tables")
+            .iter()
+            .filter_map(|table| table.get("text_bytes")?.as_u64())
+            .sum();
+        let name = database.get("name").and_then(Value::as_str).unwrap_or_default();
+        lines.push((
+            "database",
+            format!(
+                "{name}: {}, {}, {} of text",
+                text::counted(list("tables").len() as u64, "table"),
+                text::counted(rows, "row"),
+                human_bytes(bytes)
+            ),
+        ));
     }
     lines
 }

@@ -4,15 +4,19 @@ use std::path::Path;
 
 use lifeboat_io::compute;
 use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::restore::logical::place::{self, RestoredDatabase};
 use lifeboat_ops::restore::{quarantine, record, tree_place};
 use serde_json::json;
 
-use super::Cx;
 use super::context::Context;
+use super::{Cx, promote};
 use crate::exit::Exit;
 
 pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
     let context = Context::load(cx)?;
+    if let Some(restored) = place::find(&context.settings.state_dir, &id)? {
+        return Box::pin(database(cx, &context, restored)).await;
+    }
     let mut known = Vec::new();
     let put = record::known(&context.settings.state_dir)?;
     let roots = context
@@ -72,6 +76,26 @@ pub(super) async fn run(cx: &Cx, id: String) -> Result<Exit> {
         "there is no undo folder of that id beside any configured database or in any configured folder",
     )
     .with_hint(hint))
+}
+
+/// A database gives its place back.
+async fn database(cx: &Cx, context: &Context, restored: RestoredDatabase) -> Result<Exit> {
+    let id = restored.id.clone();
+    let component = promote::component_of(context, &restored.component, &id)?;
+    let protected = context.protected(component, &[]).await?;
+    let placed = place::undo(&cx.env, &protected, restored).await?;
+    cx.env.progress.finish();
+    let text = format!(
+        "{}: restore {id} is undone: {} is the database that it was before\n{}",
+        component.name,
+        placed.name,
+        placed.kept.as_ref().map_or_else(String::new, |kept| format!(
+            "What had been restored is kept, closed, as {kept}\n"
+        ))
+    );
+    cx.out
+        .result("restore-undo", promote::placed_as_json(&component.name, &placed), &text)?;
+    Ok(Exit::OK)
 }
 
 fn undone(cx: &Cx, component: &str, id: &str, path: &Path, folder: &Path) -> Result<Exit> {

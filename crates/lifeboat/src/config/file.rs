@@ -21,8 +21,8 @@ use serde_saphyr::{Location, Spanned};
 
 use super::retention::{RetentionFile, TrustedFile};
 pub(super) use care::{ColdFile, LockFile, MaintenanceFile};
-pub(super) use check::{CheckFile, ExpectFile};
-pub(super) use postgres::PostgresFile;
+pub(super) use check::{CheckFile, ExpectFile, OrphansFile};
+pub(super) use postgres::{PostgresFile, TenantsFile};
 pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
 
 /// A value and where it stands. Compares by value only, so that it can be the key of a map.
@@ -330,9 +330,11 @@ pub(super) struct ComponentFile {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]
     pub(super) depends_on: Option<Vec<At<String>>>,
-    /// What has to hold in a restored copy of a PostgreSQL cluster, besides what is checked without being asked for: `lifeboat verify --level app`.
+    /// What has to hold in the databases of a PostgreSQL cluster, besides what is checked without being asked for: in a restored copy (`lifeboat verify
+    /// --level app`), in a database that is restored logically before it gets its name, and in the live one (`lifeboat check`).
     #[serde(default)]
-    pub(super) checks: Option<Vec<CheckFile>>,
+    #[schemars(with = "Option<Vec<CheckFile>>")]
+    pub(super) checks: Option<Vec<At<CheckFile>>>,
     /// Where its backups go.
     pub(super) backup: BackupFile,
 }

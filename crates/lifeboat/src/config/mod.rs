@@ -19,11 +19,13 @@ mod surroundings;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_engine::artefact::OpensslKdf;
+use lifeboat_engine::postgres::logical::tenant::Class;
 use lifeboat_engine::sqlite::Extract;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
@@ -175,6 +177,20 @@ fn options() -> serde_saphyr::Options {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
         reject_unsupported_tags: true,
     }
+}
+
+/// What a tenant map says: of each table, whose its rows are.
+///
+/// # Errors
+/// What is wrong, for people.
+pub(crate) fn tenant_map(text: &str) -> Result<BTreeMap<String, Class>, String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct MapFile {
+        tables: BTreeMap<String, Class>,
+    }
+    let read = serde_saphyr::from_str_with_options::<MapFile>(text, options());
+    read.map(|file| file.tables).map_err(|error| error.to_string())
 }
 
 /// The JSON Schema of the file, for editors and for `lifeboat config schema`.

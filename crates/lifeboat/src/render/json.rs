@@ -113,13 +113,19 @@ pub(crate) fn findings(findings: &Findings) -> Value {
         "rows": findings.rows,
         "tables": findings.tables,
         "files": findings.files,
-        "checks": findings.checks.iter().map(outcome).collect::<Vec<_>>(),
+        "checks": outcomes(&findings.checks),
         "missing_values": findings
             .missing_values
             .iter()
             .map(|(path, keys)| json!({ "path": path, "keys": keys }))
             .collect::<Vec<_>>(),
     })
+}
+
+/// What came of checks.
+#[must_use]
+pub(crate) fn outcomes(outcomes: &[Outcome]) -> Value {
+    outcomes.iter().map(outcome).collect()
 }
 
 /// What came of a check.

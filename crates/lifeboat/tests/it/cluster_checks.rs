@@ -21,6 +21,8 @@ fn cluster(major: u32) -> Cluster {
         options = options.set("summarize_wal", "on");
     }
     let cluster = Cluster::start(major, &options);
+    cluster.query("create table heartbeat (at timestamptz); grant select on heartbeat to public");
+    cluster.query("insert into heartbeat values ('2026-01-15 14:30:00.25+01'), ('2026-01-15 12:00:00+00')");
     cluster.query("create database shop");
     cluster.query_in("shop", "create table tenants (id int primary key, name text not null)");
     cluster.query_in(
@@ -50,7 +52,10 @@ fn set_up(cluster: &Cluster) -> World {
     assert!(!cluster.log().contains(&password), "the server was told the password itself");
     let role = "select rolsuper, rolreplication, rolcreaterole, rolcreatedb from pg_roles where rolname = 'lifeboat'";
     assert_eq!(cluster.query(role), "f|t|f|f");
-    let binaries = format!("          binaries: [{}]\n          password:", cluster.bindir().display());
+    let binaries = format!(
+        "          binaries: [{}]\n          heartbeat: select max(at) from heartbeat\n          password:",
+        cluster.bindir().display()
+    );
     world.edit_config("          password:", &binaries);
     let checks = "        checks:\n          - { name: all tenants, sql: select count(*) from tenants, database: shop, expect: { equals: 500 } }\n          \
                   - { sql: select id from tenants where name = '', database: shop, expect: no_rows }\n        backup:";
@@ -89,6 +94,7 @@ fn the_role_of_init_is_enough_for_everything_and_checks_tell_the_truth() {
         let wanted = [
             ("recovery", "passed"),
             ("page checksums", "passed"),
+            ("heartbeat", "passed"),
             ("tables and indexes", amcheck),
             ("rows", "passed"),
             ("all tenants", "passed"),
@@ -129,5 +135,26 @@ fn the_role_of_init_is_enough_for_everything_and_checks_tell_the_truth() {
         world.run(&["verify", "--level", "app"]).ends(0);
         let status = world.run(&["status"]);
         assert!(!status.stdout.contains("did not pass its checks"), "{}", status.stdout);
+        heartbeats(&cluster, &world);
     }
+}
+
+/// How new the data of a restored cluster is, by its own account; what cannot be told keeps nobody from restoring.
+fn heartbeats(cluster: &Cluster, world: &World) {
+    let restore = |name: &str| world.run(&["restore", "bank/db", "--to", name, "--yes"]).ends(0).stdout;
+    let told = restore("first");
+    assert!(
+        told.contains("the newest heartbeat in it: 2026-01-15T13:30:00.250000Z"),
+        "{told}"
+    );
+    cluster.query("delete from heartbeat");
+    world.run(&["backup"]).ends(0);
+    let told = restore("second");
+    assert!(told.contains("there is no heartbeat in it"), "{told}");
+    world.edit_config("max(at) from heartbeat", "max(at) from pulse");
+    let told = restore("third");
+    assert!(
+        told.contains("could not be asked for: relation \"pulse\" does not exist"),
+        "{told}"
+    );
 }

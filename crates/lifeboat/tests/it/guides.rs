@@ -4,6 +4,7 @@ mod architect_go;
 mod devops_hub;
 mod n_kudo;
 mod sortie;
+mod tartware;
 
 use std::path::{Path, PathBuf};
 
@@ -50,11 +51,16 @@ type Bucket = (&'static str, &'static str);
 
 impl Guide {
     /// A machine with one of the examples in it, set up as its first lines say.
-    fn set_up(example: &str, (written, prefix): Bucket, make: impl FnOnce(&World)) -> Self {
+    fn set_up(example: &str, bucket: Bucket, make: impl FnOnce(&World)) -> Self {
+        Self::set_up_with(example, bucket, |world| make(world))
+    }
+
+    /// The same, where the machine's environment is part of it.
+    fn set_up_with(example: &str, (written, prefix): Bucket, make: impl FnOnce(&mut World)) -> Self {
         let service = Service::start();
         let mut world = World::empty();
         credentials(&mut world);
-        make(&world);
+        make(&mut world);
         let text = std::fs::read_to_string(examples().join(example).join("lifeboat.yaml")).unwrap();
         world.write("lifeboat.yaml", &text);
         world.edit_config(written, &service.place(prefix));
@@ -122,7 +128,7 @@ fn read(world: &World, name: &str) -> String {
 #[test]
 fn every_example_is_a_right_configuration() {
     let world = World::empty();
-    for name in ["devops-hub", "sortie", "n-kudo", "architect-go"] {
+    for name in ["devops-hub", "sortie", "n-kudo", "architect-go", "tartware"] {
         let file = examples().join(name).join("lifeboat.yaml");
         let checked = world
             .run(&["--config", &file.display().to_string(), "config", "check"])

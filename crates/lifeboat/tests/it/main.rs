@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod checks;
 mod cli;
 mod cluster;
 mod cluster_checks;
@@ -17,6 +18,7 @@ mod cluster_faults;
 mod cluster_reach;
 mod cluster_replaced;
 mod diff;
+mod dumps;
 mod environment;
 mod fetch;
 mod files;
@@ -27,12 +29,18 @@ mod guides;
 mod init;
 mod keys;
 mod legacy;
+mod logical;
+mod logical_faults;
+mod many_tables;
+mod merge;
 mod recover;
 mod recovery;
 mod several;
 mod signals;
 mod store;
+mod tenants;
 mod torture;
+mod undelete;
 mod upkeep;
 mod window;
 mod world;

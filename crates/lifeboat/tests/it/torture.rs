@@ -88,7 +88,7 @@ fn round(scene: &mut Scene, number: usize, longest_ms: u64) {
     if scene.keeps_log && number % 5 == 1 {
         // What a backup brought must be joined to what was followed before: a spool that is lost in between is lost for good.
         scene.settle();
-        scene.world.run(&["follow", "--once", "shop/pg"]).ends(0);
+        scene.follow_once();
         scene.damage_spool();
     }
 }

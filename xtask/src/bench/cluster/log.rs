@@ -34,6 +34,21 @@ pub(super) fn run(room: &Room<'_>) -> Result<Figures> {
     Ok([drained, replay, sync, offsite].concat())
 }
 
+/// Some of them: `drain`, `sync`, `offsite`.
+pub(super) fn part(room: &Room<'_>, part: &str) -> Result<Figures> {
+    match part {
+        "drain" => drain(room),
+        "sync" | "offsite" => {
+            // Begins to follow.
+            room.home.empty()?;
+            room.home.lifeboat(&["follow", "bench/db", "--once"]).output()?;
+            sh::output(&mut room.home.lifeboat(&["backup"]))?;
+            if part == "sync" { synchronous(room) } else { offsite(room) }
+        }
+        _ => bail!("there are the parts drain, sync and offsite"),
+    }
+}
+
 /// Several gigabytes that the slot held back, brought into spool and store.
 fn drain(room: &Room<'_>) -> Result<Figures> {
     let archive = room.server.folder.join("archive");
@@ -119,6 +134,9 @@ fn synchronous(room: &Room<'_>) -> Result<Figures> {
     sh::run(&mut receive(&["--create-slot"]))?;
     let latencies = RefCell::new(BTreeMap::<&str, Vec<f64>>::new());
     let measure = |name: &'static str, command: &mut Command| -> Result<f64> {
+        // Both begin behind a checkpoint, when every page that is touched is logged whole, and with a quiet disk.
+        room.server.sql("set synchronous_commit = local; checkpoint")?;
+        data::sync(&room.server.folder)?;
         let mut child = Running::start(command)?;
         room.server.sql("select pg_reload_conf()")?;
         room.wait_for("select count(*) from pg_stat_replication where sync_state = 'sync'", "1")?;

@@ -1,30 +1,48 @@
-//! What somebody wants to hold of the data: a query, and what it has to answer.
+//! What somebody wants to hold of the data: a query and what it has to answer, or references that have to lead somewhere.
+//!
+//! Everything runs in one transaction that only reads, with a limit for each statement, and with `row_security = off`: the server fails rather than
+//! hide rows of which a check would then know nothing.
 
 use std::fmt;
 use std::time::Duration;
 
 use lifeboat_model::check::Outcome;
-use tokio_postgres::{Error, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, Error, SimpleQueryMessage, SimpleQueryRow};
 
+use super::references::{self, Orphans};
 use super::{counted, cut, words};
-use crate::postgres::sandbox::{Sandbox, Session};
+use crate::postgres::sandbox::Sandbox;
 
 /// Rows that are looked at, at most; of them the evidence is made.
 const MOST_ROWS: usize = 5;
 
-/// A query and what it has to answer.
+/// Something that has to hold in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assertion {
     /// What people call it.
     pub name: String,
     /// Where it runs.
     pub database: String,
-    /// One query that reads.
-    pub sql: String,
-    /// What it has to answer.
-    pub expect: Expect,
-    /// How long it may take.
+    /// What.
+    pub asked: Asked,
+    /// How long each of its statements may take.
     pub limit: Duration,
+}
+
+/// What has to hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// A query has this answer.
+    Query {
+        /// One query that reads.
+        sql: String,
+        /// What it has to answer.
+        expect: Expect,
+    },
+    /// No row points at nothing.
+    Orphans(Orphans),
+    /// Every foreign key of the database holds, also those that the server was told not to look at.
+    ForeignKeys,
 }
 
 /// What a query has to answer.
@@ -49,26 +67,43 @@ impl fmt::Display for Expect {
 }
 
 pub(super) async fn check(sandbox: &Sandbox, assertion: &Assertion) -> Outcome {
-    let name = &assertion.name;
-    let session = match sandbox.connect(&assertion.database).await {
-        Ok(session) => session,
-        Err(error) => return Outcome::failed(name, cut(&format!("it could not be asked: {error}"))),
+    match sandbox.connect(&assertion.database).await {
+        Ok(session) => ask(session.client(), assertion).await,
+        Err(error) => Outcome::failed(&assertion.name, cut(&format!("it could not be asked: {error}"))),
+    }
+}
+
+/// Asks in a session in the right database; the transaction that it begins is over afterwards. What cannot be asked has failed.
+pub async fn ask(client: &Client, assertion: &Assertion) -> Outcome {
+    let asked = match client.batch_execute(&begin(assertion)).await {
+        Ok(()) => ask_in_transaction(client, assertion).await,
+        Err(error) => Err(error),
     };
-    match ask(&session, assertion).await {
-        Ok(rows) => judge(assertion, &rows),
-        Err(error) => Outcome::failed(name, cut(&format!("the query failed: {}", words(&error)))),
+    // A session that is gone has no transaction left.
+    drop(client.batch_execute("rollback").await);
+    asked.unwrap_or_else(|error| Outcome::failed(&assertion.name, cut(&format!("the query failed: {}", words(&error)))))
+}
+
+fn begin(assertion: &Assertion) -> String {
+    let limit = assertion.limit.as_millis().clamp(1, 2_147_483_647);
+    format!(
+        "begin transaction isolation level repeatable read read only; set local statement_timeout = {limit}; set local row_security = off"
+    )
+}
+
+async fn ask_in_transaction(client: &Client, assertion: &Assertion) -> Result<Outcome, Error> {
+    match &assertion.asked {
+        Asked::Query { sql, expect } => Ok(judge(&assertion.name, expect, &rows(client, sql).await?)),
+        Asked::Orphans(orphans) => references::orphans(client, &assertion.name, orphans).await,
+        Asked::ForeignKeys => references::foreign_keys(client, &assertion.name).await,
     }
 }
 
 type Rows = Vec<Vec<Option<String>>>;
 
 /// The first rows. A cursor takes one statement that reads, and nothing else; the transaction refuses what functions may try besides.
-async fn ask(session: &Session, assertion: &Assertion) -> Result<Rows, Error> {
-    let client = session.client();
-    let limit = assertion.limit.as_millis().clamp(1, 2_147_483_647);
-    let begin = format!("begin transaction isolation level repeatable read read only; set local statement_timeout = {limit}");
-    client.batch_execute(&begin).await?;
-    let statement = assertion.sql.trim().trim_end_matches(';');
+async fn rows(client: &Client, sql: &str) -> Result<Rows, Error> {
+    let statement = sql.trim().trim_end_matches(';');
     // By the protocol that takes one statement at a time.
     client
         .execute(&format!("declare lifeboat_check cursor for {statement}\n"), &[])
@@ -78,17 +113,14 @@ async fn ask(session: &Session, assertion: &Assertion) -> Result<Rows, Error> {
         SimpleQueryMessage::Row(row) => Some(values(row)),
         _ => None,
     });
-    let rows = rows.collect();
-    client.batch_execute("rollback").await?;
-    Ok(rows)
+    Ok(rows.collect())
 }
 
 fn values(row: &SimpleQueryRow) -> Vec<Option<String>> {
     (0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect()
 }
 
-fn judge(assertion: &Assertion, rows: &[Vec<Option<String>>]) -> Outcome {
-    let Assertion { name, expect, .. } = assertion;
+fn judge(name: &str, expect: &Expect, rows: &[Vec<Option<String>>]) -> Outcome {
     if *expect == Expect::NoRows {
         if rows.is_empty() {
             return Outcome::passed(name, "no rows, as expected");
@@ -148,18 +180,11 @@ mod tests {
     use super::*;
 
     fn came_out(expect: Expect, rows: &[&[Option<&str>]]) -> Verdict {
-        let assertion = Assertion {
-            name: "it".into(),
-            database: "postgres".into(),
-            sql: "select 1".into(),
-            expect,
-            limit: Duration::from_secs(1),
-        };
         let rows: Vec<Vec<Option<String>>> = rows
             .iter()
             .map(|row| row.iter().map(|value| value.map(str::to_owned)).collect())
             .collect();
-        judge(&assertion, &rows).verdict
+        judge("it", &expect, &rows).verdict
     }
 
     #[test]

@@ -4,15 +4,19 @@
 //! cannot be looked at is said to be so, and is no pass (PG-13). Nothing here changes what somebody keeps.
 
 mod assertions;
+mod heartbeat;
 mod indexes;
 pub mod pages;
+mod references;
 mod rows;
 
 use lifeboat_model::Result;
 use lifeboat_model::check::Outcome;
 
 use super::sandbox::{Sandbox, Session};
-pub use assertions::{Assertion, Expect};
+pub use assertions::{Asked, Assertion, Expect, ask};
+pub use heartbeat::{Beat, Heartbeat, newest};
+pub use references::Orphans;
 pub(super) use rows::PLACE;
 pub use rows::{Counts, Reach, Watch};
 
@@ -40,6 +44,11 @@ pub async fn run(sandbox: &Sandbox, wanted: &Wanted<'_>) -> Vec<Outcome> {
         outcomes.push(assertions::check(sandbox, assertion).await);
     }
     outcomes
+}
+
+/// Runs one of what the configuration asks for.
+pub async fn assert(sandbox: &Sandbox, assertion: &Assertion) -> Outcome {
+    assertions::check(sandbox, assertion).await
 }
 
 /// Databases that can be connected to, by name.

@@ -158,6 +158,13 @@ impl LogReader {
                 self.ended = true;
                 Ok(Received::EndOfTimeline)
             }
+            // A server that shuts down says so when everything is sent (WalSndDone in walsender.c), and nothing behind it.
+            Frame { tag: b'C', .. } => Err(Error::new(
+                ErrorKind::Unreachable,
+                OP,
+                self.reader.subject(),
+                "the server shut down",
+            )),
             frame => Err(self.reader.unexpected(OP, frame)),
         }
     }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use super::error::{Notice, ServerError, broken, lost};
 use super::{BoxIo, SILENCE};
 
-/// No message that we ask for is larger: log comes in 128 KiB, files in 32 KiB, history files are tiny.
+/// No message that is taken whole is larger: log comes in 128 KiB, files in 32 KiB, history files are tiny. Rows of COPY may be, and come in pieces.
 const LARGEST: usize = 16 << 20;
 /// How much is read at once.
 const CHUNK: usize = 256 << 10;
@@ -30,7 +30,9 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Reader {
     io: ReadHalf<BoxIo>,
-    buffer: BytesMut,
+    pub(super) buffer: BytesMut,
+    /// Bytes of a COPY message that have not come; see the module `copy`.
+    pub(super) copy_left: usize,
     pub(in crate::postgres) silence: Duration,
     pub(super) subject: String,
     pub(super) parameters: BTreeMap<String, String>,
@@ -52,6 +54,7 @@ pub(super) fn halves(io: BoxIo, subject: &str) -> (Reader, Writer) {
     let reader = Reader {
         io: read,
         buffer: BytesMut::new(),
+        copy_left: 0,
         silence: SILENCE,
         subject: subject.to_owned(),
         parameters: BTreeMap::new(),
@@ -79,41 +82,55 @@ impl Reader {
     pub async fn frame(&mut self) -> Result<Frame> {
         loop {
             let frame = self.any().await?;
-            match frame.tag {
-                b'N' => {
-                    let notice = ServerError::parse(frame.body).map_err(|error| self.in_place(error))?;
-                    if self.notices.len() == NOTICES {
-                        self.notices.pop_front();
-                    }
-                    self.notices.push_back(notice);
-                }
-                b'S' => {
-                    let mut body = Body::new(frame.body);
-                    let pair = body.text().and_then(|name| Ok((name, body.text()?)));
-                    let (name, value) = pair.map_err(|error| self.in_place(error))?;
-                    if self.parameters.len() < 1000 || self.parameters.contains_key(&name) {
-                        self.parameters.insert(name, value);
-                    }
-                }
-                b'A' => {}
-                _ => return Ok(frame),
+            if let Some(frame) = self.note(frame)? {
+                return Ok(frame);
             }
         }
     }
 
-    async fn any(&mut self) -> Result<Frame> {
+    /// Takes what may come at any time, and gives the rest back.
+    pub(super) fn note(&mut self, frame: Frame) -> Result<Option<Frame>> {
+        match frame.tag {
+            b'N' => {
+                let notice = ServerError::parse(frame.body).map_err(|error| self.in_place(error))?;
+                if self.notices.len() == NOTICES {
+                    self.notices.pop_front();
+                }
+                self.notices.push_back(notice);
+            }
+            b'S' => {
+                let mut body = Body::new(frame.body);
+                let pair = body.text().and_then(|name| Ok((name, body.text()?)));
+                let (name, value) = pair.map_err(|error| self.in_place(error))?;
+                if self.parameters.len() < 1000 || self.parameters.contains_key(&name) {
+                    self.parameters.insert(name, value);
+                }
+            }
+            b'A' => {}
+            _ => return Ok(Some(frame)),
+        }
+        Ok(None)
+    }
+
+    /// The next message, whatever it is.
+    pub(super) async fn any(&mut self) -> Result<Frame> {
         loop {
             if let Some(frame) = self.complete()? {
                 return Ok(frame);
             }
-            self.buffer.reserve(CHUNK);
-            let read = tokio::time::timeout(self.silence, self.io.read_buf(&mut self.buffer)).await;
-            match read {
-                Ok(Ok(0)) => return Err(lost(&self.subject, "the server closed the connection")),
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(lost(&self.subject, &error).with_source(error)),
-                Err(elapsed) => return Err(silent(&self.subject, self.silence).with_source(elapsed)),
-            }
+            self.fill().await?;
+        }
+    }
+
+    /// Waits until more has come.
+    pub(super) async fn fill(&mut self) -> Result<()> {
+        self.buffer.reserve(CHUNK);
+        let read = tokio::time::timeout(self.silence, self.io.read_buf(&mut self.buffer)).await;
+        match read {
+            Ok(Ok(0)) => Err(lost(&self.subject, "the server closed the connection")),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(lost(&self.subject, &error).with_source(error)),
+            Err(elapsed) => Err(silent(&self.subject, self.silence).with_source(elapsed)),
         }
     }
 

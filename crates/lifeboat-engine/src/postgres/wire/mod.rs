@@ -7,6 +7,7 @@
 
 mod auth;
 mod connect;
+mod copy;
 pub mod error;
 mod frame;
 mod query;

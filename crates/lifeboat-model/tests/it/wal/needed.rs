@@ -92,6 +92,28 @@ fn an_old_lineage_is_needed_for_as_long_as_the_window_reaches_into_it() {
     assert_eq!((needed(15), needed(20), needed(21)), (1, 1, 0));
 }
 
+/// A standby to which nothing comes: its backups are of one position. What is needed stays needed when the rest has gone.
+#[test]
+fn backups_of_one_position_do_not_take_each_other_away() {
+    let log = held_log(&covering(&[(1, 0, 8)]), 0);
+    let at = |at: u64| WindowBase {
+        at_us: time(at),
+        ..plain(1, 8, 8)
+    };
+    let bases = [at(9), at(11)];
+    let first = needed(&log, &bases, time(10), false);
+    let rest: Vec<WindowBase> = first.keys().map(|place| bases[*place]).collect();
+    assert!(rest.iter().any(|base| base.at_us == time(11)), "{first:?}");
+    assert_eq!(needed(&log, &rest, time(10), false).len(), first.len());
+    // Nor while the window moves on, past when log was last stored.
+    let stored = held_log(&covering(&[(1, 0, 8)]), 2);
+    let rest: Vec<WindowBase> = needed(&stored, &bases, time(10), false)
+        .keys()
+        .map(|place| bases[*place])
+        .collect();
+    assert!(!needed(&stored, &rest, time(11), false).is_empty());
+}
+
 /// A world of three timelines as servers make them: log of a timeline begins in the segment of its fork, bases lie behind it.
 #[derive(Debug)]
 struct World {

@@ -116,7 +116,9 @@ pub(super) struct Scanned {
     pub(super) records: Vec<Record>,
     /// Where they end.
     pub(super) length: u64,
-    /// Whether something is behind them: torn, or damaged.
+    /// Of the file.
+    pub(super) size: u64,
+    /// Whether something but zeros is behind them: torn, or damaged.
     pub(super) is_cut: bool,
     /// Sound records behind that.
     pub(super) behind: Vec<(Lsn, Vec<u8>)>,
@@ -141,6 +143,7 @@ pub(super) fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Resu
         (at, next) = (at + 32 + content.len(), end);
     }
     let length = at as u64;
+    let is_cut = bytes.get(at..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
     let mut behind = Vec::new();
     while let Some(found) = bytes
         .get(at..)
@@ -159,7 +162,8 @@ pub(super) fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Resu
     Ok(Scanned {
         records,
         length,
-        is_cut: size != length,
+        size,
+        is_cut,
         behind,
     })
 }

@@ -75,25 +75,75 @@ fn a_torn_end_is_cut_wherever_it_is_torn() {
     spool.append(at(0), &bytes(0, 500)).unwrap();
     spool.sync().unwrap();
     let path = folder.path().join("00000001-0000000000000000");
-    let durable = std::fs::read(&path).unwrap();
     spool.append(at(500), &bytes(500, 200)).unwrap();
     drop(spool);
-    let whole = std::fs::read(&path).unwrap();
-    for length in durable.len()..=whole.len() {
+    let file = std::fs::read(&path).unwrap();
+    // Two records, each behind its head, and room.
+    let (durable, written) = (532, 764);
+    let (whole, room) = file.split_at(written);
+    assert!(room.len() > 1000 && room.iter().all(|byte| *byte == 0));
+    for length in durable..=written {
         // Cut there, or zeros from there on, as a file system leaves them.
-        for zeros in [0, whole.len() - length] {
+        for size in [length, written, file.len()] {
             let mut torn = whole[..length].to_vec();
-            torn.resize(length + zeros, 0);
+            torn.resize(size, 0);
             #[expect(clippy::disallowed_methods, reason = "a test tears a file")]
             std::fs::write(&path, &torn).unwrap();
             let mut spool = Spool::open(folder.path()).unwrap();
-            let end = if torn == whole { 700 } else { 500 };
+            let end = if torn.starts_with(whole) { 700 } else { 500 };
             assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(0, end)], "{length}");
             spool.append(at(end), &bytes(end, 10)).unwrap();
             spool.sync().unwrap();
             assert_eq!(read(&spool, range(0, end + 10)), bytes(0, usize::try_from(end).unwrap() + 10));
         }
     }
+}
+
+/// Small records are followed by room, which is no damage, counts as disk that is taken, and ends with the block.
+#[test]
+fn room_is_made_for_small_records_and_is_not_taken_for_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00000001-0000000000000000");
+    let mut spool = Spool::open(folder.path()).unwrap();
+    spool.append(at(0), &bytes(0, 100)).unwrap();
+    spool.sync().unwrap();
+    assert_eq!((spool.bytes(), path.metadata().unwrap().len()), (MIB, MIB));
+    drop(spool);
+    let mut spool = Spool::open(folder.path()).unwrap();
+    assert!(spool.take_damaged().is_empty());
+    assert_eq!((spool.bytes(), read(&spool, range(0, 100))), (MIB, bytes(0, 100)));
+    spool.append(at(100), &bytes(100, 1000)).unwrap();
+    spool.sync().unwrap();
+    assert_eq!(path.metadata().unwrap().len(), MIB, "it went where room was");
+    // What is long needs none; what comes last in the block leaves none behind.
+    let long = usize::try_from(3 * MIB).unwrap();
+    spool.append(at(1100), &bytes(1100, long)).unwrap();
+    let nearly = 16 * MIB - 10;
+    let rest = usize::try_from(nearly - 1100 - 3 * MIB).unwrap();
+    spool.append(at(1100 + 3 * MIB), &bytes(1100 + 3 * MIB, rest)).unwrap();
+    spool.append(at(nearly), &bytes(nearly, 5)).unwrap();
+    spool.sync().unwrap();
+    assert!(path.metadata().unwrap().len() > spool.stretches[&(Timeline::FIRST, Lsn(0))].length);
+    spool.append(at(nearly + 5), &bytes(nearly + 5, 5)).unwrap();
+    spool.sync().unwrap();
+    let stretch = &spool.stretches[&(Timeline::FIRST, Lsn(0))];
+    assert_eq!(
+        (path.metadata().unwrap().len(), stretch.size),
+        (stretch.length, stretch.length)
+    );
+    drop(spool);
+    // One that is followed by others may end with room as well: where a timeline ends, for example.
+    let mut spool = Spool::open(folder.path()).unwrap();
+    spool.append(at(32 * MIB), &bytes(0, 10)).unwrap();
+    spool.append(at(64 * MIB), &bytes(0, 10)).unwrap();
+    spool.sync().unwrap();
+    drop(spool);
+    let mut spool = Spool::open(folder.path()).unwrap();
+    assert!(spool.take_damaged().is_empty() && spool.look_through().unwrap().is_empty());
+    assert_eq!(read(&spool, range(0, 16 * MIB)), bytes(0, usize::try_from(16 * MIB).unwrap()));
+    assert!(spool.give_up(range(0, 16 * MIB)).unwrap() > 16 * MIB);
+    assert_eq!(spool.give_up(range(32 * MIB, 33 * MIB)).unwrap(), MIB);
+    assert_eq!(spool.bytes(), MIB);
 }
 
 #[test]

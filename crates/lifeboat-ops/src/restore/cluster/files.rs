@@ -204,7 +204,7 @@ fn lead(link: &Path, target: &Path) -> Result<()> {
     symlink(target, link).map_err(|error| Error::io("make the link", link.display(), error))
 }
 
-pub(super) fn give(place: &Path, owner: Option<(u32, u32)>) -> Result<()> {
+pub(in crate::restore) fn give(place: &Path, owner: Option<(u32, u32)>) -> Result<()> {
     match owner {
         None => Ok(()),
         Some((user, group)) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifeboat_engine::postgres::binaries::Binaries;
 use lifeboat_engine::postgres::capture::Facts;
-use lifeboat_engine::postgres::checks::{self, Wanted};
+use lifeboat_engine::postgres::checks::{self, Beat, Heartbeat, Wanted};
 use lifeboat_engine::postgres::recovery::{self, Action, Settings, Target};
 use lifeboat_engine::postgres::sandbox::{self, Sandbox, Stage};
 use lifeboat_io::compute;
@@ -36,6 +36,8 @@ pub struct Replayed {
     pub served: u64,
     /// How long it took, from starting the server to stopping it.
     pub took: Duration,
+    /// The newest heartbeat, where the configuration says how to ask for it.
+    pub heartbeat: Option<Beat>,
     /// What came of the checks that were wanted.
     pub checks: Vec<Outcome>,
     /// What the operator should know.
@@ -52,6 +54,7 @@ pub(super) struct Job<'a> {
     pub(super) program: &'a Path,
     /// A folder that goes with the restore.
     pub(super) staging: &'a Path,
+    pub(super) heartbeat: Option<&'a Heartbeat>,
     /// Checks that change what they check: only of a copy that is thrown away.
     pub(super) wanted: Option<Wanted<'a>>,
 }
@@ -94,6 +97,10 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
     };
     let mut sandbox = sandbox::start(env, plan).await.map_err(explain)?;
     let proven = prove(env, &mut sandbox, &job).await.map_err(|error| told(error, &sandbox));
+    let heartbeat = match (&proven, job.heartbeat) {
+        (Ok(_), Some(heartbeat)) => Some(checks::newest(&sandbox, heartbeat).await),
+        _ => None,
+    };
     let checks = match (&proven, &job.wanted) {
         (Ok(_), Some(wanted)) => {
             env.progress.step("check", None);
@@ -112,6 +119,7 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
         reached,
         served,
         took: env.clock.monotonic().saturating_sub(began),
+        heartbeat,
         checks,
         notes,
     })

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_engine::postgres::binaries::Binaries;
-use lifeboat_engine::postgres::{checks, sandbox};
+use lifeboat_engine::postgres::checks;
+use lifeboat_engine::postgres::sandbox::{self, Recovery, Sandbox};
 use lifeboat_io::{compute, durable};
 use lifeboat_model::wal::Target;
 use lifeboat_model::{Env, Result};
 use lifeboat_repo::{Backup, Identities, Repository};
+use rustix::process::Signal;
 
 use super::destination::{publish, refuse_taken};
 use super::files::{self, Layout};
@@ -218,6 +220,40 @@ pub(crate) async fn prove(
     scratch: &Path,
     app: bool,
 ) -> Result<Findings> {
+    let target = Target::Base(backup.id.to_string());
+    let options = Options {
+        replay: true,
+        app,
+        ..Options::default()
+    };
+    let scratch = plan_scratch(env, protected, repository, identities, target, scratch, &options).await?;
+    let plan = &scratch.plan;
+    in_scratch(env, protected, &scratch, &options, async |data_dir, staged| {
+        checked(env, plan, data_dir, staged).await
+    })
+    .await
+}
+
+/// A restore into a folder that is removed at the end.
+#[derive(Debug)]
+pub(crate) struct ScratchPlan {
+    id: String,
+    pub(crate) plan: Plan,
+}
+
+/// Plans one. `scratch` is where, unless the server's user cannot get there.
+///
+/// # Errors
+/// As [`plan()`], and `NotFound` without the programs of that major version.
+pub(crate) async fn plan_scratch(
+    env: &Env,
+    protected: &Protected,
+    repository: &Repository,
+    identities: &Identities,
+    target: Target,
+    scratch: &Path,
+    options: &Options,
+) -> Result<ScratchPlan> {
     let id = draw_id(env)?;
     let folder = if rustix::process::geteuid().is_root() {
         Path::new(SHARED_SCRATCH)
@@ -225,37 +261,79 @@ pub(crate) async fn prove(
         scratch
     };
     let to = folder.join(format!("lifeboat-{id}"));
-    let target = Target::Base(backup.id.to_string());
-    let options = Options {
-        replay: true,
-        app,
-        ..Options::default()
-    };
-    let plan = plan(env, protected, repository, identities, target, &to, &options).await?;
+    let plan = plan(env, protected, repository, identities, target, &to, options).await?;
     if plan.binaries.is_none() {
         // Says where it looked.
         Binaries::find(plan.facts.major, &cluster_of(protected)?.binaries).await?;
     }
+    Ok(ScratchPlan { id, plan })
+}
+
+/// Restores, has `work` done with the directory, whose server has been stopped, and removes everything.
+async fn in_scratch<T>(
+    env: &Env,
+    protected: &Protected,
+    scratch: &ScratchPlan,
+    options: &Options,
+    work: impl AsyncFnOnce(&Path, Staged) -> Result<T>,
+) -> Result<T> {
+    let ScratchPlan { id, plan } = scratch;
     sweep_sandboxes().await?;
-    let _underway = underway(protected, &plan, &id).ok();
+    let _underway = underway(protected, plan, id).ok();
     // Everything lies in here, the tablespaces too: what a killed run leaves goes with it.
-    let staging = Staging::create(&to, &id)?;
+    let staging = Staging::create(&plan.to, id)?;
     files::give(staging.folder(), plan.owner)?;
-    let spaces = Spaces::begin(&plan.tablespaces, &staging, &id, plan.owner)?;
+    let spaces = Spaces::begin(&plan.tablespaces, &staging, id, plan.owner)?;
     let layout = Layout {
         data_dir: staging.path(CLUSTER),
         tablespaces: spaces.staged(),
         owner: plan.owner,
     };
-    let found = match stage(env, protected, &plan, &options, &layout, staging.folder()).await {
-        Ok(staged) => checked(env, &plan, &layout.data_dir, staged).await,
+    let worked = match stage(env, protected, plan, options, &layout, staging.folder()).await {
+        Ok(staged) => work(&layout.data_dir, staged).await,
         Err(error) => Err(error),
     };
     let removed = spaces.remove().and_then(|()| staging.remove());
-    let found = found?;
+    let worked = worked?;
     removed?;
-    Ok(found)
+    Ok(worked)
 }
+
+/// Restores, starts a server on the copy, which nobody else sees, has `work` done with it, and removes everything.
+pub(crate) async fn with_server<T>(
+    env: &Env,
+    protected: &Protected,
+    scratch: &ScratchPlan,
+    options: &Options,
+    work: impl AsyncFnOnce(&Sandbox) -> Result<T>,
+) -> Result<T> {
+    let binaries = Binaries::find(scratch.plan.facts.major, &cluster_of(protected)?.binaries).await?;
+    in_scratch(env, protected, scratch, options, async |data_dir, _staged| {
+        let start = sandbox::Plan {
+            data_dir: data_dir.to_path_buf(),
+            dispose: true,
+            binaries,
+            root: std::env::temp_dir(),
+            recovery: Recovery::None,
+            durable: false,
+            superuser: scratch.plan.facts.superuser.clone(),
+            preload: None,
+            settings: std::collections::BTreeMap::new(),
+            patience: PATIENCE,
+        };
+        let sandbox = sandbox::start(env, start).await?;
+        let worked = work(&sandbox).await;
+        // What was found is worth more than an error about removing the server; a later start sweeps.
+        let stopped = sandbox.stop(env, Signal::INT).await;
+        let worked = worked?;
+        stopped?;
+        Ok(worked)
+    })
+    .await
+}
+
+/// How long a server may say nothing.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What was found in a copy whose server has been stopped.
 async fn checked(env: &Env, plan: &Plan, data_dir: &Path, staged: Staged) -> Result<Findings> {
@@ -266,6 +344,7 @@ async fn checked(env: &Env, plan: &Plan, data_dir: &Path, staged: Staged) -> Res
     if let Some(replayed) = staged.replayed {
         outcomes.push(verify::replayed(replayed.reached, replayed.served));
         outcomes.push(pages);
+        outcomes.extend(replayed.heartbeat.as_ref().map(verify::heartbeat));
         outcomes.extend(replayed.checks);
     }
     Ok(Findings {

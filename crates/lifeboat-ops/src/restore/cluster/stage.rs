@@ -79,6 +79,7 @@ pub(super) async fn stage(
                     timeline: plan.choice.timeline,
                     program: &plan.program,
                     staging: folder,
+                    heartbeat: cluster_of(protected)?.care.heartbeat.as_ref(),
                     wanted,
                 };
                 Some(replay::run(env, job, archive).await?)

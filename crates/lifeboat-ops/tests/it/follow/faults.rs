@@ -135,6 +135,67 @@ async fn a_store_that_is_away_fills_the_spool_and_no_more() {
     following.end().await.unwrap();
 }
 
+/// The slot guard: where nothing is taken any more, the server is let go before its disk fills; later it goes on, and a gap is told, not hidden.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_holds_back_too_much_is_dropped_while_the_spool_is_full() {
+    let cluster = Cluster::start(majors()[0], &small_segments());
+    let door = Door::new();
+    let mut world = Followed::in_store(&cluster, place("door", &door, true)).await;
+    world.with = |options| Options {
+        max_spool: 1,
+        drop_slot_at: Some(8 << 20),
+        ask_every: Duration::from_millis(200),
+        ..options
+    };
+    let slots = "select count(*) from pg_replication_slots";
+    let following = world.begin();
+    wait(&following, &world, write(&cluster, 1)).await;
+    door.shut(true);
+    write(&cluster, 40);
+    following.says("SPOOL IS FULL").await;
+    assert_eq!(cluster.query(slots), "1", "it may hold back something");
+    write(&cluster, 20);
+    following.says("WAS DROPPED").await;
+    assert_eq!(cluster.query(slots), "0");
+    // The server throws away what nobody keeps.
+    cluster.query("checkpoint");
+    let behind = write(&cluster, 4);
+    cluster.query("checkpoint");
+    door.shut(false);
+    following.says("LOG IS MISSING FOR GOOD").await;
+    let until = write(&cluster, 2);
+    wait(&following, &world, until).await;
+    assert_eq!(cluster.query(slots), "1");
+    let report = following.end().await.unwrap();
+    let [gap] = report.gaps.as_slice() else {
+        panic!("one gap is recorded: {:?}", report.gaps);
+    };
+    assert!(gap.start < gap.end && gap.start < behind, "{gap}");
+    // Everything before the gap is stored, and everything behind it.
+    let held = world.coverage().await;
+    assert!(
+        held.holds(lifeboat_model::wal::Range::new(Timeline::FIRST, gap.end, until)),
+        "{held:?}"
+    );
+    assert_eq!(held.end_from(Timeline::FIRST, held.ranges().next().unwrap().start), gap.start);
+}
+
+/// A server that is stopped in peace says so, and is followed again when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_shuts_down_is_not_taken_for_something_else() {
+    for major in majors() {
+        let mut cluster = Cluster::start(major, &small_segments());
+        let world = Followed::new(&cluster).await;
+        let following = world.begin();
+        wait(&following, &world, write(&cluster, 1)).await;
+        cluster.restart(lifeboat_testkit::postgres::Stop::Fast);
+        following.says("the server shut down").await;
+        wait(&following, &world, write(&cluster, 1)).await;
+        let report = following.end().await.unwrap();
+        assert!(report.gaps.is_empty(), "{report:?}");
+    }
+}
+
 /// Two stores, one of them required and away for a while: the other goes on, the spool keeps what the required one lacks, which gets all of it in the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_required_store_that_was_away_gets_everything() {

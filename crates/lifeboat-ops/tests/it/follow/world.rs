@@ -40,6 +40,8 @@ fn source_of(cluster: &Cluster) -> ClusterSource {
 pub fn source(dsn: &str) -> ClusterSource {
     let info = ConnInfo::parse(dsn, &Surroundings::default()).unwrap();
     ClusterSource {
+        method: lifeboat_ops::protected::Method::Physical,
+        logical: lifeboat_ops::protected::Logical::default(),
         login: Login::known(info),
         data_dir: None,
         mode: Mode::Auto,

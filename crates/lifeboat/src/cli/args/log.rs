@@ -21,6 +21,9 @@ pub(crate) struct Follow {
     /// Warn when our slot holds back more log than this on the server.
     #[arg(long, value_name = "SIZE", default_value = "8GiB")]
     pub(crate) max_slot_lag: String,
+    /// Drop our slot when the spool is full and the slot holds back more log than this, before the server's disk fills; never, where it is not given.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) drop_slot_at: Option<String>,
     /// While nothing is written, say so often in the stores until when the log there is complete; 0s never does.
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub(crate) mark_every: String,

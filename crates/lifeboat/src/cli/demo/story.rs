@@ -123,7 +123,7 @@ pub(super) async fn run(cx: &Cx, mut world: World) -> Result<Summary> {
     ));
     show_damage(&book, &world).await?;
 
-    let (restored, compared) = bring_back(&mut book, &mut world, acknowledged, noted).await?;
+    let (restored, compared) = Box::pin(bring_back(&mut book, &mut world, acknowledged, noted)).await?;
     let noticed = break_a_pack(&mut book, &world).await?;
     answer(&mut book, &world).await?;
     world.write_configuration(&durable_parent(&world))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use lifeboat_engine::postgres::checks::Beat;
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::wal::Target;
 use lifeboat_model::{Error, ErrorKind, Result, Timeline};
@@ -46,6 +47,9 @@ pub(super) fn refuse_for_others(component: &ComponentSettings, args: &Restore) -
         ("--timeline", args.timeline.is_some()),
         ("--lineage", args.lineage.is_some()),
         ("--no-replay", args.no_replay),
+        ("--database", args.database.is_some()),
+        ("--tables", !args.tables.is_empty()),
+        ("--no-owner", args.no_owner),
     ]
     .into_iter()
     .find_map(|(flag, given)| given.then_some(flag));
@@ -124,7 +128,7 @@ pub(super) async fn plan(cx: &Cx, context: &Context, component: &ComponentSettin
     })
 }
 
-fn options(context: &Context, args: &Restore) -> Result<Options> {
+pub(super) fn options(context: &Context, args: &Restore) -> Result<Options> {
     let mut tablespaces = BTreeMap::new();
     for text in &args.tablespace {
         let parsed = text.split_once('=').and_then(|(oid, path)| Some((oid.parse().ok()?, path)));
@@ -180,7 +184,7 @@ fn destination(component: &ComponentSettings, args: &Restore) -> Result<PathBuf>
     }
 }
 
-fn target(args: &Restore) -> Result<Target> {
+pub(super) fn target(args: &Restore) -> Result<Target> {
     let timeline = args.timeline.map(Timeline::new).transpose()?;
     let point = &args.point;
     if point.before.is_some() {
@@ -317,6 +321,12 @@ fn for_people(component: &str, report: &Report) -> String {
             report.until
         )),
     }
+    match report.replayed.as_ref().and_then(|replayed| replayed.heartbeat.as_ref()) {
+        None => {}
+        Some(Beat::At(at_us)) => text.push_str(&format!("  the newest heartbeat in it: {}\n", format_utc(*at_us))),
+        Some(Beat::Nothing) => text.push_str("  there is no heartbeat in it\n"),
+        Some(Beat::Unknown(why)) => text.push_str(&format!("  its heartbeat could not be asked for: {why}\n")),
+    }
     if let Some(last) = &report.bracket.last {
         text.push_str(&format!("  the last commit that is back: {}\n", commit(last)));
     }
@@ -343,6 +353,10 @@ fn as_json(component: &str, report: &Report) -> Value {
         "until": report.until.to_string(),
         "reached": report.replayed.as_ref().map(|replayed| replayed.reached.to_string()),
         "replay_s": report.replayed.as_ref().map(|replayed| replayed.took.as_secs_f64()),
+        "heartbeat": report.replayed.as_ref().and_then(|replayed| match replayed.heartbeat {
+            Some(Beat::At(at_us)) => Some(format_utc(at_us)),
+            _ => None,
+        }),
         "last_commit": report.bracket.last.as_ref().map(commit),
         "next_commit": report.bracket.next.as_ref().map(commit),
         "undo_folder": report.undo_folder,

@@ -9,27 +9,66 @@ use serde::de::{Deserializer, Visitor};
 
 use super::At;
 
-/// Something that has to hold in a restored copy: a query, and what it has to answer.
+/// Something that has to hold: `sql` and what it has to answer in `expect`, or `orphans`, or `foreign_keys`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct CheckFile {
-    /// One query that reads. It runs in a read-only transaction on a copy that is thrown away, never on the source.
-    #[schemars(with = "String", example = &"SELECT id FROM reservations WHERE arrival > departure")]
-    pub(in crate::config) sql: At<String>,
-    /// The database that it asks. Default: the one of the connection, where that is written in this file.
+    /// One query that reads. It runs in a transaction that only reads, and reads everything: row-level security that would hide rows from it makes it
+    /// fail.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"SELECT id FROM reservations WHERE arrival > departure")]
+    pub(in crate::config) sql: Option<At<String>>,
+    /// What it has to answer: `no_rows`, `{ equals: VALUE }` or `{ at_least: NUMBER }`.
+    #[serde(default)]
+    pub(in crate::config) expect: Option<ExpectFile>,
+    /// Rows of a table that have to point at a row of another, where no foreign key says so. A row with a null in one of the columns is no orphan.
+    #[serde(default)]
+    #[schemars(with = "Option<OrphansFile>")]
+    pub(in crate::config) orphans: Option<At<OrphansFile>>,
+    /// `true`: every foreign key of the database holds, also those that are not validated.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>")]
+    pub(in crate::config) foreign_keys: Option<At<bool>>,
+    /// The database that it asks. Default: the only one of `databases`, or the one of the connection, where that is written in this file.
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"tartware")]
     pub(in crate::config) database: Option<At<String>>,
-    /// What it has to answer: `no_rows`, `{ equals: VALUE }` or `{ at_least: NUMBER }`.
-    pub(in crate::config) expect: ExpectFile,
-    /// What it is called in reports. Default: the query.
+    /// What it is called in reports. Default: what is asked.
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"nobody leaves before arriving")]
     pub(in crate::config) name: Option<At<String>>,
-    /// How long it may take. Default: 60s.
+    /// How long it may take; of `foreign_keys`, each of them. Default: 60s.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("default" = "60s"))]
     pub(in crate::config) timeout: Option<At<String>>,
+}
+
+/// Rows that have to point at rows of another table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct OrphansFile {
+    /// Whose rows: `TABLE` or `SCHEMA.TABLE`.
+    #[schemars(with = "String", example = &"reservations")]
+    pub(in crate::config) table: At<String>,
+    /// The column that points.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"guest_id")]
+    pub(in crate::config) column: Option<At<String>>,
+    /// The columns that point, where it is several. Instead of `column`.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(in crate::config) columns: Option<At<Vec<String>>>,
+    /// At whose rows: `TABLE` or `SCHEMA.TABLE`.
+    #[schemars(with = "String", example = &"guests")]
+    pub(in crate::config) references: At<String>,
+    /// The column that is pointed at.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"id")]
+    pub(in crate::config) key: Option<At<String>>,
+    /// The columns that are pointed at, as many as `columns` and in their order. Instead of `key`.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(in crate::config) keys: Option<At<Vec<String>>>,
 }
 
 /// What a query has to answer.

@@ -52,9 +52,81 @@ pub(in crate::config) struct PostgresFile {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>", example = &["/usr/lib/postgresql/15/bin"])]
     pub(in crate::config) binaries: Option<Vec<At<String>>>,
+    /// By which method it is backed up: `physical` (the default: the files of the cluster and its log; every moment comes back) or `logical` (definitions
+    /// and rows of its databases; they go to other versions and servers, and nothing but the right to read is needed). `lifeboat backup --method` makes
+    /// the other one.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("enum" = ["physical", "logical", null], "default" = "physical"))]
+    pub(in crate::config) method: Option<At<String>>,
+    /// Databases that a logical backup is of. Default: all that take connections and are no templates, new ones too.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>", example = &["tartware"])]
+    pub(in crate::config) databases: Option<Vec<At<String>>>,
+    /// How long a logical backup may take. Default: a week.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"60m")]
+    pub(in crate::config) timeout: Option<At<String>>,
+    /// How long a logical backup waits for a table that somebody else is altering. Default: 60s.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "60s"))]
+    pub(in crate::config) lock_wait: Option<At<String>>,
+    /// How long a database is kept whose place a restored one took (`restore promote`, `--in-place`): it is closed meanwhile, and `lifeboat prune` drops it
+    /// after that. Default: 7d.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "7d"))]
+    pub(in crate::config) keep_old: Option<At<String>>,
+    /// Where a database keeps its tenants, for `lifeboat backup --tenant`, `restore --tenant` and `tenant-map`.
+    #[serde(default)]
+    pub(in crate::config) tenants: Option<TenantsFile>,
     /// How long a backup counts the rows of tables, while their files are copied, for `verify --level app` to compare with: each table up to 64 MiB,
     /// the smallest first. `0s`: not at all. Default: 5s.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("default" = "5s"))]
     pub(in crate::config) count_rows: Option<At<String>>,
+    /// How the application marks rows as deleted, for `lifeboat undelete`.
+    #[serde(default)]
+    pub(in crate::config) soft_delete: Option<SoftDeleteFile>,
+    /// A query that reads, in `database`, and answers with one time: how new the data is by its own account, for example
+    /// `select max(at) from heartbeat`. A restored cluster is asked for it, and what it answers is told.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) heartbeat: Option<At<String>>,
+}
+
+/// Whose the rows of a database are.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct TenantsFile {
+    /// The column that names a tenant in the table of tenants: `SCHEMA.TABLE.COLUMN`.
+    #[schemars(with = "String", example = &"public.tenants.id")]
+    pub(in crate::config) root: At<String>,
+    /// The column that says the tenant in other tables. Default: `tenant_id`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "tenant_id"))]
+    pub(in crate::config) key: Option<At<String>>,
+    /// The file that says of each table whose its rows are; `lifeboat tenant-map` proposes one. A table that it does not name stops everything.
+    #[schemars(with = "String", example = &"tenant-map.yaml")]
+    pub(in crate::config) map: At<String>,
+    /// Which database. Default: the only one of `databases`, or `database`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"tartware")]
+    pub(in crate::config) database: Option<At<String>>,
+}
+
+/// How an application marks rows as deleted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct SoftDeleteFile {
+    /// The column with the time when a row was deleted; null in a row that lives. Default: `deleted_at`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("default" = "deleted_at"))]
+    pub(in crate::config) column: Option<At<String>>,
+    /// Columns besides that become null when a row comes back, in the tables that have them.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>", example = &["deleted_by"])]
+    pub(in crate::config) also: Option<Vec<At<String>>>,
+    /// Which zone the times are of, where the column is a `timestamp without time zone`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"UTC")]
+    pub(in crate::config) zone: Option<At<String>>,
 }

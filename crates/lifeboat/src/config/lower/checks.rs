@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use lifeboat_engine::postgres::checks::{Assertion, Expect};
+use lifeboat_engine::postgres::checks::{Asked, Assertion, Expect, Heartbeat, Orphans};
+use lifeboat_engine::postgres::undelete::SoftDelete;
 use lifeboat_engine::postgres::{ConnInfo, Surroundings};
 use lifeboat_ops::Source;
 use lifeboat_ops::protected::Care;
 
 use super::Lowering;
-use crate::config::file::{CheckFile, ComponentFile, ExpectFile, PostgresFile, SecretFile};
+use crate::config::file::{At, CheckFile, ComponentFile, ExpectFile, OrphansFile, PostgresFile, SecretFile};
 use crate::config::problem::Problem;
 
 /// How long a query may take unless something else is said.
@@ -32,6 +33,11 @@ impl Lowering<'_> {
                         None => care.count_rows,
                     },
                     checks: self.checks(full, component, postgres),
+                    heartbeat: postgres
+                        .heartbeat
+                        .as_ref()
+                        .and_then(|sql| self.heartbeat(full, sql, postgres)),
+                    soft_delete: soft_delete(postgres),
                 };
             }
             _ => {
@@ -47,7 +53,7 @@ impl Lowering<'_> {
                 if let Some(check) = component.checks.iter().flatten().next() {
                     self.problems.push(
                         Problem::at(
-                            check.sql.place,
+                            check.place,
                             format!("{full} is no PostgreSQL cluster, and only those have checks of their own"),
                         )
                         .help("integrity, foreign keys and row counts of a SQLite database are checked without being asked for"),
@@ -57,48 +63,175 @@ impl Lowering<'_> {
         }
     }
 
+    fn heartbeat(&mut self, full: &str, sql: &At<String>, postgres: &PostgresFile) -> Option<Heartbeat> {
+        if sql.value.trim().is_empty() {
+            self.problems.push(Problem::at(sql.place, "this is no query").label("empty"));
+        }
+        let database = database_of(postgres);
+        if database.is_none() {
+            self.problems.push(
+                Problem::at(sql.place, format!("which database of {full} has the heartbeat?"))
+                    .label("`database` belongs beside this")
+                    .help("write `database: NAME` into `postgres`"),
+            );
+        }
+        Some(Heartbeat {
+            database: database?,
+            sql: sql.value.trim().to_owned(),
+            limit: LIMIT,
+        })
+    }
+
     fn checks(&mut self, full: &str, component: &ComponentFile, postgres: &PostgresFile) -> Vec<Assertion> {
         let given = component.checks.iter().flatten();
         given.filter_map(|check| self.check(full, check, postgres)).collect()
     }
 
-    fn check(&mut self, full: &str, check: &CheckFile, postgres: &PostgresFile) -> Option<Assertion> {
-        let sql = check.sql.value.trim();
-        if sql.is_empty() {
-            self.problems
-                .push(Problem::at(check.sql.place, "this is no query").label("empty"));
-        }
-        let database = check
-            .database
-            .as_ref()
-            .map(|text| text.value.clone())
-            .or_else(|| database_of(postgres));
+    fn check(&mut self, full: &str, check: &At<CheckFile>, postgres: &PostgresFile) -> Option<Assertion> {
+        let file = &check.value;
+        let asked = self.asked(check);
+        let only = postgres.databases.as_deref().and_then(|names| match names {
+            [only] => Some(only.value.clone()),
+            _ => None,
+        });
+        let named = file.database.as_ref().map(|text| text.value.clone());
+        let database = named.or(only).or_else(|| database_of(postgres));
         if database.is_none() {
+            let place = file.sql.as_ref().map_or(check.place, |sql| sql.place);
             self.problems.push(
-                Problem::at(check.sql.place, format!("which database of {full} does this ask?"))
+                Problem::at(place, format!("which database of {full} does this ask?"))
                     .label("`database` belongs beside this")
                     .help("write `database: NAME`"),
             );
         }
-        let limit = match &check.timeout {
+        let limit = match &file.timeout {
             Some(text) => self.some_duration(text, "timeout", "60s"),
             None => LIMIT,
         };
+        let (asked, database) = (asked?, database?);
         Some(Assertion {
-            name: match &check.name {
+            name: match &file.name {
                 Some(name) => name.value.clone(),
-                None => shortened(sql),
+                None => match &asked {
+                    Asked::Query { sql, .. } => shortened(sql),
+                    Asked::Orphans(orphans) => format!("orphans of {orphans}"),
+                    Asked::ForeignKeys => format!("foreign keys of {database}"),
+                },
             },
-            database: database?,
-            sql: sql.to_owned(),
-            expect: match &check.expect {
+            database,
+            asked,
+            limit,
+        })
+    }
+
+    /// Exactly one of the three kinds.
+    fn asked(&mut self, check: &At<CheckFile>) -> Option<Asked> {
+        let file = &check.value;
+        let kinds = [file.sql.is_some(), file.orphans.is_some(), file.foreign_keys.is_some()];
+        if kinds.into_iter().filter(|there| *there).count() != 1 {
+            self.problems.push(
+                Problem::at(check.place, "a check asks one thing")
+                    .label("one of `sql`, `orphans` and `foreign_keys`")
+                    .help("for example `{ sql: \"select count(*) from tenants\", expect: { at_least: 1 } }` or `{ foreign_keys: true }`"),
+            );
+            return None;
+        }
+        if file.expect.is_some() && file.sql.is_none() {
+            self.problems.push(
+                Problem::at(check.place, "`expect` is what a query has to answer")
+                    .label("there is no `sql`")
+                    .help("leave `expect` out"),
+            );
+        }
+        if let Some(orphans) = &file.orphans {
+            return self.orphans(orphans).map(Asked::Orphans);
+        }
+        if let Some(wanted) = &file.foreign_keys {
+            if !wanted.value {
+                self.problems.push(
+                    Problem::at(wanted.place, "this asks nothing").help("leave the check out, or write `foreign_keys: true`"),
+                );
+            }
+            return Some(Asked::ForeignKeys);
+        }
+        let sql = file.sql.as_ref()?;
+        if sql.value.trim().is_empty() {
+            self.problems.push(Problem::at(sql.place, "this is no query").label("empty"));
+        }
+        let Some(expect) = &file.expect else {
+            self.problems.push(
+                Problem::at(sql.place, "what does this have to answer?")
+                    .label("`expect` belongs beside this")
+                    .help("write `expect: no_rows`, `expect: { equals: VALUE }` or `expect: { at_least: NUMBER }`"),
+            );
+            return None;
+        };
+        Some(Asked::Query {
+            sql: sql.value.trim().to_owned(),
+            expect: match expect {
                 ExpectFile::NoRows => Expect::NoRows,
                 ExpectFile::Equals(value) => Expect::Equals(value.value.0.clone()),
                 ExpectFile::AtLeast(number) => Expect::AtLeast(number.value),
             },
-            limit,
         })
     }
+
+    fn orphans(&mut self, file: &At<OrphansFile>) -> Option<Orphans> {
+        let OrphansFile {
+            table,
+            column,
+            columns,
+            references,
+            key,
+            keys,
+        } = &file.value;
+        let columns = self.names(file, ("column", column), ("columns", columns));
+        let key = self.names(file, ("key", key), ("keys", keys));
+        let (columns, key) = (columns?, key?);
+        if columns.len() != key.len() {
+            self.problems.push(
+                Problem::at(file.place, format!("{} columns cannot point at {}", columns.len(), key.len()))
+                    .help("write as many `keys` as `columns`, in the same order"),
+            );
+        }
+        Some(Orphans {
+            table: table.value.clone(),
+            columns,
+            references: references.value.clone(),
+            key,
+        })
+    }
+
+    /// One name or several, under the word for one or the word for several.
+    fn names(
+        &mut self,
+        file: &At<OrphansFile>,
+        (word, one): (&str, &Option<At<String>>),
+        (words, several): (&str, &Option<At<Vec<String>>>),
+    ) -> Option<Vec<String>> {
+        match (one, several) {
+            (Some(one), None) => Some(vec![one.value.clone()]),
+            (None, Some(several)) if !several.value.is_empty() => Some(several.value.clone()),
+            _ => {
+                self.problems.push(
+                    Problem::at(file.place, format!("orphans need one of `{word}` and `{words}`"))
+                        .help("for example `orphans: { table: reservations, column: guest_id, references: guests, key: id }`"),
+                );
+                None
+            }
+        }
+    }
+}
+
+fn soft_delete(postgres: &PostgresFile) -> SoftDelete {
+    let mut mark = SoftDelete::default();
+    let Some(file) = &postgres.soft_delete else { return mark };
+    if let Some(column) = &file.column {
+        mark.column.clone_from(&column.value);
+    }
+    mark.also = file.also.iter().flatten().map(|name| name.value.clone()).collect();
+    mark.zone = file.zone.as_ref().map(|zone| zone.value.clone());
+    mark
 }
 
 /// The database of the connection, as far as it is written down.

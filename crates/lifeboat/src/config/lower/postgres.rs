@@ -3,10 +3,10 @@
 use lifeboat_engine::postgres::replication::check_slot_name;
 use lifeboat_engine::postgres::{ConnInfo, Surroundings};
 use lifeboat_model::Result;
-use lifeboat_ops::protected::{Care, Cluster, Login, Mode};
+use lifeboat_ops::protected::{Care, Cluster, Logical, Login, Method, Mode, Tenants};
 
 use super::Lowering;
-use crate::config::file::{At, PostgresFile, SecretFile};
+use crate::config::file::{At, PostgresFile, SecretFile, TenantsFile};
 use crate::config::problem::Problem;
 use crate::config::settings::SecretRef;
 
@@ -33,7 +33,34 @@ impl Lowering<'_> {
                     .help("for example `slot: lifeboat`"),
             );
         }
+        let method = match file.method.as_ref().map(|method| (method, method.value.as_str())) {
+            None | Some((_, "physical")) => Method::Physical,
+            Some((_, "logical")) => Method::Logical,
+            Some((method, _)) => {
+                self.unknown(method, "method", "method", &["physical", "logical"]);
+                Method::Physical
+            }
+        };
+        let logical = Logical {
+            databases: file.databases.iter().flatten().map(|name| name.value.clone()).collect(),
+            timeout: file.timeout.as_ref().map(|text| self.duration(text, "timeout", "60m")),
+            lock_wait: match &file.lock_wait {
+                Some(text) => self.duration(text, "lock_wait", "60s"),
+                None => Logical::default().lock_wait,
+            },
+            keep_old: match &file.keep_old {
+                Some(text) => self.duration(text, "keep_old", "7d"),
+                None => Logical::default().keep_old,
+            },
+            tenants: file
+                .tenants
+                .as_ref()
+                .and_then(|tenants| self.tenants(tenants, file))
+                .map(Box::new),
+        };
         Cluster {
+            method,
+            logical,
             login: self.login(full, file),
             data_dir: file.data_dir.as_ref().map(|path| self.path(path)),
             mode,
@@ -43,6 +70,42 @@ impl Lowering<'_> {
             program: std::env::current_exe().unwrap_or_else(|_| "lifeboat".into()),
             care: Care::default(),
         }
+    }
+
+    fn tenants(&mut self, tenants: &TenantsFile, file: &PostgresFile) -> Option<Tenants> {
+        let only = match file.databases.as_deref() {
+            Some([only]) => Some(only),
+            _ => file.database.as_ref(),
+        };
+        let Some(database) = tenants.database.as_ref().or(only) else {
+            self.problems.push(
+                Problem::at(tenants.root.place, "of which database are these the tenants?")
+                    .label("there may be several")
+                    .help("write `database: NAME` beside it"),
+            );
+            return None;
+        };
+        let (table, id) = match tenants.root.value.rsplit_once('.') {
+            Some((table, id)) if !table.is_empty() && !id.is_empty() => (table, id),
+            _ => {
+                self.problems.push(
+                    Problem::at(tenants.root.place, format!("`{}` is not a column", tenants.root.value))
+                        .label("table and column are wanted")
+                        .help("write SCHEMA.TABLE.COLUMN: `root: public.tenants.id`"),
+                );
+                return None;
+            }
+        };
+        Some(Tenants {
+            database: database.value.clone(),
+            root: table.to_owned(),
+            id: id.to_owned(),
+            key: tenants
+                .key
+                .as_ref()
+                .map_or_else(|| "tenant_id".to_owned(), |key| key.value.clone()),
+            map: self.path(&tenants.map),
+        })
     }
 
     fn login(&mut self, full: &str, file: &PostgresFile) -> Login {
