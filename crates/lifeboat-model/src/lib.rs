@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod cold;
+pub mod drill;
 pub mod env;
 pub mod error;
 pub mod estimate;

@@ -7,6 +7,7 @@ pub mod check;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
+pub mod drill;
 pub mod export;
 pub mod follow;
 pub mod hold;

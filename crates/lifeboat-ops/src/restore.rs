@@ -48,6 +48,9 @@ pub(crate) use tree::record as tree_of;
 /// The steps, in order; the same words in progress, plans and tests.
 pub const STEPS: [&str; 6] = ["preflight", "fetch", "check", "quarantine", "publish", "fresh backup"];
 
+/// The step with which what was only to be looked at is removed: up to here a recovery is measured.
+pub(crate) const CLEAN_UP: &str = "clean up";
+
 /// What a restore would do.
 #[derive(Debug, Clone)]
 pub struct Plan {

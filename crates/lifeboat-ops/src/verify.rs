@@ -197,7 +197,7 @@ fn remember(env: &Env, protected: &Protected, report: &Report) -> Result<()> {
     proof::record(state_dir, component, proof)
 }
 
-async fn restore_to_scratch(
+pub(crate) async fn restore_to_scratch(
     env: &Env,
     protected: &Protected,
     repository: &Repository,
@@ -221,6 +221,7 @@ async fn restore_to_scratch(
         let staged = restore::fetch_and_check(env, &reader, &destination, "verify", false).await;
         staged.map(|staged| staged.findings)
     };
+    env.progress.step(restore::CLEAN_UP, None);
     durable::remove_folder(&scratch)?;
     restored.map_err(|error| {
         if error.kind() == ErrorKind::Corrupt {

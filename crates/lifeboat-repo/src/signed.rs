@@ -2,7 +2,7 @@
 
 use lifeboat_model::{Error, ErrorKind, Result};
 
-use crate::key::instance::{Instance, PublicKey, Rights, Trust, verifies};
+use crate::key::instance::{Instance, PublicKey, Rights, SIGNED_FILES, Trust, verifies};
 
 const MAGIC: &[u8; 8] = b"LBSIGN01";
 pub(crate) const TRAILER_BYTES: usize = 104;
@@ -51,7 +51,8 @@ impl Kind {
     }
 
     fn message(self, body: &[u8]) -> Vec<u8> {
-        let mut message = format!("lifeboat v1 {}\0", self.word()).into_bytes();
+        let mut message = SIGNED_FILES.to_vec();
+        message.extend_from_slice(format!("{}\0", self.word()).as_bytes());
         message.extend_from_slice(blake3::hash(body).as_bytes());
         message
     }

@@ -7,6 +7,7 @@
 //! Where a cluster is there already, it is moved aside as one folder, last ([`Way::InPlace`]), or written onto ([`Way::Onto`], the module `delta`):
 //! the one restore that has no staging folder, and whose directory cannot be started until it is done.
 
+mod anywhere;
 mod delta;
 mod destination;
 mod existing;
@@ -36,6 +37,7 @@ use super::{past_runs, quarantine, remember};
 use crate::protected::{Cluster, Protected};
 use crate::reach::{self, Reach};
 use crate::wal::{Bracket, Goal, Limit, MARGIN_US, Source};
+pub use anywhere::plan_anywhere;
 use delta::Survey;
 use destination::{owner, places, refuse_hidden, space};
 pub(super) use existing::refuse_running;
@@ -43,7 +45,7 @@ use files::Layout;
 pub(super) use files::give;
 pub use replay::Replayed;
 pub use run::run;
-pub(crate) use run::{ScratchPlan, plan_scratch, prove, with_server};
+pub(crate) use run::{Drilled, ScratchPlan, drill, plan_drill, plan_scratch, prove, with_server};
 
 /// What becomes of a cluster that is at the destination already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

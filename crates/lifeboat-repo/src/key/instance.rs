@@ -29,6 +29,23 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+/// With what everything begins that is signed of a repository (docs/format.md).
+pub(crate) const SIGNED_FILES: &[u8] = b"lifeboat v1 ";
+
+impl PublicKey {
+    /// Its 32 bytes (RFC 8032).
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether it signed a document, as [`Instance::sign_document`] does.
+    #[must_use]
+    pub fn has_signed(&self, document: &[u8], signature: &[u8]) -> bool {
+        !document.starts_with(SIGNED_FILES) && UnparsedPublicKey::new(&ED25519, self.0).verify(document, signature).is_ok()
+    }
+}
+
 impl FromStr for PublicKey {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
@@ -188,6 +205,19 @@ impl Instance {
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         self.public
+    }
+
+    /// Signs a document that is no file of a repository, over its bytes: other programs can check that. It cannot be taken for one of a file, which is
+    /// over text that begins with [`SIGNED_FILES`].
+    ///
+    /// # Errors
+    /// `Bug` for a document that begins so.
+    pub fn sign_document(&self, document: &[u8]) -> Result<[u8; 64]> {
+        if document.starts_with(SIGNED_FILES) {
+            let detail = "it begins as the signatures of a repository's files do";
+            return Err(Error::new(ErrorKind::Bug, "sign", "a document", detail));
+        }
+        Ok(self.sign(document))
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {

@@ -4,6 +4,7 @@
 
 mod backup;
 pub(crate) mod diff;
+pub(crate) mod drill;
 mod export;
 mod init;
 mod log;
@@ -19,7 +20,7 @@ pub(crate) use backup::{Backup, BackupMethod, TenantMap};
 pub(crate) use export::ExportFormat;
 pub(crate) use init::{EncryptChoice, Init};
 pub(crate) use log::{Follow, Wal};
-pub(crate) use upkeep::{Hold, Prune, Store};
+pub(crate) use upkeep::{Copy, Hold, Prune, Show, Store};
 
 /// Back up, restore, and prove that restoring works.
 #[derive(Debug, Parser)]
@@ -131,6 +132,9 @@ pub(crate) enum Command {
     /// Prove that backups are good, up to restoring them into a scratch folder.
     #[command(after_help = examples::VERIFY)]
     Verify(Verify),
+    /// Restore into a sandbox, check and measure, and leave evidence: what production is like does not matter.
+    #[command(after_help = examples::DRILL, args_conflicts_with_subcommands = true)]
+    Drill(drill::Drill),
     /// Set up the places where backups rest, look at their set-up, make their locks longer.
     #[command(after_help = examples::STORE)]
     Store {
@@ -242,38 +246,6 @@ pub(crate) struct Listed {
     /// Only this store: a name of the configuration, a folder or `s3://BUCKET/PREFIX`; without it, all stores of a component. Of `list` also
     /// an old backup file of another program to look into.
     #[arg(long, value_name = "STORE|FILE")]
-    pub(crate) from: Option<String>,
-}
-
-/// `copy`.
-#[derive(Debug, Args)]
-pub(crate) struct Copy {
-    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
-    #[arg(value_name = "WHAT")]
-    pub(crate) what: Vec<String>,
-    /// The store that gets what it lacks: a name of the configuration, a folder or `s3://BUCKET/PREFIX`.
-    #[arg(long, value_name = "STORE")]
-    pub(crate) to: String,
-    /// The store to copy from; without it, the first other one of the component that answers.
-    #[arg(long, value_name = "STORE")]
-    pub(crate) from: Option<String>,
-    /// Which backup, or `all`; without it, what the destination lacks and the rules of retention keep, or, where there are no rules, what is
-    /// not older than the oldest that it holds. May be given several times.
-    #[arg(long, value_name = "ID")]
-    pub(crate) backup: Vec<String>,
-}
-
-/// `show`.
-#[derive(Debug, Args)]
-pub(crate) struct Show {
-    /// SYSTEM or SYSTEM/COMPONENT.
-    #[arg(value_name = "WHAT")]
-    pub(crate) what: String,
-    /// Which backup: its number, its name (`12-3fa9c1d2`) or `latest`.
-    #[arg(long, value_name = "ID", default_value = "latest")]
-    pub(crate) backup: String,
-    /// Only this store.
-    #[arg(long, value_name = "STORE")]
     pub(crate) from: Option<String>,
 }
 
@@ -581,10 +553,14 @@ mod tests {
                     .split([';', '>'])
                     .next()
                     .unwrap();
-                let words = words
-                    .replace("'before the upgrade'", "before")
-                    .replace("[--backup ID]", "--backup 1");
-                if let Err(error) = Cli::try_parse_from(words.split_whitespace()) {
+                let words = words.replace("[--backup ID]", "--backup 1");
+                // Quoted text is one word.
+                let quoted = words.split('\'').enumerate().map(|(place, part)| match place % 2 {
+                    0 => part.to_owned(),
+                    _ => part.replace(' ', "_"),
+                });
+                let plain: String = quoted.collect();
+                if let Err(error) = Cli::try_parse_from(plain.split_whitespace()) {
                     panic!("`{path}` shows `{words}`: {error}");
                 }
             }

@@ -200,7 +200,8 @@ impl Context {
         }
     }
 
-    fn trust(&self) -> Result<Trust> {
+    /// The instances whose files are trusted.
+    pub(crate) fn trust(&self) -> Result<Trust> {
         let mut trust = Trust::new();
         for (name, (key, rights)) in &self.settings.instances {
             trust.add_with(name, key.parse::<PublicKey>()?, *rights);

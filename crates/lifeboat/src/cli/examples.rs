@@ -325,3 +325,24 @@ Examples:
   lifeboat hold release 3fa9c1d2       the beginning of its id is enough
   lifeboat hold release 3fa9c1d2 --json
   lifeboat hold release 3fa9c1d2 --quiet";
+
+pub(super) const DRILL: &str = "\
+Examples:
+  lifeboat drill                       every component: its newest moment, in the order of recovery
+  lifeboat drill shop/db --point random
+  lifeboat drill shop --from offsite --manual 'the orders page shows today'
+  lifeboat drill report --format html --to drill.html
+  lifeboat drill report --table        all of them, one line each";
+
+pub(crate) const DRILL_REPORT: &str = "\
+Examples:
+  lifeboat drill report                what came of the newest
+  lifeboat drill report 3f9a1c --format markdown
+  lifeboat drill report --format html --to drill.html
+  lifeboat drill report --table";
+
+pub(crate) const DRILL_TICK: &str = "\
+Examples:
+  lifeboat drill tick 3f9a1c 1
+  lifeboat drill tick 3f9a1c 'the orders page shows today' --note 'order 4711 is there'
+  lifeboat drill tick 3f9a1c 2 --failed --by erin";

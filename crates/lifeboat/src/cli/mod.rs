@@ -13,6 +13,7 @@ mod copy;
 mod demo;
 mod diff;
 mod doctor;
+mod drill;
 mod examples;
 mod exit_codes;
 mod export;
@@ -124,6 +125,7 @@ pub(crate) fn interrupted_note(command: &Command) -> &'static str {
         Command::Prune(_) => "run the same command again: it goes on where it stopped",
         Command::Init(_) => "run the same command again: it goes on where it stopped",
         Command::Undelete(_) => "all of it was done or nothing: run the same command with --dry-run to see which",
+        Command::Drill(_) => "nothing but the sandbox was touched, and the next command removes it; run the same command again",
         _ => "nothing was published; run the same command again",
     }
 }
@@ -189,6 +191,7 @@ async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result
         Command::TenantMap(args) => tenants::run(cx, &args).await,
         Command::Import(args) => artefact::import(cx, args).await,
         Command::Verify(args) => verify::run(cx, args).await,
+        Command::Drill(args) => Box::pin(drill::run(cx, args)).await,
         Command::Store { command } => store::run(cx, command).await,
         Command::Diff(args) => diff::run(cx, args).await,
         Command::Undelete(args) => undelete::run(cx, args).await,

@@ -2,6 +2,8 @@
 //!
 //! stdout carries the result and nothing else; everything else goes to stderr. Nothing here decides anything.
 
+pub(crate) mod drill;
+pub(crate) mod drill_page;
 pub(crate) mod error;
 pub(crate) mod json;
 pub(crate) mod progress;

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::world::World;
 
-const INIT: [&str; 5] = ["init", "--create-role", "--system", "bank", "--yes"];
+pub const INIT: [&str; 5] = ["init", "--create-role", "--system", "bank", "--yes"];
 
 /// A server that knows passwords, and a database with tables.
-fn cluster(major: u32) -> Cluster {
+pub fn cluster(major: u32) -> Cluster {
     let hba = [
         "host all postgres all trust",
         "host all lifeboat all scram-sha-256",
@@ -33,7 +33,7 @@ fn cluster(major: u32) -> Cluster {
 }
 
 /// Set up by `init` without a backup, then edited as a person would: programs and checks.
-fn set_up(cluster: &Cluster) -> World {
+pub fn set_up(cluster: &Cluster) -> World {
     let world = World::empty();
     let url = cluster.url("postgres", "postgres");
     world

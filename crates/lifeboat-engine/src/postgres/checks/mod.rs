@@ -6,6 +6,7 @@
 mod assertions;
 mod heartbeat;
 mod indexes;
+mod isolation;
 pub mod pages;
 mod references;
 mod rows;
@@ -16,6 +17,7 @@ use lifeboat_model::check::Outcome;
 use super::sandbox::{Sandbox, Session};
 pub use assertions::{Asked, Assertion, Expect, ask};
 pub use heartbeat::{Beat, Heartbeat, newest};
+pub use isolation::check as isolation;
 pub use references::Orphans;
 pub(super) use rows::PLACE;
 pub use rows::{Counts, Reach, Watch};

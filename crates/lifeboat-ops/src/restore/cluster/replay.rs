@@ -40,6 +40,8 @@ pub struct Replayed {
     pub heartbeat: Option<Beat>,
     /// What came of the checks that were wanted.
     pub checks: Vec<Outcome>,
+    /// That the server reached nobody, by its own account; where checks were wanted.
+    pub isolation: Option<Outcome>,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -108,6 +110,10 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
         }
         _ => Vec::new(),
     };
+    let isolation = match (&proven, &job.wanted) {
+        (Ok(_), Some(_)) => Some(checks::isolation(&sandbox).await),
+        _ => None,
+    };
     let notes = sandbox.notes().to_vec();
     let signal = if proven.is_ok() { Signal::INT } else { Signal::QUIT };
     let stopped = sandbox.stop(env, signal).await;
@@ -121,6 +127,7 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
         took: env.clock.monotonic().saturating_sub(began),
         heartbeat,
         checks,
+        isolation,
         notes,
     })
 }

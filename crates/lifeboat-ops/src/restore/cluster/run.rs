@@ -1,6 +1,6 @@
 //! A restore from its first byte to its name, and the proof that throws it all away again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_engine::postgres::binaries::Binaries;
@@ -8,7 +8,7 @@ use lifeboat_engine::postgres::checks;
 use lifeboat_engine::postgres::sandbox::{self, Recovery, Sandbox};
 use lifeboat_io::{compute, durable};
 use lifeboat_model::wal::Target;
-use lifeboat_model::{Env, Result};
+use lifeboat_model::{Env, Lsn, Result};
 use lifeboat_repo::{Backup, Identities, Repository};
 use rustix::process::Signal;
 
@@ -16,14 +16,16 @@ use super::destination::{publish, refuse_taken};
 use super::files::{self, Layout};
 use super::spaces::Spaces;
 use super::stage::{Staged, stage};
-use super::{Options, Plan, Report, Way, cluster_of, existing, plan};
+use super::{Options, Plan, Replayed, Report, Way, cluster_of, existing, plan, plan_anywhere};
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
 use crate::restore::quarantine::{self, Intent, Kind};
 use crate::restore::record::{self, Restored, Underway};
 use crate::restore::staging::{CLUSTER, Staging};
-use crate::restore::{Findings, draw_id, nearest_folder, remember, remember_place};
+use crate::restore::{CLEAN_UP, Findings, draw_id, nearest_folder, remember, remember_place};
+use crate::stores::Survey;
 use crate::verify::cluster as verify;
+use crate::wal::Bracket;
 
 /// Restores as planned.
 pub async fn run(env: &Env, protected: &Protected, plan: Plan, options: &Options) -> Result<Report> {
@@ -254,6 +256,13 @@ pub(crate) async fn plan_scratch(
     scratch: &Path,
     options: &Options,
 ) -> Result<ScratchPlan> {
+    let (id, to) = scratch_place(env, scratch)?;
+    let plan = plan(env, protected, repository, identities, target, &to, options).await?;
+    with_programs(protected, ScratchPlan { id, plan }).await
+}
+
+/// Where a restore that is thrown away goes.
+fn scratch_place(env: &Env, scratch: &Path) -> Result<(String, PathBuf)> {
     let id = draw_id(env)?;
     let folder = if rustix::process::geteuid().is_root() {
         Path::new(SHARED_SCRATCH)
@@ -261,12 +270,69 @@ pub(crate) async fn plan_scratch(
         scratch
     };
     let to = folder.join(format!("lifeboat-{id}"));
-    let plan = plan(env, protected, repository, identities, target, &to, options).await?;
-    if plan.binaries.is_none() {
+    Ok((id, to))
+}
+
+/// The same plan, where the programs for it are there.
+async fn with_programs(protected: &Protected, scratch: ScratchPlan) -> Result<ScratchPlan> {
+    if scratch.plan.binaries.is_none() {
         // Says where it looked.
-        Binaries::find(plan.facts.major, &cluster_of(protected)?.binaries).await?;
+        Binaries::find(scratch.plan.facts.major, &cluster_of(protected)?.binaries).await?;
     }
-    Ok(ScratchPlan { id, plan })
+    Ok(scratch)
+}
+
+/// What a drill of a cluster came to, before its sandbox was removed.
+#[derive(Debug)]
+pub(crate) struct Drilled {
+    pub(crate) findings: Findings,
+    pub(crate) bracket: Bracket,
+    pub(crate) until: Lsn,
+    pub(crate) replayed: Option<Replayed>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// Plans a drill, from whichever store comes farthest.
+///
+/// # Errors
+/// As [`plan_scratch`].
+pub(crate) async fn plan_drill(
+    env: &Env,
+    protected: &Protected,
+    survey: &Survey,
+    identities: &Identities,
+    target: &Target,
+    scratch: &Path,
+) -> Result<(ScratchPlan, Options)> {
+    let (id, to) = scratch_place(env, scratch)?;
+    let options = Options {
+        replay: true,
+        app: true,
+        ..Options::default()
+    };
+    let (plan, options) = plan_anywhere(env, protected, survey, identities, target, &to, &options).await?;
+    Ok((with_programs(protected, ScratchPlan { id, plan }).await?, options))
+}
+
+/// Restores as planned, asks everything, and removes all of it again.
+pub(crate) async fn drill(env: &Env, protected: &Protected, scratch: &ScratchPlan, options: &Options) -> Result<Drilled> {
+    let plan = &scratch.plan;
+    in_scratch(env, protected, scratch, options, async |data_dir, staged| {
+        let (replayed, notes) = (staged.replayed.clone(), staged.notes.clone());
+        let (bracket, until) = (staged.resolved.bracket, staged.resolved.end);
+        let mut findings = checked(env, plan, data_dir, staged).await?;
+        findings
+            .checks
+            .extend(replayed.as_ref().and_then(|replayed| replayed.isolation.clone()));
+        Ok(Drilled {
+            findings,
+            bracket,
+            until,
+            replayed,
+            notes,
+        })
+    })
+    .await
 }
 
 /// Restores, has `work` done with the directory, whose server has been stopped, and removes everything.
@@ -293,6 +359,7 @@ async fn in_scratch<T>(
         Ok(staged) => work(&layout.data_dir, staged).await,
         Err(error) => Err(error),
     };
+    env.progress.step(CLEAN_UP, None);
     let removed = spaces.remove().and_then(|()| staging.remove());
     let worked = worked?;
     removed?;

@@ -20,7 +20,7 @@ use super::{Options, Plan, Timed, build, facts, prepare, publish};
 use crate::protected::{Cluster, Protected};
 use crate::restore::record::Underway;
 use crate::restore::staging::{CLUSTER, Staging};
-use crate::restore::{Findings, cluster, draw_id};
+use crate::restore::{CLEAN_UP, Findings, cluster, draw_id};
 use crate::words::counted;
 
 /// The superuser of the server: no role of a backup is called so.
@@ -80,6 +80,7 @@ pub(super) async fn with_server<T>(
     let staging = Staging::create(&to, &id)?;
     cluster::give(staging.folder(), user)?;
     let worked = in_server(env, binaries, &staging, user, work).await;
+    env.progress.step(CLEAN_UP, None);
     let removed = staging.remove();
     let found = worked?;
     removed?;
@@ -166,6 +167,7 @@ async fn databases(
         findings.checks.push(outcome);
     }
     if app {
+        findings.checks.push(checks::isolation(sandbox).await);
         for assertion in &cluster.care.checks {
             let mut assertion = assertion.clone();
             assertion.database = restored_name(&assertion.database);

@@ -93,3 +93,35 @@ pub(crate) enum Hold {
         id: String,
     },
 }
+
+/// `copy`.
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+    /// The store that gets what it lacks: a name of the configuration, a folder or `s3://BUCKET/PREFIX`.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) to: String,
+    /// The store to copy from; without it, the first other one of the component that answers.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) from: Option<String>,
+    /// Which backup, or `all`; without it, what the destination lacks and the rules of retention keep, or, where there are no rules, what is
+    /// not older than the oldest that it holds. May be given several times.
+    #[arg(long, value_name = "ID")]
+    pub(crate) backup: Vec<String>,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// SYSTEM or SYSTEM/COMPONENT.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: String,
+    /// Which backup: its number, its name (`12-3fa9c1d2`) or `latest`.
+    #[arg(long, value_name = "ID", default_value = "latest")]
+    pub(crate) backup: String,
+    /// Only this store.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) from: Option<String>,
+}

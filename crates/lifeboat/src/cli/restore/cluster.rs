@@ -75,52 +75,13 @@ pub(super) async fn plan(cx: &Cx, context: &Context, component: &ComponentSettin
     let protected = context.protected(component, args.from.as_slice()).await?;
     let identities = context.identities(component).await?;
     let survey = stores::survey(&protected).await?;
-    let mut notes: Vec<String> = survey
-        .away
-        .iter()
-        .map(|(name, error)| format!("the store {name} does not answer: {error}"))
-        .collect();
     let target = match target {
         // By number or by name.
         Target::Base(id) => Target::Base(survey.listing().find(&id)?.id.to_string()),
         other => other,
     };
-    // Every store is asked: one may lack the newest log, a timeline or a lineage, and must not pass for the whole.
-    let (mut first, mut best) = (None, None::<(String, Plan, Options)>);
-    for (store, repository, _) in &survey.open {
-        let others = survey.open.iter().filter(|(name, ..)| name != store);
-        let options = Options {
-            store: Some(store.clone()),
-            others: others
-                .map(|(name, repository, _)| (name.clone(), repository.clone()))
-                .collect(),
-            ..options.clone()
-        };
-        match cluster::plan(&cx.env, &protected, repository, &identities, target.clone(), &to, &options).await {
-            Ok(plan) => {
-                if best.as_ref().is_none_or(|(_, best, _)| best.comes_to() < plan.comes_to()) {
-                    best = Some((store.clone(), plan, options));
-                }
-                if matches!(target, Target::Base(_)) {
-                    break;
-                }
-            }
-            // Another store may hold what this one lacks.
-            Err(error) if error.kind() == ErrorKind::NoSuchPoint || stores::worth_another_store(&error) => {
-                notes.push(format!("the store {store} cannot give it: {error}"));
-                first.get_or_insert(error);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let Some((store, mut plan, options)) = best else {
-        let none = || Error::new(ErrorKind::NoSuchPoint, "restore", &component.name, "no store holds it");
-        return Err(first.unwrap_or_else(none));
-    };
-    if survey.open.first().is_some_and(|(preferred, ..)| *preferred != store) {
-        notes.push(format!("it is read from the store {store}"));
-    }
-    plan.notes.append(&mut notes);
+    let planned = cluster::plan_anywhere(&cx.env, &protected, &survey, &identities, &target, &to, &options).await;
+    let (plan, options) = planned?;
     Ok(Planned {
         protected,
         plan,

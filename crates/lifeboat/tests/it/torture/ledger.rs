@@ -98,7 +98,7 @@ async fn work(client: u32, info: ConnInfo, entries: Arc<Mutex<Vec<Entry>>>, stop
 }
 
 /// What is wanted back.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
     Latest,
     Lsn(Lsn),

@@ -1,0 +1,277 @@
+//! `lifeboat drill`: restore into a sandbox, check, measure, and write down what came of it; show that; say what a person saw.
+
+use std::path::Path;
+
+use lifeboat_io::{compute, durable};
+use lifeboat_model::drill::Standing;
+use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::Protected;
+use lifeboat_ops::drill::report::{Program, Who, underscored};
+use lifeboat_ops::drill::{self, Point, Request, Said, Written, evidence};
+use lifeboat_repo::{Instance, format_utc};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::args::drill::{Drill, DrillCommand, ReportFormat};
+use super::context::Context;
+use super::outcomes::Outcomes;
+use super::scratch::{self, Scratch};
+use super::{Cx, time};
+use crate::config::ComponentSettings;
+use crate::exit::Exit;
+use crate::render;
+
+pub(super) async fn run(cx: &Cx, args: Drill) -> Result<Exit> {
+    let context = Context::load(cx)?;
+    match args.command {
+        None => drills(cx, &context, args).await,
+        Some(DrillCommand::Report { id, format, to, table }) => {
+            settle(cx, &context)?;
+            if table {
+                return list(cx, &context);
+            }
+            report(cx, &context, id.as_deref(), format, to.as_deref())
+        }
+        Some(DrillCommand::Tick {
+            id,
+            item,
+            failed,
+            by,
+            note,
+        }) => {
+            let said = Said {
+                item,
+                good: !failed,
+                who: by.unwrap_or_else(user),
+                at: format_utc(cx.env.clock.wall_us()),
+                note,
+            };
+            tick(cx, &context, &id, said)
+        }
+    }
+}
+
+async fn drills(cx: &Cx, context: &Context, args: Drill) -> Result<Exit> {
+    let point = point(&args)?;
+    settle(cx, context)?;
+    let components = context.select(&args.what)?;
+    let (program, tester) = (program(context).await?, args.tester.clone().unwrap_or_else(user));
+    let mut outcomes = Outcomes::new(components.len());
+    for component in components {
+        let request = Request {
+            point,
+            trigger: "by hand".to_owned(),
+            who: Who {
+                tester: tester.clone(),
+                host: host(),
+                instance: context.settings.instance_name.clone(),
+            },
+            program: program.clone(),
+            manual: args.manual.clone(),
+        };
+        match one(cx, context, component, &args, &request).await {
+            Ok((written, kind)) => {
+                outcomes.but(kind.map_or_else(|| exit(written.standing()), Exit::of));
+                outcomes.good(as_json(&written), &render::drill::text(&written));
+            }
+            Err(error) => outcomes.bad(cx, &component.name, error),
+        }
+    }
+    outcomes.finish(cx, "drill")
+}
+
+async fn one(
+    cx: &Cx,
+    context: &Context,
+    component: &ComponentSettings,
+    args: &Drill,
+    request: &Request,
+) -> Result<(Written, Option<ErrorKind>)> {
+    let protected = context.protected(component, args.from.as_slice()).await?;
+    let scratch = Scratch::create(&cx.env, &protected)?;
+    // A key that cannot be read is what a drill is to find.
+    let identities = context.identities(component);
+    let instance = instance(context);
+    let done = Box::pin(drill::run(
+        &cx.env,
+        &protected,
+        identities,
+        request,
+        scratch.path(),
+        instance.as_ref(),
+    ));
+    done.await
+}
+
+/// The instance of this host, where its key is here: evidence is signed by it.
+fn instance(context: &Context) -> Option<Instance> {
+    let settings = &context.settings;
+    Instance::load(&settings.instance_name, &Protected::instance_key(&settings.state_dir)).ok()
+}
+
+/// What killed drills left.
+fn settle(cx: &Cx, context: &Context) -> Result<()> {
+    let state_dir = &context.settings.state_dir;
+    scratch::sweep_killed(state_dir)?;
+    for id in evidence::settle(&cx.env, state_dir, instance(context).as_ref())? {
+        cx.out
+            .note(&format!("note: the drill {id} was interrupted; its report says so"));
+    }
+    Ok(())
+}
+
+fn point(args: &Drill) -> Result<Point> {
+    match (args.point.as_str(), args.seed) {
+        ("random", seed) => Ok(Point::Random(seed)),
+        (_, Some(_)) => Err(
+            Error::new(ErrorKind::Usage, "choose", "the point", "--seed is for --point random")
+                .with_hint("write --point random --seed NUMBER"),
+        ),
+        ("latest", None) => Ok(Point::Latest),
+        (text, None) => time::parse(text).map(Point::At),
+    }
+}
+
+/// How the process ends.
+fn exit(standing: Standing) -> Exit {
+    match standing {
+        Standing::Passed | Standing::Waiting => Exit::OK,
+        Standing::Incomplete => Exit::INCOMPLETE,
+        Standing::ObjectiveMissed => Exit::of(ErrorKind::ObjectiveMissed),
+        Standing::Failed => Exit::of(ErrorKind::Corrupt),
+    }
+}
+
+/// This program and this configuration, by their digests.
+async fn program(context: &Context) -> Result<Program> {
+    let configuration = context.settings.path.clone();
+    compute::run("look at this program", move || {
+        let digest = |path: &Path| -> Result<String> {
+            let failed = |error| Error::io("read", path.display(), error);
+            let mut file = std::fs::File::open(path).map_err(failed)?;
+            let mut hasher = Sha256::new();
+            std::io::copy(&mut file, &mut hasher).map_err(failed)?;
+            Ok(hex::encode(hasher.finalize()))
+        };
+        let program = std::env::current_exe().map_err(|error| Error::io("find", "this program", error))?;
+        Ok(Program {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            sha256: digest(&program)?,
+            // Without a file there is none: everything came from the environment.
+            configuration_sha256: digest(&configuration).unwrap_or_default(),
+        })
+    })
+    .await
+}
+
+/// The user of this process.
+fn user() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok());
+    let number = rustix::process::geteuid().as_raw().to_string();
+    named
+        .filter(|name| !name.is_empty())
+        .or_else(|| name_of(&number))
+        .unwrap_or_else(|| format!("user {number}"))
+}
+
+/// The name of a user, by his number.
+fn name_of(number: &str) -> Option<String> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_owned())
+    };
+    users.lines().find_map(of)
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn as_json(written: &Written) -> Value {
+    json!({
+        "component": written.report.component,
+        "id": written.report.id,
+        "standing": underscored(written.standing().words()),
+        "report": written.report,
+        "said": written.said,
+        "folder": written.folder,
+    })
+}
+
+/// All drills; what cannot be read is told.
+fn readable(state_dir: &Path) -> Result<Vec<Written>> {
+    let (all, unread) = evidence::all(state_dir)?;
+    for error in unread {
+        render::tell(&format!("warning: {error}"));
+    }
+    Ok(all)
+}
+
+fn list(cx: &Cx, context: &Context) -> Result<Exit> {
+    let all = readable(&context.settings.state_dir)?;
+    let rows: Vec<Value> = all.iter().map(as_json).collect();
+    cx.out
+        .result("drills", json!({ "drills": rows }), &render::drill::table(&all))?;
+    Ok(Exit::OK)
+}
+
+fn report(cx: &Cx, context: &Context, id: Option<&str>, format: ReportFormat, to: Option<&Path>) -> Result<Exit> {
+    let state_dir = &context.settings.state_dir;
+    let written = evidence::find(state_dir, id)?;
+    let signature = evidence::signature(&written, &context.trust()?)?;
+    let earlier: Vec<Written> = (readable(state_dir)?.into_iter())
+        .filter(|other| other.report.component == written.report.component && other.report.id <= written.report.id)
+        .collect();
+    let text = match format {
+        ReportFormat::Text => render::drill::full(&written, &signature),
+        ReportFormat::Json => {
+            let mut text = serde_json::to_string_pretty(&as_json(&written))
+                .map_err(|error| Error::new(ErrorKind::Bug, "encode", "the report", error.to_string()))?;
+            text.push('\n');
+            text
+        }
+        ReportFormat::Markdown => render::drill::markdown(&written, &signature, &earlier),
+        ReportFormat::Html => render::drill_page::page(&written, &signature, &earlier),
+    };
+    let Some(to) = to else {
+        if format == ReportFormat::Text {
+            cx.out.result("drill-report", as_json(&written), &text)?;
+        } else {
+            render::print(&text)?;
+        }
+        return Ok(Exit::OK);
+    };
+    match durable::create_file(to, text.as_bytes(), durable::FILE_MODE)? {
+        durable::Created::New => {
+            let body = json!({ "id": written.report.id, "path": to });
+            cx.out.result("drill-report", body, &format!("wrote {}\n", to.display()))?;
+            Ok(Exit::OK)
+        }
+        durable::Created::AlreadyThere => Err(Error::new(
+            ErrorKind::Refused,
+            "write the report to",
+            to.display(),
+            "a file is there already",
+        )
+        .with_hint("name another one, or remove it")),
+    }
+}
+
+fn tick(cx: &Cx, context: &Context, id: &str, said: Said) -> Result<Exit> {
+    let state_dir = &context.settings.state_dir;
+    let written = evidence::find(state_dir, Some(id))?;
+    let numbered = said.item.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+    let item = numbered.and_then(|place| written.report.manual.get(place)).cloned();
+    let said = Said {
+        item: item.unwrap_or_else(|| said.item.clone()),
+        ..said
+    };
+    let written = evidence::tick(state_dir, &written, said)?;
+    cx.out
+        .result("drill-report", as_json(&written), &render::drill::text(&written))?;
+    Ok(exit(written.standing()))
+}
