@@ -199,7 +199,14 @@ impl Home {
     }
 
     pub(super) fn lifeboat(&self, words: &[&str]) -> Command {
-        let mut command = self.program(&["--quiet", "--config"]);
+        let mut command = self.loud(&["--quiet"]);
+        command.args(words);
+        command
+    }
+
+    /// The same, which says what it does.
+    pub(super) fn loud(&self, words: &[&str]) -> Command {
+        let mut command = self.program(&["--config"]);
         command.arg(self.folder.join("lifeboat.yaml")).args(words);
         command
     }

@@ -6,6 +6,7 @@
 pub(crate) mod alternate;
 pub(crate) mod cluster;
 pub(crate) mod data;
+pub(crate) mod drill;
 pub(crate) mod logical;
 pub(crate) mod measure;
 pub(crate) mod postgres;
@@ -66,6 +67,11 @@ const BENCHES: &[Bench] = &[
         "logical",
         "databases of 2 GB by definitions and rows, against pg_dump and pg_restore",
         logical::run,
+    ),
+    (
+        "drill",
+        "a drill of a cluster of 2.5 GB, against its restore alone and against what others saw",
+        drill::run,
     ),
     (
         "s3",

@@ -145,7 +145,7 @@ async fn rows_are_compared_where_the_log_has_no_change_of_them() {
                 rows: Some((counts, Ok(reach))),
                 assertions: &[],
             };
-            of(&checks::run(&sandbox, &wanted).await, "rows").clone()
+            of(&checks::run(&env(), &sandbox, &wanted).await, "rows").clone()
         };
         // "still", the view of it and the odd one are as they were; nothing is known of the others.
         let outcome = asked(&counts, reach.clone()).await;
@@ -238,18 +238,20 @@ async fn an_index_that_lacks_a_row_is_found_or_the_check_is_not_available() {
             rows: None,
             assertions: &[],
         };
-        let outcomes = checks::run(&good, &wanted).await;
+        let outcomes = checks::run(&env(), &good, &wanted).await;
         let outcome = of(&outcomes, "tables and indexes");
         let sound = if available { Verdict::Passed } else { Verdict::NotAvailable };
         assert_eq!(outcome.verdict, sound, "{major}: {outcome:?}");
         assert_eq!(of(&outcomes, "rows").verdict, Verdict::NotAvailable);
+        let isolation = checks::isolation(&good).await;
+        assert_eq!(isolation.verdict, Verdict::Passed, "{major}: {isolation:?}");
         if available {
             let session = good.connect("postgres").await.unwrap();
             let lie = "update pg_index set indisready = false, indisvalid = false where indexrelid = 't_pkey'::regclass";
             session.client().batch_execute(lie).await.unwrap();
             session.client().batch_execute("insert into t values (5000)").await.unwrap();
             session.client().batch_execute(&lie.replace("false", "true")).await.unwrap();
-            let outcomes = checks::run(&good, &wanted).await;
+            let outcomes = checks::run(&env(), &good, &wanted).await;
             let outcome = of(&outcomes, "tables and indexes");
             assert_eq!(outcome.verdict, Verdict::Failed, "{major}: {outcome:?}");
             assert_eq!(outcome.evidence.len(), 1, "{outcome:?}");
@@ -314,7 +316,7 @@ async fn an_assertion_that_does_not_hold_fails_with_its_rows_and_none_can_write(
         rows: None,
         assertions: &assertions,
     };
-    let outcomes = checks::run(&sandbox, &wanted).await;
+    let outcomes = checks::run(&env(), &sandbox, &wanted).await;
     for (index, (sql, _, verdict, words)) in cases.iter().enumerate() {
         let outcome = of(&outcomes, &format!("case {index}"));
         assert_eq!(outcome.verdict, *verdict, "{sql}: {outcome:?}");
@@ -341,7 +343,7 @@ async fn references_of_a_restored_cluster_that_lead_nowhere_are_found() {
         rows: None,
         assertions: &references(),
     };
-    let outcomes = checks::run(&sandbox, &wanted).await;
+    let outcomes = checks::run(&env(), &sandbox, &wanted).await;
     let bad = Verdict::Failed;
     let orphans = of(&outcomes, "orphans");
     assert_eq!(

@@ -78,7 +78,7 @@ fn moment(text: &str) -> String {
         .map_or_else(|| text.to_owned(), |(second, _)| format!("{second}Z"))
 }
 
-fn seconds(seconds: f64) -> String {
+pub(super) fn seconds(seconds: f64) -> String {
     match std::time::Duration::try_from_secs_f64(seconds) {
         Ok(duration) => human_duration(duration),
         Err(_) => format!("{seconds:.1} s"),
@@ -111,7 +111,7 @@ pub(super) fn facts(report: &Report) -> Vec<(&'static str, String)> {
         let stores = used.stores.join(", ");
         facts.push((
             "backup",
-            format!("{} of {} ({size}{log}), from {stores}", used.id, used.moment),
+            format!("{} of {} ({size}{log}), from {stores}", used.id, moment(&used.moment)),
         ));
     }
     match measures.recovery_s {

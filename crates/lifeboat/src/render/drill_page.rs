@@ -26,8 +26,8 @@ const STYLE: &str = "
 main{max-width:60rem;margin:0 auto;padding:2rem 1.25rem 4rem}h1{font-size:1.6rem;line-height:1.25;margin:0}h2{font-size:1.1rem;margin:2.5rem 0 .75rem}
 .word{display:inline-block;margin:.75rem 0 0;padding:.15rem .7rem;border-radius:1rem;border:2px solid;font-weight:600}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(14rem,1fr));gap:1px;background:var(--line);border:1px solid var(--line);margin:1.5rem 0}
-.figures div{background:var(--paper);padding:.75rem 1rem}.figures dt{color:var(--soft);font-size:.85rem}.figures dd{margin:0;overflow-wrap:anywhere}
+.figures{display:flex;flex-wrap:wrap;gap:1px;background:var(--line);border:1px solid var(--line);margin:1.5rem 0}
+.figures div{flex:1 1 13rem;background:var(--paper);padding:.75rem 1rem}.figures dt{color:var(--soft);font-size:.85rem}.figures dd{margin:0;overflow-wrap:anywhere}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.4rem .75rem .4rem 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
 th{color:var(--soft);font-weight:600;font-size:.85rem}td.n{white-space:nowrap}code{font-size:.85rem;color:var(--soft)}
 svg{display:block;width:100%;height:auto;max-width:100%}svg text{font:13px system-ui,sans-serif;fill:var(--ink)}svg .soft{fill:var(--soft)}
@@ -213,10 +213,11 @@ fn trend(earlier: &[Written]) -> String {
                     _ => "var(--bad)",
                 };
                 drawn.push_str(&format!(
-                    "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{tall:.1}\" fill=\"{colour}\"/><text class=\"soft\" x=\"{x:.1}\" y=\"{:.1}\">{time:.1} s</text>\n",
+                    "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{tall:.1}\" fill=\"{colour}\"/><text class=\"soft\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>\n",
                     height - tall + 14.0,
                     (slot - 6.0).max(2.0),
-                    height - tall + 9.0
+                    height - tall + 9.0,
+                    escape(&super::drill::seconds(*time))
                 ));
             }
             None => drawn.push_str(&format!(
@@ -233,9 +234,10 @@ fn trend(earlier: &[Written]) -> String {
     if let Some(promised) = promised {
         let y = height - promised / top * height + 14.0;
         drawn.push_str(&format!(
-            "<line x1=\"0\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"var(--bad)\" stroke-dasharray=\"6 4\"/><text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">promised {promised:.0} s</text>\n",
+            "<line x1=\"0\" x2=\"{WIDTH}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"var(--bad)\" stroke-dasharray=\"6 4\"/><text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">promised {}</text>\n",
             WIDTH - 4.0,
-            y - 4.0
+            y - 4.0,
+            escape(&super::drill::seconds(promised))
         ));
     }
     let mut text = format!(

@@ -11,8 +11,8 @@ pub mod pages;
 mod references;
 mod rows;
 
-use lifeboat_model::Result;
 use lifeboat_model::check::Outcome;
+use lifeboat_model::{Env, Result};
 
 use super::sandbox::{Sandbox, Session};
 pub use assertions::{Asked, Assertion, Expect, ask};
@@ -37,11 +37,14 @@ pub struct Wanted<'a> {
 }
 
 /// Runs all checks that need a server. `sandbox` is one whose recovery has ended, on a data directory that is thrown away: extensions are made in it.
-pub async fn run(sandbox: &Sandbox, wanted: &Wanted<'_>) -> Vec<Outcome> {
-    let mut outcomes = vec![
-        indexes::check(sandbox).await,
-        rows::check(sandbox, wanted.rows.as_ref()).await,
-    ];
+pub async fn run(env: &Env, sandbox: &Sandbox, wanted: &Wanted<'_>) -> Vec<Outcome> {
+    env.progress.step("check tables and indexes", None);
+    let mut outcomes = vec![indexes::check(sandbox).await];
+    env.progress.step("count rows", None);
+    outcomes.push(rows::check(sandbox, wanted.rows.as_ref()).await);
+    if !wanted.assertions.is_empty() {
+        env.progress.step("ask what is wanted", None);
+    }
     for assertion in wanted.assertions {
         outcomes.push(assertions::check(sandbox, assertion).await);
     }

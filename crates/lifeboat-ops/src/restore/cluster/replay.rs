@@ -104,10 +104,7 @@ pub(super) async fn run(env: &Env, job: Job<'_>, archive: Archive) -> Result<Rep
         _ => None,
     };
     let checks = match (&proven, &job.wanted) {
-        (Ok(_), Some(wanted)) => {
-            env.progress.step("check", None);
-            checks::run(&sandbox, wanted).await
-        }
+        (Ok(_), Some(wanted)) => checks::run(env, &sandbox, wanted).await,
         _ => Vec::new(),
     };
     let isolation = match (&proven, &job.wanted) {
