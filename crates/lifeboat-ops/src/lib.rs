@@ -12,6 +12,7 @@ pub mod export;
 pub mod follow;
 pub mod hold;
 pub mod keys;
+pub mod ledger;
 pub mod proof;
 pub mod protected;
 pub mod prune;

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// Runs kept per component.
 const KEPT: usize = 50;
 
+/// A proof and the record of the run that gave it are not further apart.
+const NEAR_US: i64 = 3600 * 1_000_000;
+
 /// How far a proof goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -178,6 +181,28 @@ pub fn record(state_dir: &Path, component: &ComponentName, proof: Proof) -> Resu
             json.proofs.drain(..json.proofs.len() - KEPT);
         }
     })
+}
+
+/// Takes over what other records prove, where it is not known here. What is known of damage stays. Returns how many are new.
+pub fn adopt(state_dir: &Path, component: &ComponentName, proofs: Vec<Proof>) -> Result<u64> {
+    let known = load(state_dir, component);
+    let same = |a: &Proof, b: &Proof| a.backup == b.backup && a.level == b.level && (a.at_us - b.at_us).abs() < NEAR_US;
+    let new: Vec<Proof> = proofs
+        .into_iter()
+        .filter(|proof| !known.iter().any(|known| same(known, proof)))
+        .collect();
+    if new.is_empty() {
+        return Ok(0);
+    }
+    let count = new.len() as u64;
+    update(state_dir, component, |json| {
+        json.proofs.extend(new);
+        json.proofs.sort_by_key(|proof| proof.at_us);
+        if json.proofs.len() > KEPT {
+            json.proofs.drain(..json.proofs.len() - KEPT);
+        }
+    })?;
+    Ok(count)
 }
 
 /// Remembers checks that failed, until this backup or a newer one passes them.

@@ -66,6 +66,12 @@ id16!(
     "a lineage id"
 );
 
+id16!(
+    /// One instance's records about one component: the first 16 bytes of `B3` of its public key.
+    ChainId,
+    "the id of a chain"
+);
+
 /// What is protected, as people write it: `tartware/db`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ComponentName(String);

@@ -9,6 +9,7 @@ mod copy;
 mod header;
 mod id;
 mod key;
+mod ledger;
 mod listing;
 mod log;
 mod manifest;
@@ -35,13 +36,17 @@ mod tests;
 pub use closure::{Closure, Pack, SessionKey, is_data_pack};
 pub use copy::{Copied, CopyPlan, Which, copy};
 pub use header::{Header, LogNeed};
-pub use id::{BackupId, ComponentName, Lineage, RepositoryId, SessionId};
+pub use id::{BackupId, ChainId, ComponentName, Lineage, RepositoryId, SessionId};
 pub use key::age::Encryption;
 pub use key::file::{KeyFile, KeyFileName};
 pub use key::identity::{AskPassphrase, Identities, generate_identity, needs_passphrase, protect_identity};
 pub use key::instance::{Instance, PublicKey, Rights, Trust};
 pub use key::passphrase::identity_from_passphrase;
 pub use key::recipient::{Fingerprint, Recipient, Roster};
+pub use ledger::{
+    Flaw, FlawKind, LEDGER_LIMIT_BYTES, LedgerHead, LedgerListing, LedgerName, LedgerRecord, NewLedgerRecord, ReadRecord,
+    chain_of, clock_steps, digest, flaws, get_record, list_ledger, open_record, put_record, read_ledger, seal_record,
+};
 pub use listing::{Backup, IMPORTED, Listing, Rejected};
 pub use log::{
     Appended, BLOCK_BYTES, GapRecord, Judged, LineageRecord, LogCleaner, LogCopied, LogFileKind, LogHeader, LogListing, LogName,

@@ -19,6 +19,7 @@ pub(crate) enum Kind {
     Log,
     Lineage,
     Gap,
+    Ledger,
 }
 
 impl Kind {
@@ -33,6 +34,7 @@ impl Kind {
             Self::Log => "log",
             Self::Lineage => "lineage",
             Self::Gap => "gap",
+            Self::Ledger => "ledger",
         }
     }
 
@@ -46,6 +48,8 @@ impl Kind {
             Self::Log | Self::Lineage | Self::Gap => (rights.backup, "write log"),
             Self::Hold => (rights.hold, "hold backups"),
             Self::Bad => (true, "mark damage"),
+            // A record deletes nothing and makes nothing count; whoever may do anything tells what it did.
+            Self::Ledger => (true, "keep a ledger"),
         };
         if allowed { Ok(()) } else { Err(what) }
     }

@@ -13,8 +13,7 @@ mod render;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use exit::Exit;
-use lifeboat_model::{Error, ErrorKind};
+use lifeboat_model::Error;
 
 /// How long work that cannot be cancelled may go on after the command has ended.
 const SHUTDOWN: Duration = Duration::from_secs(2);
@@ -43,36 +42,12 @@ fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(out, &Error::io("start", "the runtime", error)).into(),
     };
-    let note = cli::interrupted_note(&cli.command);
     let exit = runtime.block_on(async {
-        let mut signals = match cli::interrupt::Signals::listen() {
-            Ok(signals) => signals,
-            Err(error) => return cli::fail(out, &error),
-        };
-        if cli::ends_by_signal(&cli.command) {
-            return Box::pin(cli::run(cli, Some(signals))).await;
-        }
-        tokio::select! {
-            biased;
-            // Dropping the other future cancels the command.
-            kind = signals.first() => interrupted(out, kind, note),
-            exit = Box::pin(cli::run(cli, None)) => exit,
+        match cli::interrupt::Signals::listen() {
+            Ok(signals) => Box::pin(cli::run(cli, signals)).await,
+            Err(error) => cli::fail(out, &error),
         }
     });
     runtime.shutdown_timeout(SHUTDOWN);
     exit.into()
-}
-
-/// Says what an interruption left behind.
-fn interrupted(out: render::Out, kind: ErrorKind, note: &'static str) -> Exit {
-    let word = if kind == ErrorKind::Terminated {
-        "terminated"
-    } else {
-        "interrupted"
-    };
-    if out.json {
-        return cli::fail(out, &Error::new(kind, "finish", "the command", format!("{word}: {note}")));
-    }
-    render::tell(&format!("{word}: {note}"));
-    Exit::of(kind)
 }

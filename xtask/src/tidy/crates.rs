@@ -58,7 +58,8 @@ const ROOMS: &[Room] = &[
             "lifeboat-repo",
             "lifeboat-engine",
         ],
-        never: &["clap", "anyhow", "ring", "zstd", "rusqlite"],
+        // rusqlite: the catalog is a SQLite file.
+        never: &["clap", "anyhow", "ring", "zstd"],
     },
     Room {
         name: "lifeboat",

@@ -136,6 +136,25 @@ async fn copy(ground: Ground) {
         .await;
 }
 
+/// A record stands here before any store is asked: whenever its writer dies, it is there once (INV-18).
+async fn ledger(ground: Ground) {
+    let mut scene = Scene::new(ground).await;
+    drop(child::record(&scene.world().await, "first").await);
+    scene.keep().await;
+    scene
+        .for_each_death("ledger", async |scene, _, what| {
+            let world = scene.world().await;
+            let appended = child::record(&world, "next").await;
+            assert_eq!((appended.missing.len(), appended.pending), (0, 0), "{what}: {appended:?}");
+            let records = lifeboat_ops::ledger::read(&world.protected).await.unwrap().records;
+            let whats: Vec<&serde_json::Value> = records.iter().map(|record| &record.facts["what"]).collect();
+            assert_eq!(whats, ["first", "of the child", "next"], "{what}");
+            let audit = lifeboat_ops::ledger::audit(&world.protected).await.unwrap();
+            assert!(audit.findings.is_empty(), "{what}: {:?}", audit.findings);
+        })
+        .await;
+}
+
 /// A recipient comes, or goes: until then everybody who could read can, and afterwards who went opens nothing.
 async fn change(ground: Ground, verb: &str, how: Rekey) {
     let mut scene = Scene::new(ground).await;
@@ -242,6 +261,8 @@ in_folder_and_bucket! {
     a_recipient_removed_in_a_bucket_and_killed_anywhere_locks_nobody_else_out: |ground| change(ground, "remove", Rekey::Replace);
     new_keys_killed_anywhere_leave_every_listed_backup_restorable,
     new_keys_in_a_bucket_killed_anywhere_leave_every_listed_backup_restorable: rotate;
+    inv_18_a_record_whose_writer_is_killed_anywhere_stands_once,
+    inv_18_a_record_in_a_bucket_whose_writer_is_killed_anywhere_stands_once: ledger;
     inv_12_a_restore_killed_anywhere_leaves_the_old_database_or_the_whole_new_one,
     inv_12_a_restore_from_a_bucket_killed_anywhere_leaves_the_old_database_or_the_whole_new_one: restore;
 }

@@ -20,6 +20,7 @@ mod files;
 mod files_place;
 mod follow;
 mod kill;
+mod ledger;
 mod restore;
 mod rewound_database;
 mod undo;

@@ -42,7 +42,7 @@ impl About {
         }
     }
 
-    fn check(&self, name: &str, repository: RepositoryId, component: &ComponentName) -> Result<()> {
+    pub(crate) fn check(&self, name: &str, repository: RepositoryId, component: &ComponentName) -> Result<()> {
         let wrong = |detail: &str| Error::new(ErrorKind::Corrupt, "accept", name, detail);
         if self.version != 1 {
             return Err(wrong("it has another format version").with_kind(ErrorKind::Incompatible));

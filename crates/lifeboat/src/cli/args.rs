@@ -2,10 +2,12 @@
 //!
 //! Only words and their meaning: nothing here reads a file or does anything.
 
+mod audit;
 mod backup;
 pub(crate) mod diff;
 pub(crate) mod drill;
 mod export;
+mod import;
 mod init;
 mod log;
 pub(crate) mod undelete;
@@ -16,8 +18,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::examples;
+pub(crate) use audit::{Audit, AuditList, Audited, Catalog};
 pub(crate) use backup::{Backup, BackupMethod, TenantMap};
 pub(crate) use export::ExportFormat;
+pub(crate) use import::Import;
 pub(crate) use init::{EncryptChoice, Init};
 pub(crate) use log::{Follow, Wal};
 pub(crate) use upkeep::{Copy, Hold, Prune, Show, Store};
@@ -152,6 +156,20 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Hold,
     },
+    /// What was done, by whom and what came of it: the signed ledger in the stores.
+    #[command(after_help = examples::AUDIT)]
+    Audit {
+        /// What to do.
+        #[command(subcommand)]
+        command: Audit,
+    },
+    /// This machine's cache of the ledger.
+    #[command(after_help = examples::CATALOG)]
+    Catalog {
+        /// What to do.
+        #[command(subcommand)]
+        command: Catalog,
+    },
     /// Check, show or describe the configuration.
     #[command(after_help = examples::CONFIG)]
     Config {
@@ -204,29 +222,6 @@ pub(crate) struct Status {
     /// SYSTEM or SYSTEM/COMPONENT; without it, all.
     #[arg(value_name = "WHAT")]
     pub(crate) what: Vec<String>,
-}
-
-/// `import`.
-#[derive(Debug, Args)]
-pub(crate) struct Import {
-    /// The file: a database, SQL text, or either packed by gzip, zstd, tar or `openssl enc`.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// As a backup of which component.
-    #[arg(long = "as", value_name = "SYSTEM/COMPONENT")]
-    pub(crate) what: String,
-    /// The moment that it is of, with zone; without it, from its name, its archive or its last change.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) moment: Option<String>,
-    /// Which database, where the file holds several.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) member: Option<String>,
-    /// Why; kept with the backup.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: Option<String>,
-    /// Take it over also if SQLite's integrity check finds problems.
-    #[arg(long)]
-    pub(crate) accept_findings: bool,
 }
 
 /// `points`.

@@ -58,10 +58,10 @@ pub(super) async fn run(cx: &Cx, args: Backup) -> Result<Exit> {
                 }
                 tell_missing(cx, component, &report);
                 outcomes.but(exit_of(component, &report));
-                outcomes.good(as_json(&component.name, &report), &sentence(&component.name, &report));
+                outcomes.good(cx, as_json(&component.name, &report), &sentence(&component.name, &report));
                 // Only after a success: a backup that failed must not cost an older one.
                 if !prune::after_backup(cx, &context, component).await {
-                    outcomes.but(Exit::INCOMPLETE);
+                    outcomes.but_then(cx, Exit::INCOMPLETE);
                 }
             }
             Err(error) => outcomes.bad(cx, &component.name, error),

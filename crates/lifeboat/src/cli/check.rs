@@ -54,6 +54,7 @@ pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
                     outcomes.but(Exit::of(ErrorKind::Corrupt));
                 }
                 outcomes.good(
+                    cx,
                     as_json(&component.name, &subject, &findings),
                     &for_people(&component.name, &subject, &findings),
                 );

@@ -45,6 +45,16 @@ impl Context {
         Self::load(cx)
     }
 
+    /// The same of settings that were told already.
+    pub(super) fn quiet(cx: &Cx, settings: Settings) -> Self {
+        Self {
+            settings,
+            can_ask: false,
+            opened: Mutex::default(),
+            clock: Arc::clone(&cx.env.clock),
+        }
+    }
+
     fn told(cx: &Cx, settings: Settings) -> Result<Self> {
         cx.out.detail(|| {
             let names: Vec<&str> = settings.components.iter().map(|component| component.name.as_str()).collect();
@@ -64,10 +74,8 @@ impl Context {
             cx.out.note(&format!("note: {warning}"));
         }
         Ok(Self {
-            settings,
             can_ask: can_ask(cx),
-            opened: Mutex::default(),
-            clock: Arc::clone(&cx.env.clock),
+            ..Self::quiet(cx, settings)
         })
     }
 
@@ -170,6 +178,24 @@ impl Context {
             places.push(self.place(component, name).await?);
         }
         self.protected_in(component, places).await
+    }
+
+    /// A component as far as its ledger is concerned, for which no key is opened: it seals nothing.
+    pub(crate) async fn for_ledger(&self, component: &ComponentSettings) -> Result<Protected> {
+        let mut places = Vec::new();
+        for name in &component.stores {
+            places.push(self.place(component, name).await?);
+        }
+        Ok(Protected {
+            component: ComponentName::new(&component.name)?,
+            source: component.source.clone(),
+            stores: places,
+            encryption: Encryption::Age(Vec::new()),
+            trust: self.trust()?,
+            state_dir: self.settings.state_dir.clone(),
+            rpo: component.rpo,
+            rto: component.rto,
+        })
     }
 
     async fn protected_in(&self, component: &ComponentSettings, places: Vec<Place>) -> Result<Protected> {

@@ -3,6 +3,7 @@
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::copy::{self, Wanted};
+use lifeboat_ops::ledger;
 use lifeboat_repo::{Copied, Which};
 use serde_json::{Value, json};
 
@@ -44,6 +45,7 @@ pub(super) async fn run(cx: &Cx, args: Copy) -> Result<Exit> {
                     }
                 }
                 outcomes.good(
+                    cx,
                     as_json(&component.name, &from, &args.to, &copied),
                     &sentence(&component.name, &from, &args.to, &copied),
                 );
@@ -70,7 +72,11 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &C
     let settings = &context.settings;
     let rules = component.retention.as_ref().and_then(|name| settings.retention.get(name));
     let rules = rules.map(|rules| (&rules.policy, settings.timezone.as_str()));
-    let copied = copy::run(&cx.env, &protected, instance, &from, &to, Wanted { which, rules }).await?;
+    let mut copied = copy::run(&cx.env, &protected, instance, &from, &to, Wanted { which, rules }).await?;
+    // What was done goes where the backups are.
+    if let Err(error) = ledger::copy(&protected, &from, &to).await {
+        copied.notes.push(format!("the ledger was not copied: {error}"));
+    }
     Ok((from.name, copied))
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn run(cx: &Cx) -> Result<Exit> {
                 }]
             }
         };
-        outcomes.good(as_json(&component.name, &checks), &for_people(&component.name, &checks));
+        outcomes.good(cx, as_json(&component.name, &checks), &for_people(&component.name, &checks));
     }
     outcomes.finish(cx, "doctor")
 }

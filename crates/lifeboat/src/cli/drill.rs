@@ -146,13 +146,6 @@ fn exit(standing: Standing) -> Exit {
 async fn program(context: &Context) -> Result<Program> {
     let configuration = context.settings.path.clone();
     compute::run("look at this program", move || {
-        let digest = |path: &Path| -> Result<String> {
-            let failed = |error| Error::io("read", path.display(), error);
-            let mut file = std::fs::File::open(path).map_err(failed)?;
-            let mut hasher = Sha256::new();
-            std::io::copy(&mut file, &mut hasher).map_err(failed)?;
-            Ok(hex::encode(hasher.finalize()))
-        };
         let program = std::env::current_exe().map_err(|error| Error::io("find", "this program", error))?;
         Ok(Program {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -162,6 +155,15 @@ async fn program(context: &Context) -> Result<Program> {
         })
     })
     .await
+}
+
+/// SHA-256 of a file, hexadecimal.
+fn digest(path: &Path) -> Result<String> {
+    let failed = |error| Error::io("read", path.display(), error);
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).map_err(failed)?;
+    Ok(hex::encode(hasher.finalize()))
 }
 
 /// The user of this process.
@@ -199,6 +201,8 @@ fn as_json(written: &Written) -> Value {
         "report": written.report,
         "said": written.said,
         "folder": written.folder,
+        // The ledger holds it: evidence that is changed later is found out.
+        "evidence_sha256": digest(&written.folder.join("report.json")).ok(),
     })
 }
 

@@ -192,6 +192,43 @@ Examples:
   lifeboat store extend-lock s3-eu
   lifeboat store extend-lock s3-eu --json";
 
+pub(super) const AUDIT: &str = "\
+Examples:
+  lifeboat audit list                  what was done here and on other machines
+  lifeboat audit verify                nothing edited, removed or reordered? Exit code 5 otherwise
+  lifeboat audit ship                  bring the stores the records that they lack";
+
+pub(super) const AUDIT_VERIFY: &str = "\
+Examples:
+  lifeboat audit verify
+  lifeboat audit verify shop/db
+  lifeboat audit verify --json         exit code 5 when anything is wrong";
+
+pub(super) const AUDIT_LIST: &str = "\
+Examples:
+  lifeboat audit list
+  lifeboat audit list shop --failed --since 7d
+  lifeboat audit list shop/db --verb restore --verb undo
+  lifeboat audit list --since 2026-11-21T00:00:00Z --json";
+
+pub(super) const AUDIT_SHIP: &str = "\
+Examples:
+  lifeboat audit ship
+  lifeboat audit ship shop
+  lifeboat audit ship shop/db --json";
+
+pub(super) const CATALOG: &str = "\
+Examples:
+  lifeboat catalog rebuild
+  lifeboat catalog rebuild shop
+  lifeboat catalog rebuild --json";
+
+pub(super) const CATALOG_REBUILD: &str = "\
+Examples:
+  lifeboat catalog rebuild             on a new machine: what do the stores say was proven?
+  lifeboat catalog rebuild shop/db
+  lifeboat catalog rebuild --json";
+
 pub(super) const CONFIG: &str = "\
 Examples:
   lifeboat config check

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Cx;
 use super::args::Follow;
 use super::context::Context;
 use super::interrupt::Signals;
 use super::outcomes::Outcomes;
+use super::{Cx, recorder};
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
 use crate::render;
@@ -40,7 +40,7 @@ pub(super) async fn run(cx: &Cx, args: &Follow, signals: Option<Signals>) -> Res
     for (component, cluster) in clusters {
         match begin(cx, &context, component, &cluster, args).await {
             Ok((protected, instance, options)) => {
-                let one = one(cx, protected, instance, options, stopped.clone());
+                let one = one(cx, (&context, component), protected, instance, options, stopped.clone());
                 following.push((component.name.clone(), Box::pin(one)));
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
@@ -62,7 +62,7 @@ pub(super) async fn run(cx: &Cx, args: &Follow, signals: Option<Signals>) -> Res
                 if !report.gaps.is_empty() {
                     outcomes.but(Exit::INCOMPLETE);
                 }
-                outcomes.good(as_json(&name, &report), &sentence(&name, &report));
+                outcomes.good(cx, as_json(&name, &report), &sentence(&name, &report));
             }
             Err(error) => outcomes.bad(cx, &name, error),
         }
@@ -74,6 +74,7 @@ type Following<'a> = Pin<Box<dyn Future<Output = Result<Report>> + 'a>>;
 
 async fn one(
     cx: &Cx,
+    (context, component): (&Context, &ComponentSettings),
     protected: lifeboat_ops::Protected,
     instance: Arc<lifeboat_repo::Instance>,
     options: Options,
@@ -84,7 +85,20 @@ async fn one(
             std::future::pending::<()>().await;
         }
     };
-    follow::run(&cx.env, &protected, instance, options, stop).await
+    let once = options.once;
+    let told = async {
+        // A schedule that calls it every minute leaves one record each time, of what came of it.
+        if !once {
+            recorder::began(cx, context, component, "follow").await;
+        }
+    };
+    let mut run = Box::pin(follow::run(&cx.env, &protected, instance, options, stop));
+    tokio::select! {
+        biased;
+        // A record that a store keeps waiting stands on this machine.
+        report = &mut run => report,
+        () = Box::pin(told) => run.await,
+    }
 }
 
 type Begun = (lifeboat_ops::Protected, Arc<lifeboat_repo::Instance>, Options);

@@ -187,7 +187,7 @@ fn print(cx: &Cx, word: &str, found: &Found) -> Result<Exit> {
         "nothing is held\n".to_owned()
     };
     let exit = if failed.is_empty() { Exit::OK } else { Exit::INCOMPLETE };
-    cx.out.result(
+    cx.result(
         "hold",
         json!({ "holds": rows, "released": word == "released", "failed": failed }),
         &text,

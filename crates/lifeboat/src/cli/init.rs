@@ -56,6 +56,7 @@ pub(super) async fn run(cx: &Cx, args: Init) -> Result<Exit> {
     let context = Context::load(&Cx {
         config: Some(config),
         env: cx.env.clone(),
+        told: std::sync::Arc::clone(&cx.told),
         out: cx.out,
     })?;
     let mut done = Done {
@@ -81,6 +82,7 @@ async fn go_on(cx: &Cx, args: &Init, config: &Path) -> Result<()> {
     let context = Context::load(&Cx {
         config: Some(config.to_path_buf()),
         env: cx.env.clone(),
+        told: std::sync::Arc::clone(&cx.told),
         out: crate::render::Out { quiet: true, ..cx.out },
     })?;
     for path in &args.path {
@@ -345,7 +347,7 @@ fn finish(cx: &Cx, context: &Context, args: &Init, public_key: Option<String>, d
         "components": done.rows,
         "sentence": sentence,
     });
-    cx.out.result("init", body, &text)?;
+    cx.result("init", body, &text)?;
     Ok(Exit::OK)
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn run(cx: &Cx, args: &Listed) -> Result<Exit> {
                     ));
                 }
                 outcomes.but(tell_away(&component.name, &survey));
-                outcomes.good(as_json(&component.name, &survey), "");
+                outcomes.good(cx, as_json(&component.name, &survey), "");
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }

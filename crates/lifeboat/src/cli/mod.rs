@@ -3,8 +3,10 @@
 pub(crate) mod args;
 mod artefact;
 mod ask;
+mod audit;
 mod backup;
 mod care;
+mod catalog;
 mod check;
 mod completions;
 mod config;
@@ -29,6 +31,7 @@ mod outcomes;
 mod points;
 mod promote;
 mod prune;
+mod recorder;
 mod restore;
 mod scratch;
 mod show;
@@ -44,6 +47,7 @@ mod wal_serve;
 mod zero;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub(crate) use wal_serve::{NO_LINK, refuse_as_root};
 
@@ -53,6 +57,8 @@ use clap::error::ErrorKind as ClapKind;
 use interrupt::Signals;
 use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
+use recorder::{Ended, Steps, Told};
+use serde_json::Value;
 
 use crate::exit::Exit;
 use crate::render::{self, Out, json};
@@ -66,6 +72,16 @@ pub(crate) struct Cx {
     pub(crate) out: Out,
     /// `--config`.
     pub(crate) config: Option<PathBuf>,
+    /// What the ledger is to know of this command.
+    pub(crate) told: Arc<recorder::Told>,
+}
+
+impl Cx {
+    /// Prints the result, and tells the ledger.
+    pub(crate) fn result(&self, kind: &str, body: Value, text: &str) -> Result<()> {
+        self.told.document(&body);
+        self.out.result(kind, body, text)
+    }
 }
 
 /// Reads the command line. Help and version are printed and end well; anything else that is no command ends with 2.
@@ -117,7 +133,7 @@ pub(crate) fn fail(out: Out, error: &Error) -> Exit {
 }
 
 /// What holds after an interruption of this command.
-pub(crate) fn interrupted_note(command: &Command) -> &'static str {
+fn interrupted_note(command: &Command) -> &'static str {
     match command {
         Command::Restore(restore) if restore.in_place || restore.command.is_some() => {
             "run the same command again: what was begun is finished or taken back"
@@ -131,27 +147,78 @@ pub(crate) fn interrupted_note(command: &Command) -> &'static str {
 }
 
 /// Whether a signal is this command's usual end: it is told, and ends by itself.
-pub(crate) fn ends_by_signal(command: &Command) -> bool {
+fn ends_by_signal(command: &Command) -> bool {
     matches!(command, Command::Follow(_))
 }
 
-/// Runs one command to its end and prints what came of it. `signals`: for a command that ends by them.
-pub(crate) async fn run(cli: Cli, signals: Option<Signals>) -> Exit {
+/// Runs one command to its end, prints what came of it, and records it.
+pub(crate) async fn run(cli: Cli, mut signals: Signals) -> Exit {
     let out = Out {
         json: cli.global.json,
         quiet: cli.global.quiet,
         verbose: cli.global.verbose,
     };
-    let env = crate::env::real(|clock| render::progress::choose(cli.global.progress, cli.global.quiet, clock));
+    let mut env = crate::env::real(|clock| render::progress::choose(cli.global.progress, cli.global.quiet, clock));
+    let told = Arc::new(Told::new(Arc::clone(&env.clock)));
+    env.progress = Arc::new(Steps::new(env.progress, Arc::clone(&told)));
     let cx = Cx {
         env,
         out,
         config: cli.global.config,
+        told,
     };
-    let outcome = Box::pin(dispatch(&cx, cli.command, signals)).await;
+    let note = interrupted_note(&cli.command);
+    let subject = recorder::subject(&cli.command);
+    if ends_by_signal(&cli.command) {
+        let outcome = Box::pin(dispatch(&cx, cli.command, Some(signals))).await;
+        let (exit, ended) = tell_end(&cx, Ended::Itself(outcome), note);
+        if let Some(subject) = &subject {
+            Box::pin(recorder::record(&cx, subject, &ended)).await;
+        }
+        return exit;
+    }
+    let ended = tokio::select! {
+        biased;
+        // Dropping the other future cancels the command.
+        kind = signals.first() => Ended::Signal(kind),
+        outcome = Box::pin(dispatch(&cx, cli.command, None)) => Ended::Itself(outcome),
+    };
+    let (exit, ended) = tell_end(&cx, ended, note);
+    if let Some(subject) = &subject {
+        // The command is over: whoever is in a hurry now does without the record's being stored; it waits here.
+        tokio::select! {
+            biased;
+            _ = signals.first() => {}
+            () = Box::pin(recorder::record(&cx, subject, &ended)) => {}
+        }
+    }
+    exit
+}
+
+/// Says how it ended. A signal that has come does not come again: the second one ends the process.
+fn tell_end(cx: &Cx, ended: Ended, note: &str) -> (Exit, Ended) {
     // Whatever bar is left is taken away before anything else is said.
     cx.env.progress.finish();
-    outcome.unwrap_or_else(|error| fail(out, &error))
+    let exit = match &ended {
+        Ended::Itself(Ok(exit)) => *exit,
+        Ended::Itself(Err(error)) => fail(cx.out, error),
+        Ended::Signal(kind) => interrupted(cx.out, *kind, note),
+    };
+    (exit, ended)
+}
+
+/// Says what an interruption left behind.
+fn interrupted(out: Out, kind: ErrorKind, note: &str) -> Exit {
+    let word = if kind == ErrorKind::Terminated {
+        "terminated"
+    } else {
+        "interrupted"
+    };
+    if out.json {
+        return fail(out, &Error::new(kind, "finish", "the command", format!("{word}: {note}")));
+    }
+    render::tell(&format!("{word}: {note}"));
+    Exit::of(kind)
 }
 
 async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result<Exit> {
@@ -196,6 +263,8 @@ async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result
         Command::Diff(args) => diff::run(cx, args).await,
         Command::Undelete(args) => undelete::run(cx, args).await,
         Command::Man { to } => man::run(cx, &to),
+        Command::Audit { command } => audit::run(cx, command).await,
+        Command::Catalog { command } => catalog::run(cx, command).await,
         Command::Config { command } => config::run(cx, &command),
         Command::Key { command } => key::run(cx, command).await,
         Command::Completions { shell } => completions::run(shell),

@@ -15,6 +15,8 @@ pub(super) struct Outcomes {
     rows: Vec<Value>,
     text: String,
     exit: Exit,
+    /// What the next row ends with besides.
+    next: Exit,
     only: Option<Error>,
 }
 
@@ -27,6 +29,7 @@ impl Outcomes {
             rows: Vec::new(),
             text: String::new(),
             exit: Exit::OK,
+            next: Exit::OK,
             only: None,
         }
     }
@@ -40,7 +43,9 @@ impl Outcomes {
     }
 
     /// A component came out well: its JSON, and its part of the text.
-    pub(super) fn good(&mut self, json: Value, text: &str) {
+    pub(super) fn good(&mut self, cx: &Cx, json: Value, text: &str) {
+        cx.told.row(&json, self.next);
+        self.next = Exit::OK;
         self.rows.push(json);
         self.text.push_str(text);
         if !text.is_empty() && !text.ends_with('\n') {
@@ -48,15 +53,27 @@ impl Outcomes {
         }
     }
 
-    /// Besides, this ends with `exit`.
+    /// Besides, what is told next ends with `exit`.
     pub(super) fn but(&mut self, exit: Exit) {
         self.exit = self.exit.worse(exit);
+        self.next = self.next.worse(exit);
+    }
+
+    /// Besides, what was told last ends with `exit`.
+    pub(super) fn but_then(&mut self, cx: &Cx, exit: Exit) {
+        self.exit = self.exit.worse(exit);
+        cx.told.worsen(exit);
     }
 
     /// A component failed. People are told at once, because the next one may take an hour.
     pub(super) fn bad(&mut self, cx: &Cx, component: &str, error: Error) {
         cx.env.progress.finish();
         self.but(Exit::of(error.kind()));
+        cx.told.row(
+            &json!({ (self.noun): component, "error": render::json::error(&error) }),
+            self.next,
+        );
+        self.next = Exit::OK;
         if self.expected == 1 {
             self.only = Some(error);
             return;

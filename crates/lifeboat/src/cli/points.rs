@@ -73,6 +73,7 @@ pub(super) async fn run(cx: &Cx, args: &Listed) -> Result<Exit> {
                 outcomes.but(list::tell_away(&component.name, &survey));
                 let away = list::away_as_json(&survey);
                 outcomes.good(
+                    cx,
                     json!({ "component": component.name, "points": rows, "windows": windows, "away": away }),
                     "",
                 );

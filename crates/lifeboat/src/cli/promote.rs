@@ -48,7 +48,7 @@ async fn finish(
 ) -> Result<Exit> {
     let reason = reason.unwrap_or_else(|| format!("after promote of restore {id}"));
     let exit = backup::fresh(cx, context, component, reason, (&mut text, &mut body)).await;
-    cx.out.result("restore-promote", body, &text)?;
+    cx.result("restore-promote", body, &text)?;
     Ok(exit)
 }
 

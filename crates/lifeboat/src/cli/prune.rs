@@ -51,9 +51,9 @@ pub(super) async fn run(cx: &Cx, args: Prune) -> Result<Exit> {
                     cx.out.note(&format!("note: {} in {store}: {note}", component.name));
                 }
                 let json = as_json(&component.name, store, &done, args.dry_run);
-                outcomes.good(json, &words(&component.name, store, &done, args.dry_run));
+                outcomes.good(cx, json, &words(&component.name, store, &done, args.dry_run));
                 if let Some(Err(error)) = &done.chilled {
-                    outcomes.but(Exit::INCOMPLETE);
+                    outcomes.but_then(cx, Exit::INCOMPLETE);
                     tell_warm(&component.name, store, error);
                 }
             }
@@ -67,7 +67,7 @@ pub(super) async fn run(cx: &Cx, args: Prune) -> Result<Exit> {
     }
     for component in context.select(args.what.as_slice())? {
         if let Err(error) = replaced(cx, &context, component, args.dry_run).await {
-            outcomes.but(Exit::INCOMPLETE);
+            outcomes.but_then(cx, Exit::INCOMPLETE);
             tell(&format!(
                 "warning: {}: what was replaced could not be dropped: {error}",
                 component.name

@@ -76,7 +76,7 @@ pub(super) async fn run(cx: &Cx, args: Restore) -> Result<Exit> {
         match done {
             Ok(done) => {
                 outcomes.but(done.exit);
-                outcomes.good(done.json, &done.text);
+                outcomes.good(cx, done.json, &done.text);
             }
             Err(error) => {
                 outcomes.bad(cx, &component.name, error);

@@ -24,7 +24,7 @@ pub(super) async fn run(cx: &Cx, args: &Show) -> Result<Exit> {
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
         match one(cx, &context, component, args).await {
-            Ok((json, text)) => outcomes.good(json, &text),
+            Ok((json, text)) => outcomes.good(cx, json, &text),
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
     }

@@ -39,7 +39,7 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
             Err(error) => (unknown(&component.name, &error), Exit::of(error.kind())),
         };
         outcomes.but(exit);
-        outcomes.good(as_json(&status), &for_people(cx, &status));
+        outcomes.good(cx, as_json(&status), &for_people(cx, &status));
     }
     let named: Vec<_> = context
         .settings

@@ -47,7 +47,7 @@ async fn check(cx: &Cx, context: &Context, names: &[String]) -> Result<Exit> {
     let mut outcomes = Outcomes::of_stores(stores.len());
     for store in stores {
         match look(store).await {
-            Ok(checks) => said(&mut outcomes, store, &checks, &[]),
+            Ok(checks) => said(cx, &mut outcomes, store, &checks, &[]),
             Err(error) => outcomes.bad(cx, &store.name, error),
         }
     }
@@ -55,7 +55,7 @@ async fn check(cx: &Cx, context: &Context, names: &[String]) -> Result<Exit> {
 }
 
 /// Says what was done and how it now is.
-fn said(outcomes: &mut Outcomes, store: &StoreSettings, checks: &[Check], done: &[String]) {
+fn said(cx: &Cx, outcomes: &mut Outcomes, store: &StoreSettings, checks: &[Check], done: &[String]) {
     if checks.iter().any(|check| check.outcome == Outcome::Bad) {
         outcomes.but(Exit::of(ErrorKind::Failed));
     }
@@ -69,7 +69,7 @@ fn said(outcomes: &mut Outcomes, store: &StoreSettings, checks: &[Check], done: 
     for step in done {
         text.push_str(&format!("  done: {step}\n"));
     }
-    outcomes.good(row, &text);
+    outcomes.good(cx, row, &text);
 }
 
 /// Everything that can be asked about the set-up of a store.
@@ -113,7 +113,7 @@ async fn set_up(cx: &Cx, context: &Context, names: &[String]) -> Result<Exit> {
             Ok((done, look(store).await?))
         };
         match done.await {
-            Ok((done, checks)) => said(&mut outcomes, store, &checks, &done),
+            Ok((done, checks)) => said(cx, &mut outcomes, store, &checks, &done),
             Err(error) => outcomes.bad(cx, &store.name, error),
         }
     }
@@ -182,7 +182,7 @@ async fn print(cx: &Cx, context: &Context, names: &[String]) -> Result<Exit> {
                 continue;
             }
         };
-        outcomes.good(row, &text);
+        outcomes.good(cx, row, &text);
     }
     outcomes.finish(cx, "store-setup-plan")
 }
@@ -244,7 +244,7 @@ async fn extend_lock(cx: &Cx, context: &Context, names: &[String]) -> Result<Exi
         };
         match done.await {
             Ok((sum, lock)) => outcomes.good(
-                json!({ "store": store.name, "files": sum.files, "extended": sum.extended, "long_enough": sum.long_enough, "days": lock.days }),
+                cx, json!({ "store": store.name, "files": sum.files, "extended": sum.extended, "long_enough": sum.long_enough, "days": lock.days }),
                 &format!(
                     "{}: {} files of living backups looked at, {} locks now last {} days, {} lasted long enough",
                     store.name, sum.files, sum.extended, lock.days, sum.long_enough
@@ -275,6 +275,7 @@ async fn chill(cx: &Cx, context: &Context, names: &[String]) -> Result<Exit> {
         };
         match done.await {
             Ok((sum, cold)) => outcomes.good(
+                cx,
                 json!({
                     "store": store.name, "packs": sum.packs, "bytes": sum.bytes, "cold_before": sum.cold_before,
                     "storage_class": cold.storage_class,

@@ -28,11 +28,11 @@ pub(super) async fn run(cx: &Cx, args: Undelete) -> Result<Exit> {
     let name = &component.name;
     let (shown, body) = (preview_for_people(name, &preview), preview_as_json(name, &preview));
     if args.dry_run {
-        cx.out.result("undelete-plan", body, &shown)?;
+        cx.result("undelete-plan", body, &shown)?;
         return Ok(Exit::OK);
     }
     if preview.count() == 0 {
-        cx.out.result("undelete", body, &shown)?;
+        cx.result("undelete", body, &shown)?;
         return Ok(Exit::OK);
     }
     cx.out.note(&shown);
@@ -41,7 +41,7 @@ pub(super) async fn run(cx: &Cx, args: Undelete) -> Result<Exit> {
         ask::confirm(cx, &question, "undelete rows of", name, &ask::this_command_with(&["--yes"]))?;
     }
     let record = undelete::run(&cx.env, &protected, preview).await?;
-    cx.out.result("undelete", as_json(&record), &for_people(&record))?;
+    cx.result("undelete", as_json(&record), &for_people(&record))?;
     Ok(Exit::OK)
 }
 
@@ -58,8 +58,7 @@ async fn undo(cx: &Cx, context: &Context, id: &str) -> Result<Exit> {
         "put_back": undone.put_back,
         "left": undone.left.iter().map(rows_as_json).collect::<Vec<_>>(),
     });
-    cx.out
-        .result("undelete-undo", body, &undone_for_people(&component.name, &undone))?;
+    cx.result("undelete-undo", body, &undone_for_people(&component.name, &undone))?;
     Ok(if left == 0 { Exit::OK } else { Exit::INCOMPLETE })
 }
 

@@ -93,8 +93,7 @@ async fn database(cx: &Cx, context: &Context, restored: RestoredDatabase) -> Res
             "What had been restored is kept, closed, as {kept}\n"
         ))
     );
-    cx.out
-        .result("restore-undo", promote::placed_as_json(&component.name, &placed), &text)?;
+    cx.result("restore-undo", promote::placed_as_json(&component.name, &placed), &text)?;
     Ok(Exit::OK)
 }
 
@@ -105,6 +104,6 @@ fn undone(cx: &Cx, component: &str, id: &str, path: &Path, folder: &Path) -> Res
         folder.display()
     );
     let body = json!({ "id": id, "component": component, "path": path, "undo_folder": folder });
-    cx.out.result("restore-undo", body, &text)?;
+    cx.result("restore-undo", body, &text)?;
     Ok(Exit::OK)
 }

@@ -33,7 +33,7 @@ pub(super) async fn run(cx: &Cx, args: Verify) -> Result<Exit> {
                     outcomes.but(exit);
                 }
                 let json = json!({ "component": component.name, "proofs": proven.rows });
-                outcomes.good(json, &proven.text);
+                outcomes.good(cx, json, &proven.text);
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }

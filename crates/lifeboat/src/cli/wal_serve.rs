@@ -101,6 +101,7 @@ async fn open(cx: &Cx, restore: &RestoreFile) -> Result<Archive> {
     let cx = Cx {
         env: cx.env.clone(),
         out: cx.out,
+        told: std::sync::Arc::clone(&cx.told),
         config: restore.config.clone().or_else(|| cx.config.clone()),
     };
     let context = Context::load(&cx)?;

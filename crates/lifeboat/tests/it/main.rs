@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod audit;
 mod checks;
 mod cli;
 mod cluster;

@@ -39,7 +39,13 @@ fn send(child: &Child, signal: Signal) {
 #[test]
 fn ctrl_c_ends_with_130_and_says_what_holds() {
     let world = World::protected();
-    let before = world.files("lifeboat-backups");
+    let stored = || {
+        let files = world.files("lifeboat-backups").into_iter();
+        files
+            .filter(|(path, _)| !path.to_string_lossy().contains("/ledger/"))
+            .collect::<Vec<_>>()
+    };
+    let before = stored();
     let (child, _writer) = waiting(&world, &["verify"]);
     send(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
@@ -49,7 +55,15 @@ fn ctrl_c_ends_with_130_and_says_what_holds() {
         said.contains("interrupted: nothing was published; run the same command again"),
         "{said}"
     );
-    assert!(world.files("lifeboat-backups") == before, "the store changed");
+    assert!(stored() == before, "the store changed");
+    let list = world
+        .run(&["audit", "list", "--verb", "verify", "--json"])
+        .ends(0)
+        .json("audit-list");
+    let records = list["components"][0]["records"].as_array().unwrap();
+    assert_eq!(records.len(), 1, "{list:#}");
+    assert_eq!(records[0]["outcome"], "interrupted");
+    assert_eq!(records[0]["facts"]["exit_code"], 130);
 }
 
 #[test]

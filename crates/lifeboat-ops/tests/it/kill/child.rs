@@ -13,7 +13,7 @@ use lifeboat_model::retention::{Policy, Rules};
 use lifeboat_ops::keys::{self, InStore};
 use lifeboat_ops::protected::Place;
 use lifeboat_ops::restore::Destination;
-use lifeboat_ops::{copy, prune};
+use lifeboat_ops::{copy, ledger, prune};
 use lifeboat_repo::{BackupId, Copied, Encryption, Identities, Reader, Rekey, Rekeyed, Which};
 use lifeboat_store::{BlobStore, Capabilities, Entry, Key, Put};
 
@@ -107,6 +107,7 @@ async fn run() {
         "copy" => drop(copy(&world, &second).await.unwrap()),
         "add" => drop(change(&world, Rekey::Add).await.unwrap()),
         "remove" => drop(change(&world, Rekey::Replace).await.unwrap()),
+        "ledger" => drop(record(&world, "of the child").await),
         "rotate" => rotate(&world).await.unwrap(),
         "restore" => {
             let path = world.database.clone();
@@ -115,6 +116,17 @@ async fn run() {
         other => panic!("{other}"),
     }
     println!("\n{OPERATIONS}{}", done.load(Ordering::SeqCst));
+}
+
+pub async fn record(world: &World, what: &str) -> ledger::Appended {
+    let entry = ledger::Entry {
+        verb: "backup".to_owned(),
+        outcome: ledger::Outcome::Done,
+        facts: serde_json::Map::from_iter([("what".to_owned(), serde_json::json!(what))]),
+    };
+    ledger::append(&world.env, &world.protected, &world.instance, entry)
+        .await
+        .unwrap()
 }
 
 pub async fn prune(world: &World) -> Result<prune::Report> {

@@ -22,7 +22,7 @@ pub(super) async fn run(cx: &Cx, args: &KeyChange, how: Rekey) -> Result<Exit> {
     for component in components {
         match one(cx, &context, component, args, how, &mut outcomes).await {
             Ok((json, text, edit)) => {
-                outcomes.good(json, &text);
+                outcomes.good(cx, json, &text);
                 if let Some(edit) = edit.filter(|edit| !advice.contains(edit)) {
                     advice.push(edit);
                 }
@@ -148,6 +148,7 @@ pub(super) async fn rotate(cx: &Cx, what: &[String]) -> Result<Exit> {
                     "this machine has nothing that a backup could build on: its next backup is a full one under new keys anyway; run this where the backups are made"
                 };
                 outcomes.good(
+                    cx,
                     json!({ "component": component.name, "rotated": forgotten }),
                     &format!("{}: {text}", component.name),
                 );

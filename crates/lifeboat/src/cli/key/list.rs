@@ -22,7 +22,7 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
         match one(cx, &context, component, &mut outcomes).await {
-            Ok((json, text)) => outcomes.good(json, &text),
+            Ok((json, text)) => outcomes.good(cx, json, &text),
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
     }

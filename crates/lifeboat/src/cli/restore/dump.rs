@@ -59,8 +59,7 @@ pub(crate) async fn run(cx: &Cx, context: &Context, component: &ComponentSetting
     cx.env.progress.finish();
     let shown = plan_for_people(&component.name, old, &plan);
     if args.dry_run {
-        cx.out
-            .result("dump-restore-plan", plan_as_json(&component.name, old, &plan), &shown)?;
+        cx.result("dump-restore-plan", plan_as_json(&component.name, old, &plan), &shown)?;
         return Ok(Exit::OK);
     }
     cx.out.note(&shown);
@@ -71,8 +70,7 @@ pub(crate) async fn run(cx: &Cx, context: &Context, component: &ComponentSetting
         cx.out.note(&format!("note: {}: {note}", component.name));
     }
     let shown = for_people(&component.name, old, &report);
-    cx.out
-        .result("dump-restore", as_json(&component.name, old, &report), &shown)?;
+    cx.result("dump-restore", as_json(&component.name, old, &report), &shown)?;
     Ok(Exit::OK)
 }
 
@@ -96,7 +94,7 @@ pub(crate) async fn verify(cx: &Cx, context: &Context, old: &Old) -> Result<Exit
         shown.push_str(&format!("  note: {note}\n"));
     }
     let body = json!({ "dump": dump_as_json(old, &found), "notes": found.notes });
-    cx.out.result("dump-verify", body, &shown)?;
+    cx.result("dump-verify", body, &shown)?;
     Ok(Exit::OK)
 }
 
