@@ -366,17 +366,15 @@ fn set(file: &Path, bytes: &[u8]) {
 
 #[tokio::test]
 async fn an_end_that_is_cut_off_is_missed_by_others_who_saw_it() {
-    let host = Host::new().await;
+    let mut host = Host::new().await;
     for what in ["a", "b"] {
         drop(host.append(what).await);
     }
-    let mut host = host;
     let other = Instance::create(&host.env, "other", &host.world.folder.join("other.key")).unwrap();
     host.world.protected.trust.add("other", other.public_key());
     let elsewhere = host.with_state(&host.world.folder.join("elsewhere"));
     let entry = Host::entry("of the other", Outcome::Done);
     drop(ledger::append(&host.env, &elsewhere, &other, entry.clone()).await.unwrap());
-    // The first record of a new machine was numbered when it had looked.
     let record = ledger::read(&elsewhere)
         .await
         .unwrap()
@@ -391,7 +389,6 @@ async fn an_end_that_is_cut_off_is_missed_by_others_who_saw_it() {
         .find(|file| file.to_string_lossy().contains("/0000000000000002-"))
         .unwrap();
     std::fs::remove_file(second).unwrap();
-    // Asked where nothing is remembered but what the records say.
     let bare = host.with_state(&host.world.folder.join("bare"));
     let audit = ledger::audit(&bare).await.unwrap();
     assert!(
@@ -592,7 +589,6 @@ async fn a_rebuilt_catalog_tells_a_new_machine_what_was_proven_and_nothing_older
         (proofs[0].backup.as_str(), proofs[0].level, proofs[0].bytes),
         ("3-a", Level::App, 77)
     );
-    // Again, nothing is new; and nobody's word is nobody's proof.
     assert_eq!(ledger::rebuild(&fresh, &mut catalog).await.unwrap().proofs, 0);
     let mut stranger = host.with_state(&host.world.folder.join("stranger"));
     stranger.trust = lifeboat_repo::Trust::new();

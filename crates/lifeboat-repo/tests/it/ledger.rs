@@ -9,7 +9,7 @@ use lifeboat_repo::{
     ChainId, ComponentName, FlawKind, Instance, LEDGER_LIMIT_BYTES, LedgerHead, LedgerName, LedgerRecord, NewLedgerRecord,
     Rights, chain_of, clock_steps, flaws, get_record, list_ledger, open_record, put_record, read_ledger, seal_record,
 };
-use lifeboat_store::BlobStore as _;
+use lifeboat_store::{BlobStore as _, Put};
 use lifeboat_testkit::faulty::{Fault, FaultyStore, Op, Plan};
 use serde_json::{Map, Value, json};
 
@@ -169,7 +169,8 @@ async fn names_have_one_spelling() {
     }
     let folder = world.component.folder().unwrap();
     for odd in ["ledger/x", "ledger/x/y/z"] {
-        world.memory.put(&folder.join(odd).unwrap(), stored.clone()).await.unwrap();
+        let put = world.memory.put(&folder.join(odd).unwrap(), stored.clone()).await;
+        assert_eq!(put.unwrap(), Put::Created);
     }
     let listing = list_ledger(&world.repository, &world.component).await.unwrap();
     assert_eq!((listing.names.len(), listing.unknown.len()), (0, 2));
