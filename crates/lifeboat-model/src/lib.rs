@@ -5,11 +5,13 @@
 
 pub mod check;
 pub mod cold;
+pub mod cron;
 pub mod env;
 pub mod error;
 pub mod estimate;
 pub mod lifecycle;
 pub mod lsn;
+pub mod plan;
 pub mod protocol;
 pub mod retention;
 pub mod time;

@@ -2,8 +2,10 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod cold;
+mod cron;
 mod estimate;
 mod lsn;
+mod plan;
 mod protocol;
 mod retention;
 mod time;
