@@ -100,8 +100,7 @@ pub fn gaps(schedules: &[Cron]) -> Option<(Duration, Duration)> {
     let mut looks: BTreeMap<Vec<bool>, Option<Look>> = BTreeMap::new();
     let mut found: Option<(u32, u32)> = None;
     let mut before: Option<u32> = None;
-    let mut days = 0;
-    for day in Day::all() {
+    for (days, day) in (0_u32..).zip(Day::all()) {
         let on: Vec<bool> = schedules.iter().map(|schedule| schedule.is_on(&day)).collect();
         let look = looks.entry(on).or_insert_with_key(|on| Look::of(schedules, on));
         if let Some(look) = look {
@@ -114,7 +113,6 @@ pub fn gaps(schedules: &[Cron]) -> Option<(Duration, Duration)> {
             }
             before = Some(days * DAY_MINUTES + look.last);
         }
-        days += 1;
     }
     let minutes = |count: u32| Duration::from_secs(u64::from(count) * 60);
     found.map(|(shortest, longest)| (minutes(shortest), minutes(longest)))

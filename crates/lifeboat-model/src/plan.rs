@@ -322,7 +322,7 @@ impl Component {
 
     fn worst_of(&self, interval: Option<Duration>) -> Option<Worst> {
         let times = &self.times;
-        let part = |time: &Time, what: &str| format!("{} {what} ({})", human_duration(time.takes), time.basis);
+        let part = |time: &Time, what: &str| format!("{} {what} ({})", span(time.takes), time.basis);
         if self.has_log {
             return Some(Worst {
                 loss: times.lag.takes,
@@ -332,10 +332,10 @@ impl Component {
         }
         let interval = interval?;
         let parts = [(&times.run, "run"), (&times.upload, "upload"), (&times.verify, "verify")];
-        let run: Duration = parts.iter().map(|(time, _)| time.takes).sum();
-        let mut sum = format!("{} between backups", human_duration(interval));
+        let run = times.whole_run();
+        let mut sum = format!("{} between backups", span(interval));
         if !times.clocks_back.is_zero() {
-            sum.push_str(&format!(" + {} when clocks go back", human_duration(times.clocks_back)));
+            sum.push_str(&format!(" + {} when clocks go back", span(times.clocks_back)));
         }
         for (time, what) in parts {
             sum.push_str(&format!(" + {}", part(time, what)));
@@ -351,10 +351,15 @@ impl Component {
     /// How long a run takes, from its start until what it made is verified.
     #[must_use]
     pub fn whole_run(&self) -> Duration {
-        [&self.times.run, &self.times.upload, &self.times.verify]
-            .iter()
-            .map(|time| time.takes)
-            .sum()
+        self.times.whole_run()
+    }
+}
+
+impl Times {
+    /// How long a run takes, from its start until what it made is verified.
+    #[must_use]
+    pub fn whole_run(&self) -> Duration {
+        [&self.run, &self.upload, &self.verify].iter().map(|time| time.takes).sum()
     }
 }
 
@@ -396,6 +401,24 @@ impl Plan {
     fn store(&self, name: &str) -> Option<&Store> {
         self.stores.iter().find(|store| store.name == name)
     }
+}
+
+/// A duration to the minute, rounded up: "24h 15m" is not "1d" where a day was promised.
+#[must_use]
+pub fn span(duration: Duration) -> String {
+    if duration < Duration::from_secs(60) {
+        return human_duration(duration);
+    }
+    let minutes = duration.as_millis().div_ceil(60_000);
+    let days = if minutes < 2 * 24 * 60 { 0 } else { minutes / (24 * 60) };
+    let rest = minutes - days * 24 * 60;
+    let parts = [(days, "d"), (rest / 60, "h"), (rest % 60, "m")];
+    let told: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect();
+    told.join(" ")
 }
 
 /// Adds a finding.

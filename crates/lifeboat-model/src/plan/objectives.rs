@@ -1,7 +1,6 @@
 //! Can the plan keep what was promised: how much is lost at worst, how long a restore takes, when anybody hears of it.
 
-use super::{Code, Component, Finding, Plan, allowed_age, find};
-use crate::time::human_duration;
+use super::{Code, Component, Finding, Plan, allowed_age, find, span};
 
 pub(super) fn component(plan: &Plan, component: &Component, findings: &mut Vec<Finding>) {
     recovery_point(component, findings);
@@ -21,9 +20,9 @@ fn recovery_point(component: &Component, findings: &mut Vec<Finding>) {
             &component.name,
             format!(
                 "at worst {} are lost ({}), promised are {}",
-                human_duration(worst.loss),
+                span(worst.loss),
                 worst.sum,
-                human_duration(rpo)
+                span(rpo)
             ),
             rarer_or_more(component, rpo),
         );
@@ -41,21 +40,20 @@ fn rarer_or_more(component: &Component, rpo: std::time::Duration) -> String {
     if component.has_log || seconds == 0 {
         return format!("promise more than the runs take{log}");
     }
-    let every = human_duration(std::time::Duration::from_secs(seconds)).replace(' ', "");
+    let every = span(std::time::Duration::from_secs(seconds)).replace(' ', "");
     format!("`every: {every}` at most{log}, or a larger `rpo`")
 }
 
 /// The objective is to hold when the place is lost, too.
 fn off_site(plan: &Plan, component: &Component, findings: &mut Vec<Finding>) {
-    let Some(rpo) = component.rpo else { return };
-    if component.worst().is_none_or(|worst| worst.loss > rpo) {
-        // That is told already.
+    let (Some(rpo), Some(own)) = (component.rpo, component.worst()) else {
         return;
-    }
+    };
     let away = plan.stores.iter().filter(|store| store.off_site);
     let worst = away.filter_map(|store| Some((component.worst_in(&store.name)?, store)));
     let best = worst.min_by_key(|(worst, _)| worst.loss);
-    if let Some((worst, store)) = best.filter(|(worst, _)| worst.loss > rpo) {
+    // What is as late everywhere is told already.
+    if let Some((worst, store)) = best.filter(|(worst, _)| worst.loss > rpo.max(own.loss)) {
         find(
             findings,
             Code::OffSiteBehind,
@@ -63,8 +61,8 @@ fn off_site(plan: &Plan, component: &Component, findings: &mut Vec<Finding>) {
             format!(
                 "in {}, the best off-site store, at worst {} are missing, promised are {}",
                 store.name,
-                human_duration(worst.loss),
-                human_duration(rpo)
+                span(worst.loss),
+                span(rpo)
             ),
             format!("let every schedule that the objective rests on write to {}", store.name),
         );
@@ -82,11 +80,11 @@ fn recovery_time(component: &Component, findings: &mut Vec<Finding>) {
             &component.name,
             format!(
                 "a restore takes {} ({}), promised are {}",
-                human_duration(restore.takes),
+                span(restore.takes),
                 restore.basis,
-                human_duration(rto)
+                span(rto)
             ),
-            format!("promise `rto: {}` or more", human_duration(restore.takes).replace(' ', "")),
+            format!("promise `rto: {}` or more", span(restore.takes).replace(' ', "")),
         );
     }
 }
@@ -116,12 +114,12 @@ fn alarm(component: &Component, findings: &mut Vec<Finding>) {
                 subject,
                 format!(
                     "the alarm rings {} after a backup, and the next one is due after {}",
-                    human_duration(*after),
-                    human_duration(due)
+                    span(*after),
+                    span(due)
                 ),
                 format!(
                     "`alert_after: {}`",
-                    human_duration(allowed_age(*interval, component.whole_run())).replace(' ', "")
+                    span(allowed_age(*interval, component.whole_run())).replace(' ', "")
                 ),
             );
         }
@@ -135,10 +133,10 @@ fn alarm(component: &Component, findings: &mut Vec<Finding>) {
             &component.name,
             format!(
                 "nobody is told before {} without a backup, promised is a loss of {} at most",
-                human_duration(after),
-                human_duration(rpo)
+                span(after),
+                span(rpo)
             ),
-            format!("`alert_after: {}` or less", human_duration(rpo).replace(' ', "")),
+            format!("`alert_after: {}` or less", span(rpo).replace(' ', "")),
         );
     }
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Code, Drill, Finding, Plan, Point, Scenario, System, find};
-use crate::time::human_duration;
+use super::{Code, Drill, Finding, Plan, Point, Scenario, System, find, span};
 
 pub(super) fn system(plan: &Plan, system: &System, findings: &mut Vec<Finding>) {
     for drill in &system.drills {
@@ -104,10 +103,10 @@ fn loss(plan: &Plan, subject: &str, names: &[String], from: Option<&str>, rpo: O
                 subject,
                 format!(
                     "at worst {} of {} are lost ({}), promised are {}",
-                    human_duration(worst.loss),
+                    span(worst.loss),
                     component.name,
                     worst.sum,
-                    human_duration(rpo)
+                    span(rpo)
                 ),
                 "promise what the component's schedule can keep",
             );
@@ -124,7 +123,7 @@ fn budget(plan: &Plan, subject: &str, drill: &Drill, findings: &mut Vec<Finding>
         let phases: Vec<String> = drill
             .phases
             .iter()
-            .map(|(name, length)| format!("{name} {}", human_duration(*length)))
+            .map(|(name, length)| format!("{name} {}", span(*length)))
             .collect();
         find(
             findings,
@@ -132,9 +131,9 @@ fn budget(plan: &Plan, subject: &str, drill: &Drill, findings: &mut Vec<Finding>
             subject,
             format!(
                 "its phases take {} ({}), promised are {}",
-                human_duration(planned),
+                span(planned),
                 phases.join(", "),
-                human_duration(rto)
+                span(rto)
             ),
             "shorter phases, or an objective that the drill can prove",
         );
@@ -156,8 +155,8 @@ fn time(plan: &Plan, subject: &str, scenario: &Scenario, findings: &mut Vec<Find
             subject,
             format!(
                 "its restores take {} one after the other (measured here), promised are {}",
-                human_duration(all),
-                human_duration(rto)
+                span(all),
+                span(rto)
             ),
             "promise what was measured",
         );
@@ -214,7 +213,7 @@ fn checklists(system: &System, findings: &mut Vec<Finding>) {
     let best = held.min();
     for (name, within) in &system.proven_within {
         let subject = format!("{}: checklist {name}", system.name);
-        let asked = human_duration(*within);
+        let asked = span(*within);
         match best {
             Some(longest) if longest <= *within => {}
             Some(longest) => find(
@@ -223,7 +222,7 @@ fn checklists(system: &System, findings: &mut Vec<Finding>) {
                 subject,
                 format!(
                     "it asks for a restore that was proven within {asked}, and up to {} lie between two drills",
-                    human_duration(longest)
+                    span(longest)
                 ),
                 format!("a drill `every: {}`, or a longer `within`", asked.replace(' ', "")),
             ),

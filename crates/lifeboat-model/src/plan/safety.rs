@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Code, Component, Finding, Kind, Plan, find};
+use super::{Code, Component, Finding, Kind, Plan, find, span};
 use crate::cold::{Access, access};
-use crate::time::human_duration;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -95,9 +94,9 @@ fn archive(plan: &Plan, component: &Component, findings: &mut Vec<Finding>) {
             &component.name,
             format!(
                 "what no backup of the last {} reaches comes back after up to {}, promised are {}",
-                human_duration(after),
-                human_duration(wait),
-                human_duration(rto)
+                span(after),
+                span(wait),
+                span(rto)
             ),
             "one store without `cold`",
         );
@@ -116,12 +115,12 @@ fn archive(plan: &Plan, component: &Component, findings: &mut Vec<Finding>) {
                 format!("{} in {}", component.name, store.name),
                 format!(
                     "backups are kept for {} and go to {class} after {}: {} there, of {} that are billed",
-                    human_duration(kept),
-                    human_duration(*after),
-                    human_duration(kept.saturating_sub(*after)),
-                    human_duration(billed)
+                    span(kept),
+                    span(*after),
+                    span(kept.saturating_sub(*after)),
+                    span(billed)
                 ),
-                format!("`within: {}`", human_duration(after.saturating_add(billed)).replace(' ', "")),
+                format!("`within: {}`", span(after.saturating_add(billed)).replace(' ', "")),
             );
         }
     }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Code, Component, Finding, Plan, Schedule, find};
+use super::{Code, Component, Finding, Plan, Schedule, find, span};
 use crate::retention::Rules;
-use crate::time::human_duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -59,11 +58,11 @@ fn one(component: &Component, schedule: &Schedule, findings: &mut Vec<Finding>) 
             subject(component, schedule),
             format!(
                 "a run begins every {}, and takes {} ({})",
-                human_duration(shortest),
-                human_duration(run),
+                span(shortest),
+                span(run),
                 component.times.run.basis
             ),
-            format!("`every: {}` or more", human_duration(run).replace(' ', "")),
+            format!("`every: {}` or more", span(run).replace(' ', "")),
         );
     }
 }
@@ -159,7 +158,7 @@ fn tiers(component: &Component, rules: &Rules, findings: &mut Vec<Finding>) {
                 &component.name,
                 format!(
                     "retention keeps one backup for each of {count} ({rule}), and up to {} lie between two",
-                    human_duration(interval)
+                    span(interval)
                 ),
                 format!("make backups at least {rule}, or remove `{rule}`"),
             );

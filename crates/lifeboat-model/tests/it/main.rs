@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod cold;
+mod compliance;
 mod cron;
 mod estimate;
 mod lsn;

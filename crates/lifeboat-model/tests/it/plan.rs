@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifeboat_model::plan::{
     Code, Component, Drill, Finding, Kind, Plan, Point, RULES, Scenario, Schedule, Severity, Store, System, Time, Times,
-    allowed_age, judge,
+    allowed_age, judge, span,
 };
 use lifeboat_model::retention::Rules;
 
@@ -570,4 +570,20 @@ fn a_backup_is_missing_after_interval_run_and_grace() {
     assert_eq!(allowed_age(DAY, MINUTE * 15), DAY + MINUTE * 75);
     assert_eq!(allowed_age(HOUR, MINUTE * 15), HOUR + MINUTE * 21);
     assert_eq!(allowed_age(MINUTE * 10, MINUTE), MINUTE * 16);
+}
+
+#[test]
+fn a_quarter_of_an_hour_more_than_a_day_is_not_a_day() {
+    let cases = [
+        (Duration::from_millis(350), "350ms"),
+        (MINUTE, "1m"),
+        (DAY, "24h"),
+        (DAY + MINUTE * 15, "24h 15m"),
+        (DAY + Duration::from_secs(1), "24h 1m"),
+        (DAY * 7 + MINUTE * 15, "7d 15m"),
+        (DAY * 31, "31d"),
+    ];
+    for (duration, says) in cases {
+        assert_eq!(span(duration), says);
+    }
 }

@@ -3,6 +3,7 @@
 //! Only words and their meaning: nothing here reads a file or does anything.
 
 mod backup;
+mod config;
 pub(crate) mod diff;
 mod export;
 mod init;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::examples;
 pub(crate) use backup::{Backup, BackupMethod, TenantMap};
+pub(crate) use config::Config;
 pub(crate) use export::ExportFormat;
 pub(crate) use init::{EncryptChoice, Init};
 pub(crate) use log::{Follow, Wal};
@@ -475,24 +477,6 @@ pub(crate) enum LevelChoice {
     Restore,
     /// And, of a PostgreSQL cluster: tables, indexes, rows, and the `checks` of the configuration. Of others: as `restore`.
     App,
-}
-
-/// `config`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Config {
-    /// Say what is wrong, with line and column.
-    #[command(after_help = examples::CONFIG_CHECK)]
-    Check,
-    /// Print the configuration in force, defaults filled in, secrets masked.
-    #[command(after_help = examples::CONFIG_SHOW)]
-    Show {
-        /// Also say where each value comes from: which line, which variable, or the default.
-        #[arg(long)]
-        origin: bool,
-    },
-    /// Print the JSON Schema of lifeboat.yaml.
-    #[command(after_help = examples::CONFIG_SCHEMA)]
-    Schema,
 }
 
 /// `key list`, `key rotate`.
