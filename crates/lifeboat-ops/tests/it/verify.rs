@@ -199,7 +199,7 @@ async fn a_backup_whose_successor_is_missing_puts_the_component_at_risk() {
     let mut world = World::new(500).await;
     world.protected.rpo = Some(Duration::from_secs(7 * 86_400));
     let _report = world.back_up().await.unwrap();
-    prove(&world, Level::Restore).await.unwrap();
+    let _proof = prove(&world, Level::Restore).await.unwrap();
     let (day, run) = (Duration::from_secs(86_400), Duration::from_secs(900));
     // A day, the run, and an hour of grace.
     for (age, expected) in [
