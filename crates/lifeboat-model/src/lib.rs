@@ -5,12 +5,14 @@
 
 pub mod check;
 pub mod cold;
+pub mod cron;
 pub mod drill;
 pub mod env;
 pub mod error;
 pub mod estimate;
 pub mod lifecycle;
 pub mod lsn;
+pub mod plan;
 pub mod protocol;
 pub mod retention;
 pub mod time;

@@ -4,12 +4,15 @@
 //! and so is the calendar: [`Local`] comes from whoever knows time zones. A backup is placed by its moment as far as the order of
 //! backups bears it out: a clock that was wrong, or a forged date, takes no slot of an earlier time (see [`places`]).
 
+mod compliance;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use crate::time::human_duration;
 use crate::wal::Needed;
+pub use compliance::{Compliance, Tier, comply};
 
 /// How many of what are kept. Zero of everything keeps nothing by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lifeboat_model::retention::{self, Candidate, InWindow, Known, Policy, Verdict};
+use lifeboat_model::retention::{self, Candidate, Compliance, InWindow, Known, Policy, Verdict};
 use lifeboat_model::wal::HeldLog;
 use lifeboat_model::{Env, Result};
 use lifeboat_repo::{Backup, BackupId, Calendar, Hold, Instance, Lineage, Listing, PrunePlan, Pruned, Retired, Standing};
@@ -48,6 +48,8 @@ pub struct Fate {
 pub struct Report {
     /// Every backup that stands, newest first, with its reason.
     pub fates: Vec<Fate>,
+    /// What each rule promises, and what is there; empty where there are no rules.
+    pub compliance: Vec<Compliance>,
     /// What becomes of the recovery window, where there is one and a log.
     pub window: Option<Window>,
     /// What was condemned and deleted.
@@ -82,10 +84,16 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
         retire: &retire,
     };
     let pruned = lifeboat_repo::prune(env, &repository, &plan).await?;
-    let Judged { fates, window, .. } = std::mem::take(&mut *last.lock().unwrap_or_else(PoisonError::into_inner));
+    let Judged {
+        fates,
+        compliance,
+        window,
+        ..
+    } = std::mem::take(&mut *last.lock().unwrap_or_else(PoisonError::into_inner));
     let took = env.clock.monotonic().saturating_sub(began);
     Ok(Report {
         fates,
+        compliance,
         window,
         pruned,
         took,
@@ -97,6 +105,7 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
 struct Judged {
     /// Every backup that stands, newest first, with what becomes of it.
     fates: Vec<Fate>,
+    compliance: Vec<Compliance>,
     /// The backups that need all log behind their start; none: every one that stays does.
     onward: Option<BTreeSet<BackupId>>,
     window: Option<Window>,
@@ -125,6 +134,7 @@ fn judge(protected: &Protected, policy: Option<&Policy>, calendar: &Calendar, st
         Some(policy) => retention::decide(policy, standing.now_us, &|us| calendar.local(us), &candidates),
         None => candidates.iter().map(|_| unlimited()).collect(),
     };
+    let compliance = policy.map(|policy| retention::comply(policy, standing.now_us, &|us| calendar.local(us), &candidates));
     let fates = backups.into_iter().zip(verdicts).map(|(backup, verdict)| Fate {
         backup: backup.clone(),
         stays: verdict.keeps(),
@@ -134,6 +144,7 @@ fn judge(protected: &Protected, policy: Option<&Policy>, calendar: &Calendar, st
     let (onward, window) = decided.unzip();
     Judged {
         fates,
+        compliance: compliance.unwrap_or_default(),
         onward,
         window: window.flatten(),
     }

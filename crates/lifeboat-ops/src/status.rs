@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use lifeboat_model::estimate::{Estimate, Run, estimate};
+use lifeboat_model::plan::allowed_age;
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, Reader};
@@ -134,6 +135,22 @@ impl Status {
                 format!("{}; promised is a restore within {}", thaw.says(), human_duration(rto)),
             ),
             _ => self.worsen(Standing::AtRisk, thaw.says()),
+        }
+    }
+
+    /// Takes into account how often backups are scheduled: one that is older than the time between two runs, that of a run and some grace has a
+    /// missing successor. `says` is the schedule in words.
+    pub fn judge_schedule(&mut self, env: &Env, interval: Duration, whole_run: Duration, says: &str) {
+        let Some(latest) = &self.latest else { return };
+        let age_us = env.clock.wall_us().saturating_sub(latest.header.moment_us);
+        // A backup from the future is told elsewhere.
+        let age = Duration::from_micros(u64::try_from(age_us).unwrap_or_default());
+        if age > allowed_age(interval, whole_run) {
+            let says = format!(
+                "the newest backup is {} old, and one is made {says}: a run is missing; run `lifeboat backup`, then see why cron or the timer did not",
+                human_duration(age)
+            );
+            self.worsen(Standing::AtRisk, says);
         }
     }
 

@@ -1,9 +1,12 @@
 //! Every level of `verify` finds what it promises to find, and says nothing of what is whole.
 
+use std::time::Duration;
+
 use lifeboat_model::ErrorKind;
 use lifeboat_ops::status::{self, Standing};
 use lifeboat_ops::verify::{self, Level};
 use lifeboat_testkit::damage::{Damage, corrupt, files};
+use lifeboat_testkit::env::sim_env;
 
 use crate::world::{World, kind_of};
 
@@ -188,4 +191,30 @@ async fn after_damage_was_found_status_says_so_and_the_next_backup_does_not_buil
     let _proof = prove(&world, Level::Restore).await.unwrap();
     let proven = status::run(&world.env, &world.protected).await;
     assert_eq!(proven.standing, Standing::Ready, "{:?}", proven.reasons);
+}
+
+/// Absence is an alarm, with and without an objective.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_whose_successor_is_missing_puts_the_component_at_risk() {
+    let mut world = World::new(500).await;
+    world.protected.rpo = Some(Duration::from_secs(7 * 86_400));
+    let _report = world.back_up().await.unwrap();
+    let _proof = prove(&world, Level::Restore).await.unwrap();
+    let (day, run) = (Duration::from_secs(86_400), Duration::from_secs(900));
+    // A day, the run, and an hour of grace.
+    for (age, expected) in [
+        (day + run + 4 * run, Standing::Ready),
+        (day + run + 5 * run, Standing::AtRisk),
+    ] {
+        let mut status = status::run(&world.env, &world.protected).await;
+        let moment_us = status.latest.as_ref().unwrap().header.moment_us;
+        let (later, clock) = sim_env(1);
+        clock.set_wall_us(moment_us + i64::try_from(age.as_micros()).unwrap());
+        status.judge_schedule(&later, day, run, "every 24h");
+        assert_eq!(status.standing, expected, "{:?}", status.reasons);
+        assert_eq!(
+            status.reasons.iter().any(|reason| reason.contains("a run is missing")),
+            expected == Standing::AtRisk
+        );
+    }
 }

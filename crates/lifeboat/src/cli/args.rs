@@ -4,6 +4,7 @@
 
 mod audit;
 mod backup;
+mod config;
 pub(crate) mod diff;
 pub(crate) mod drill;
 mod export;
@@ -20,6 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::examples;
 pub(crate) use audit::{Audit, AuditList, Audited, Catalog};
 pub(crate) use backup::{Backup, BackupMethod, TenantMap};
+pub(crate) use config::Config;
 pub(crate) use export::ExportFormat;
 pub(crate) use import::Import;
 pub(crate) use init::{EncryptChoice, Init};
@@ -442,24 +444,6 @@ pub(crate) enum LevelChoice {
     Restore,
     /// And, of a PostgreSQL cluster: tables, indexes, rows, and the `checks` of the configuration. Of others: as `restore`.
     App,
-}
-
-/// `config`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Config {
-    /// Say what is wrong, with line and column.
-    #[command(after_help = examples::CONFIG_CHECK)]
-    Check,
-    /// Print the configuration in force, defaults filled in, secrets masked.
-    #[command(after_help = examples::CONFIG_SHOW)]
-    Show {
-        /// Also say where each value comes from: which line, which variable, or the default.
-        #[arg(long)]
-        origin: bool,
-    },
-    /// Print the JSON Schema of lifeboat.yaml.
-    #[command(after_help = examples::CONFIG_SCHEMA)]
-    Schema,
 }
 
 /// `key list`, `key rotate`.

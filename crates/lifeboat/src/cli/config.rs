@@ -3,15 +3,22 @@
 use lifeboat_model::Result;
 use serde_json::json;
 
-use super::Cx;
 use super::args::Config;
+use super::{Cx, lint};
 use crate::config;
 use crate::exit::Exit;
 use crate::render::{self, text};
 
 pub(super) fn run(cx: &Cx, command: &Config) -> Result<Exit> {
     match command {
-        Config::Check => check(cx),
+        Config::Check { explain } => match explain.as_deref() {
+            Some(code) => {
+                let (body, says) = lint::explain(code)?;
+                cx.out.result("plan-rule", body, &says)?;
+                Ok(Exit::OK)
+            }
+            None => check(cx),
+        },
         Config::Show { origin } => show(cx, *origin),
         Config::Schema => schema(cx),
     }
@@ -27,10 +34,21 @@ fn check(cx: &Cx) -> Result<Exit> {
     for warning in &settings.warnings {
         says.push_str(&format!("\nwarning: {warning}"));
     }
-    let body =
-        json!({ "path": settings.path, "valid": true, "components": settings.components.len(), "warnings": settings.warnings });
+    let judged = lint::Judged::of(cx, &settings);
+    says.push_str("\n\nthe plan:\n");
+    says.push_str(&judged.text());
+    let (plan, findings) = judged.json();
+    let body = json!({
+        "path": settings.path,
+        "valid": true,
+        "components": settings.components.len(),
+        "warnings": settings.warnings,
+        "plan": plan,
+        "findings": findings,
+        "exit_code": judged.exit().code(),
+    });
     cx.out.result("config-check", body, &says)?;
-    Ok(Exit::OK)
+    Ok(judged.exit())
 }
 
 fn show(cx: &Cx, origin: bool) -> Result<Exit> {

@@ -1,6 +1,7 @@
 //! `lifeboat drill`: restore into a sandbox, check, measure, and write down what came of it; show that; say what a person saw.
 
 use std::path::Path;
+use std::time::Duration;
 
 use lifeboat_io::{compute, durable};
 use lifeboat_model::drill::Standing;
@@ -18,6 +19,7 @@ use super::outcomes::Outcomes;
 use super::scratch::{self, Scratch};
 use super::{Cx, time};
 use crate::config::ComponentSettings;
+use crate::config::plan::{Item, SystemPlan};
 use crate::exit::Exit;
 use crate::render;
 
@@ -52,27 +54,28 @@ pub(super) async fn run(cx: &Cx, args: Drill) -> Result<Exit> {
 }
 
 async fn drills(cx: &Cx, context: &Context, args: Drill) -> Result<Exit> {
-    let point = point(&args)?;
+    let asked = planned(context, &args)?;
     settle(cx, context)?;
-    let components = context.select(&args.what)?;
     let (program, tester) = (program(context).await?, args.tester.clone().unwrap_or_else(user));
-    let mut outcomes = Outcomes::new(components.len());
-    for component in components {
+    let mut outcomes = Outcomes::new(asked.components.len());
+    let last = asked.components.len().saturating_sub(1);
+    for (place, component) in asked.components.iter().enumerate() {
         let request = Request {
-            point,
-            trigger: "by hand".to_owned(),
+            point: asked.point,
+            trigger: asked.trigger.clone(),
             who: Who {
                 tester: tester.clone(),
                 host: host(),
                 instance: context.settings.instance_name.clone(),
             },
             program: program.clone(),
-            manual: args.manual.clone(),
+            // People look when all of it is back.
+            manual: if place == last { asked.manual.clone() } else { Vec::new() },
         };
-        match one(cx, context, component, &args, &request).await {
+        match one(cx, context, component, &asked, &request).await {
             Ok((written, kind)) => {
                 outcomes.but(kind.map_or_else(|| exit(written.standing()), Exit::of));
-                outcomes.good(as_json(&written), &render::drill::text(&written));
+                outcomes.good(cx, as_json(&written), &render::drill::text(&written));
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
@@ -80,14 +83,103 @@ async fn drills(cx: &Cx, context: &Context, args: Drill) -> Result<Exit> {
     outcomes.finish(cx, "drill")
 }
 
+/// What is asked for, by words or by a plan.
+struct Asked<'a> {
+    components: Vec<&'a ComponentSettings>,
+    point: Point,
+    trigger: String,
+    from: Option<String>,
+    manual: Vec<String>,
+    rpo: Option<Duration>,
+    rto: Option<Duration>,
+}
+
+fn planned<'a>(context: &'a Context, args: &Drill) -> Result<Asked<'a>> {
+    let Some(name) = &args.plan else {
+        return Ok(Asked {
+            components: context.select(&args.what)?,
+            point: point(args, "latest")?,
+            trigger: "by hand".to_owned(),
+            from: args.from.clone(),
+            manual: args.manual.clone(),
+            rpo: None,
+            rto: None,
+        });
+    };
+    let (system, plan) = named(context, args, name)?;
+    let Some(drill) = plan.drills.get(name) else {
+        return Err(no_plan(context, name));
+    };
+    let mut components = Vec::new();
+    for what in &drill.components {
+        components.extend(context.select(std::slice::from_ref(what))?);
+    }
+    let checklist = drill.checklist.as_ref().and_then(|list| plan.checklists.get(list));
+    let attested = checklist.into_iter().flatten().filter_map(|item| match item {
+        Item::Attest { text, .. } => Some(text.clone()),
+        Item::Fact(_) => None,
+    });
+    Ok(Asked {
+        components,
+        point: point(args, drill.point.word())?,
+        trigger: format!("{system}: {name}"),
+        from: args.from.clone().or_else(|| drill.from.clone()),
+        manual: drill
+            .manual
+            .iter()
+            .cloned()
+            .chain(attested)
+            .chain(args.manual.clone())
+            .collect(),
+        rpo: drill.rpo,
+        rto: drill.rto,
+    })
+}
+
+/// The system whose plan is meant.
+fn named<'a>(context: &'a Context, args: &Drill, name: &str) -> Result<(&'a str, &'a SystemPlan)> {
+    let plans = context.settings.plans.iter();
+    let found: Vec<_> = plans
+        .filter(|(system, plan)| plan.drills.contains_key(name) && (args.what.is_empty() || args.what.contains(system)))
+        .collect();
+    match found.as_slice() {
+        [(system, plan)] => Ok((system, plan)),
+        [] => Err(no_plan(context, name)),
+        several => {
+            let systems: Vec<&str> = several.iter().map(|(system, _)| system.as_str()).collect();
+            let detail = format!("several systems have one of that name: {}", systems.join(", "));
+            Err(Error::new(ErrorKind::Usage, "choose the drill", format!("{name:?}"), detail)
+                .with_hint(format!("name the system: lifeboat drill {} --plan {name}", systems[0])))
+        }
+    }
+}
+
+fn no_plan(context: &Context, name: &str) -> Error {
+    let plans = context.settings.plans.iter();
+    let known: Vec<String> = plans
+        .flat_map(|(system, plan)| plan.drills.keys().map(move |name| format!("{name} (of {system})")))
+        .collect();
+    let detail = match known.is_empty() {
+        true => "the configuration has no `drills`".to_owned(),
+        false => format!(
+            "the configuration has no drill of that name there; it has {}",
+            known.join(", ")
+        ),
+    };
+    Error::new(ErrorKind::Usage, "choose the drill", format!("{name:?}"), detail)
+        .with_hint("without --plan, `lifeboat drill WHAT` needs no plan")
+}
+
 async fn one(
     cx: &Cx,
     context: &Context,
     component: &ComponentSettings,
-    args: &Drill,
+    asked: &Asked<'_>,
     request: &Request,
 ) -> Result<(Written, Option<ErrorKind>)> {
-    let protected = context.protected(component, args.from.as_slice()).await?;
+    let mut protected = context.protected(component, asked.from.as_slice()).await?;
+    protected.rpo = asked.rpo.or(protected.rpo);
+    protected.rto = asked.rto.or(protected.rto);
     let scratch = Scratch::create(&cx.env, &protected)?;
     // A key that cannot be read is what a drill is to find.
     let identities = context.identities(component);
@@ -120,8 +212,8 @@ fn settle(cx: &Cx, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn point(args: &Drill) -> Result<Point> {
-    match (args.point.as_str(), args.seed) {
+fn point(args: &Drill, otherwise: &str) -> Result<Point> {
+    match (args.point.as_deref().unwrap_or(otherwise), args.seed) {
         ("random", seed) => Ok(Point::Random(seed)),
         (_, Some(_)) => Err(
             Error::new(ErrorKind::Usage, "choose", "the point", "--seed is for --point random")

@@ -239,7 +239,8 @@ pub(super) const CONFIG_CHECK: &str = "\
 Examples:
   lifeboat config check
   lifeboat --config /etc/lifeboat.yaml config check
-  lifeboat config check --json";
+  lifeboat config check --json         exit code 4 when the plan cannot keep what it promises
+  lifeboat config check --explain rpo-missed";
 
 pub(super) const CONFIG_SHOW: &str = "\
 Examples:
@@ -337,7 +338,8 @@ Examples:
   lifeboat prune --dry-run             why does each backup stay or go, and what space would come back?
   lifeboat prune                       condemn what no rule keeps; delete what was condemned 48 h ago
   lifeboat prune shop/db --store disk
-  lifeboat prune --grace 7d --json";
+  lifeboat prune --grace 7d --json
+  lifeboat prune --report              each week: is everything there that the rules promise?";
 
 pub(super) const HOLD: &str = "\
 Examples:
@@ -367,6 +369,7 @@ pub(super) const DRILL: &str = "\
 Examples:
   lifeboat drill                       every component: its newest moment, in the order of recovery
   lifeboat drill shop/db --point random
+  lifeboat drill shop --plan monthly   the one that `drills` of the configuration calls so
   lifeboat drill shop --from offsite --manual 'the orders page shows today'
   lifeboat drill report --format html --to drill.html
   lifeboat drill report --table        all of them, one line each";

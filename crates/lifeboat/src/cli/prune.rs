@@ -13,6 +13,7 @@ use super::Cx;
 use super::args::Prune;
 use super::context::Context;
 use super::outcomes::Outcomes;
+use super::retention::Held;
 use super::store::{bucket, wanted};
 use crate::config::retention::DEFAULT_GRACE;
 use crate::config::{ComponentSettings, StorePlace, StoreSettings};
@@ -42,9 +43,13 @@ pub(super) async fn run(cx: &Cx, args: Prune) -> Result<Exit> {
     let mut outcomes = Outcomes::new(pairs.len());
     let several = pairs.len() > 1;
     for (component, store) in pairs {
-        let mut request = request(&context, component, args.dry_run);
+        let mut request = request(&context, component, args.dry_run || args.report);
         request.grace = grace.unwrap_or(request.grace);
         match one(cx, &context, component, store, &request).await {
+            Ok(done) if args.report => {
+                cx.env.progress.finish();
+                Held::of(component, store, &done.report.compliance).tell(cx, &mut outcomes);
+            }
             Ok(done) => {
                 cx.env.progress.finish();
                 for note in &done.report.pruned.notes {
@@ -64,6 +69,9 @@ pub(super) async fn run(cx: &Cx, args: Prune) -> Result<Exit> {
                 outcomes.bad(cx, &component.name, error);
             }
         }
+    }
+    if args.report {
+        return outcomes.finish(cx, "retention");
     }
     for component in context.select(args.what.as_slice())? {
         if let Err(error) = replaced(cx, &context, component, args.dry_run).await {

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::outcomes::Outcomes;
-use super::{Cx, care};
+use super::{Cx, care, lint};
 use crate::config::ComponentSettings;
+use crate::config::plan::interval;
 use crate::exit::Exit;
 use crate::render::{json as document, text};
 
@@ -31,6 +32,11 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
                 }
                 if let Some(thaw) = archived(&context, component, &protected, &status).await {
                     status.judge_archive(component.rto, &thaw);
+                }
+                if let Some(interval) = interval(&component.schedules) {
+                    let says: Vec<String> = component.schedules.iter().map(|schedule| schedule.when.says()).collect();
+                    let whole_run = lint::times(&context.settings, component).whole_run();
+                    status.judge_schedule(&cx.env, interval, whole_run, &says.join(" and "));
                 }
                 let exit = status.failure().map_or(Exit::OK, Exit::of);
                 (status, exit)

@@ -6,6 +6,7 @@
 
 mod care;
 mod check;
+mod plan;
 mod postgres;
 mod store;
 
@@ -22,6 +23,7 @@ use serde_saphyr::{Location, Spanned};
 use super::retention::{RetentionFile, TrustedFile};
 pub(super) use care::{ColdFile, LockFile, MaintenanceFile};
 pub(super) use check::{CheckFile, ExpectFile, OrphansFile};
+pub(super) use plan::{DrillFile, ItemFile, ScenarioFile, ScheduleFile};
 pub(super) use postgres::{PostgresFile, TenantsFile};
 pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
 
@@ -129,7 +131,7 @@ pub(super) struct InstanceFile {
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"/var/lib/lifeboat")]
     pub(super) state_dir: Option<At<String>>,
-    /// Time zone in which days, weeks and months begin when backups are chosen to be kept. Default: UTC.
+    /// Time zone of schedules, and in which days, weeks and months begin when backups are chosen to be kept. Default: UTC.
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("default" = "UTC"), example = &"Europe/Berlin")]
     pub(super) timezone: Option<At<String>>,
@@ -296,6 +298,18 @@ pub(super) struct SystemFile {
     #[serde(default)]
     #[schemars(with = "Option<BTreeMap<String, ComponentFile>>")]
     pub(super) components: Option<Named<ComponentFile>>,
+    /// Rehearsals of the recovery, by name. `lifeboat config check` says whether they prove what was promised.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, DrillFile>>")]
+    pub(super) drills: Option<Named<DrillFile>>,
+    /// Disasters that were thought of, by name: what is promised for each, and what is restored. `lifeboat config check` says whether that can be.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, ScenarioFile>>")]
+    pub(super) scenarios: Option<Named<ScenarioFile>>,
+    /// Checklists, by name: what has to hold, and who says so.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, Vec<ItemFile>>>")]
+    pub(super) checklists: Option<Named<Vec<At<ItemFile>>>>,
 }
 
 /// Why it is not backed up, in a few words.
@@ -361,6 +375,10 @@ pub(super) struct SqliteFile {
     /// Results of queries that each backup also holds, as CSV files.
     #[serde(default)]
     pub(super) extract: Option<Vec<ExtractFile>>,
+    /// How many copies of the application write into it; more than one is told by `lifeboat config check`. Default: 1.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1, max = 100_000), extend("default" = 1))]
+    pub(super) writers: Option<At<u32>>,
 }
 
 /// The result of a query, kept as a CSV file.
@@ -478,6 +496,24 @@ pub(super) struct BackupFile {
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"100MiB")]
     pub(super) max_rate: Option<At<String>>,
+    /// When backups are expected, as cron writes it: minute, hour, day of the month, month, day of the week, in `instance.timezone`. Lifeboat does not
+    /// start them yet: cron or a timer runs `lifeboat backup`, and `status` says when one is missing.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"0 2 * * *")]
+    pub(super) at: Option<At<String>>,
+    /// The longest time between two backups. Instead of `at`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"6h")]
+    pub(super) every: Option<At<String>>,
+    /// Several schedules, by name, where backups differ in method, tag or store. Instead of `at` and `every`. Weeks and months need none of their
+    /// own: `retention` keeps them from the backups that are there.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, ScheduleFile>>")]
+    pub(super) schedules: Option<Named<ScheduleFile>>,
+    /// Somebody is to be told when no backup came for so long: longer than interval and run, shorter than `rpo`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"14h")]
+    pub(super) alert_after: Option<At<String>>,
 }
 
 /// The JSON Schema of the file, every part of it in place: there is nothing recursive to refer to.

@@ -7,6 +7,7 @@ mod care;
 mod checks;
 mod keys;
 mod legacy;
+mod plan;
 mod postgres;
 mod source;
 mod stores;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use lifeboat_ops::Source;
+use lifeboat_ops::protected::Method;
 use lifeboat_repo::{PublicKey, Rights};
 use serde_saphyr::Location;
 
@@ -85,11 +88,13 @@ impl Lowering<'_> {
         let openssl_keys = self.openssl_keys(file);
         let stores = self.stores(file);
         let components = self.components(file);
+        let plans = self.plans(file, &components);
         let settings = Settings {
             path: path.to_owned(),
             instance_name: file.instance.name.value.clone(),
             state_dir,
             timezone,
+            names_timezone: file.instance.timezone.is_some(),
             instances,
             retention,
             keys,
@@ -97,6 +102,7 @@ impl Lowering<'_> {
             stores,
             components,
             not_backed_up: self.not_backed_up(file),
+            plans,
             warnings: Vec::new(),
         };
         self.second_looks(&settings);
@@ -228,12 +234,19 @@ impl Lowering<'_> {
                 "{full} has no objectives: nobody can tell whether its backups are recent enough; write `objectives: {{ rpo: 24h, rto: 30m }}`"
             ));
         }
+        let source = self.source(full, place, component, &encrypt);
+        let stores = self.stores_of(file, full, component);
+        let alert_after = component.backup.alert_after.as_ref();
         ComponentSettings {
             name: full.to_owned(),
-            source: self.source(full, place, component, &encrypt),
+            schedules: self.schedules(full, component, &source, &stores),
+            alert_after: alert_after.map(|text| self.some_duration(text, "alert_after", "14h")),
+            writers: self.writers(component),
+            follows: follows(component, &source),
+            source,
             rpo: rpo.map(|text| self.some_duration(text, "rpo", "24h")),
             rto: rto.map(|text| self.some_duration(text, "rto", "30m")),
-            stores: self.stores_of(file, full, component),
+            stores,
             required: self.required_of(full, component),
             encrypt,
             retention: self.retention_of(file.retention.as_ref(), component.backup.retention.as_ref()),
@@ -451,6 +464,13 @@ impl Lowering<'_> {
 pub(super) fn names<T>(section: Option<&Named<T>>) -> Vec<&str> {
     let names: BTreeSet<&str> = section.into_iter().flatten().map(|(name, _)| name.value.as_str()).collect();
     names.into_iter().collect()
+}
+
+/// Whether the log of a cluster is kept: what is written, otherwise where backups are of a kind that log can be replayed on.
+fn follows(component: &ComponentFile, source: &Source) -> bool {
+    let written = component.postgres.as_ref().and_then(|postgres| postgres.follow.as_ref());
+    let physical = source.cluster().is_some_and(|cluster| cluster.method == Method::Physical);
+    written.map_or(physical, |follow| follow.value)
 }
 
 /// `COMPONENT` means the one of the same system.

@@ -7,9 +7,11 @@ mod check;
 pub(crate) mod environment;
 mod file;
 mod initial;
+pub(crate) mod lint;
 mod lower;
 mod order;
 mod origin;
+pub(crate) mod plan;
 mod problem;
 mod recipient;
 pub(crate) mod retention;
@@ -242,6 +244,7 @@ pub(crate) fn show(settings: &Settings) -> Json {
         "retention": retention::show(&settings.retention),
         "components": components,
         "not_backed_up": left_out,
+        "plans": plan::show(&settings.plans),
         "warnings": settings.warnings,
     })
 }
@@ -259,6 +262,8 @@ fn show_component(component: &ComponentSettings) -> Json {
         "encrypt": component.encrypt.to_string(),
         "priority": component.priority.word(),
         "depends_on": component.depends_on,
+        "schedules": plan::show_schedules(&component.schedules),
+        "alert_after": component.alert_after.map(exact_duration),
     });
     let own = match &component.source {
         Source::Sqlite {
@@ -271,6 +276,7 @@ fn show_component(component: &ComponentSettings) -> Json {
             "busy_timeout": exact_duration(*busy_timeout),
             "max_stall": exact_duration(*max_stall),
             "sql_dump": sql_dump,
+            "writers": component.writers,
             "extract": extracts.iter().map(show_extract).collect::<Vec<_>>(),
         }),
         Source::Files {
@@ -303,6 +309,7 @@ fn show_component(component: &ComponentSettings) -> Json {
                 Mode::Local => "local",
                 Mode::Stream => "stream",
             },
+            "follow": component.follows,
             "slot": cluster.slot,
             "binaries": cluster.binaries,
         }),

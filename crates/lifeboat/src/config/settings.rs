@@ -15,6 +15,7 @@ use lifeboat_ops::Source;
 use lifeboat_repo::Rights;
 use zeroize::Zeroizing;
 
+use super::plan::{ScheduleSettings, SystemPlan};
 use super::retention::RetentionSettings;
 use super::store::StoreSettings;
 
@@ -33,8 +34,10 @@ pub(crate) struct Settings {
     pub(crate) instance_name: String,
     /// Where this installation keeps its own state.
     pub(crate) state_dir: PathBuf,
-    /// Time zone in which days begin for retention.
+    /// Time zone of schedules, and in which days begin for retention.
     pub(crate) timezone: String,
+    /// Whether the file says so, or it is the default.
+    pub(crate) names_timezone: bool,
     /// The installations whose files are trusted, by name: public key (`ed25519:…`) and what they may do.
     pub(crate) instances: BTreeMap<String, (String, Rights)>,
     /// Rules about what is kept, by name.
@@ -49,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) components: Vec<ComponentSettings>,
     /// What is deliberately not backed up: system, name, reason.
     pub(crate) not_backed_up: Vec<(String, String, String)>,
+    /// What is rehearsed and promised, by system.
+    pub(crate) plans: BTreeMap<String, SystemPlan>,
     /// Sentences about what works but deserves a second look.
     pub(crate) warnings: Vec<String>,
 }
@@ -168,6 +173,14 @@ pub(crate) struct ComponentSettings {
     pub(crate) priority: Priority,
     /// Components (`system/component`) that are recovered before this one.
     pub(crate) depends_on: Vec<String>,
+    /// When backups are expected; empty where nobody said.
+    pub(crate) schedules: Vec<ScheduleSettings>,
+    /// When somebody is to be told that no backup came.
+    pub(crate) alert_after: Option<Duration>,
+    /// Copies of the application that write into an SQLite database.
+    pub(crate) writers: u32,
+    /// Whether the log of a cluster is kept between backups.
+    pub(crate) follows: bool,
 }
 
 impl SecretRef {

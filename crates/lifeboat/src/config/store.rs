@@ -21,6 +21,8 @@ pub(crate) struct StoreSettings {
     pub(crate) place: StorePlace,
     /// How fast bytes may go there and come from there.
     pub(crate) limit: Limits,
+    /// Whether it survives the loss of the place where the data is.
+    pub(crate) off_site: bool,
 }
 
 /// The kinds of stores.
@@ -198,6 +200,7 @@ impl StoreSettings {
         };
         Ok(Some(Self {
             name: text.to_owned(),
+            off_site: !matches!(place, StorePlace::Fs(_)),
             place,
             limit: Limits::default(),
         }))
@@ -270,6 +273,7 @@ impl StoreSettings {
                 "sas_token": shown_secret(azure.sas_token.as_ref()),
             }),
         };
+        shown["off_site"] = json!(self.off_site);
         if self.limit != Limits::default()
             && let Some(map) = shown.as_object_mut()
         {

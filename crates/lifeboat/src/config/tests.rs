@@ -5,6 +5,7 @@
 mod accepted;
 mod checks;
 mod places;
+mod plan;
 mod reference;
 mod refused;
 

@@ -36,6 +36,7 @@ mod logical;
 mod logical_faults;
 mod many_tables;
 mod merge;
+mod plans;
 mod recover;
 mod recovery;
 mod several;

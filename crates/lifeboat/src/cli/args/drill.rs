@@ -13,9 +13,14 @@ pub(crate) struct Drill {
     /// SYSTEM or SYSTEM/COMPONENT; without it, all, in the order of recovery.
     #[arg(value_name = "WHAT")]
     pub(crate) what: Vec<String>,
-    /// Which moment: `latest`, `random` (drawn from everything that can be reached), or a time with zone.
-    #[arg(long, value_name = "POINT", default_value = "latest")]
-    pub(crate) point: String,
+    /// The one of this name in `drills` of the configuration: what it restores, in its order, from where, and what people are to look at. WHAT then
+    /// names the system, where several have one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) plan: Option<String>,
+    /// Which moment: `latest`, `random` (drawn from everything that can be reached), or a time with zone. Default: what the plan says, otherwise
+    /// `latest`.
+    #[arg(long, value_name = "POINT")]
+    pub(crate) point: Option<String>,
     /// Draw the random point by this number, which the report of an earlier drill names.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,

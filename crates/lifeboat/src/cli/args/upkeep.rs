@@ -55,6 +55,9 @@ pub(crate) struct Prune {
     /// Print what would be given up, touch nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Say what each rule promises and what is there, touch nothing; exit code 4 where something is missing.
+    #[arg(long, conflicts_with = "grace")]
+    pub(crate) report: bool,
 }
 
 /// `hold`.

@@ -43,6 +43,11 @@ pub(in crate::config) struct PostgresFile {
     #[serde(default)]
     #[schemars(with = "Option<String>", extend("enum" = ["auto", "local", "stream", null], "default" = "auto"))]
     pub(in crate::config) mode: Option<At<String>>,
+    /// Whether its log is kept between backups (`lifeboat follow`, or `lifeboat wal push`), so that every moment comes back. Only a statement: `lifeboat
+    /// config check` counts on it, and `status` says how far the log reaches. Default: true with the method `physical`.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>")]
+    pub(in crate::config) follow: Option<At<bool>>,
     /// The replication slot that `lifeboat follow` makes and streams through. Default: `lifeboat`, the system and the component.
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"lifeboat_tartware_db")]

@@ -31,6 +31,10 @@ pub(in crate::config) struct FsFile {
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"5%")]
     pub(in crate::config) min_free: Option<At<String>>,
+    /// Whether it survives the loss of the place where the data is: another building, another provider. Default: false.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub(in crate::config) off_site: Option<At<bool>>,
     /// How fast bytes may go to and come from this store.
     #[serde(default)]
     pub(in crate::config) limit: Option<LimitFile>,
@@ -91,6 +95,10 @@ pub(in crate::config) struct S3File {
     /// Credentials that may delete, extend locks and set the bucket up; `access_key` and `secret_key` need none of that.
     #[serde(default)]
     pub(in crate::config) maintenance: Option<MaintenanceFile>,
+    /// Whether it survives the loss of the place where the data is: another building, another provider. Default: true.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>", extend("default" = true))]
+    pub(in crate::config) off_site: Option<At<bool>>,
     /// How fast bytes may go to and come from this store.
     #[serde(default)]
     pub(in crate::config) limit: Option<LimitFile>,
@@ -121,6 +129,10 @@ pub(in crate::config) struct GcsFile {
     #[serde(default)]
     #[schemars(with = "Option<SecretFile>")]
     pub(in crate::config) credentials: Option<At<SecretFile>>,
+    /// Whether it survives the loss of the place where the data is: another building, another provider. Default: true.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>", extend("default" = true))]
+    pub(in crate::config) off_site: Option<At<bool>>,
     /// How fast bytes may go to and come from this store.
     #[serde(default)]
     pub(in crate::config) limit: Option<LimitFile>,
@@ -157,6 +169,10 @@ pub(in crate::config) struct AzureFile {
     #[serde(default)]
     #[schemars(with = "Option<SecretFile>")]
     pub(in crate::config) sas_token: Option<At<SecretFile>>,
+    /// Whether it survives the loss of the place where the data is: another building, another provider. Default: true.
+    #[serde(default)]
+    #[schemars(with = "Option<bool>", extend("default" = true))]
+    pub(in crate::config) off_site: Option<At<bool>>,
     /// How fast bytes may go to and come from this store.
     #[serde(default)]
     pub(in crate::config) limit: Option<LimitFile>,

@@ -24,16 +24,23 @@ impl Lowering<'_> {
         let mut seen: Vec<(String, String)> = Vec::new();
         for (name, store) in file.stores.iter().flatten() {
             self.name(name, "a store");
-            let (place, limit) = match store {
-                StoreFile::Fs(fs) => (StorePlace::Fs(self.fs(fs)), &fs.limit),
-                StoreFile::S3(s3) => (StorePlace::S3(Box::new(self.s3(s3, &name.value))), &s3.limit),
-                StoreFile::Gcs(gcs) => (StorePlace::Gcs(self.gcs(gcs, &name.value)), &gcs.limit),
-                StoreFile::Azure(azure) => (StorePlace::Azure(self.azure(azure, &name.value)), &azure.limit),
+            let (place, limit, off_site) = match store {
+                StoreFile::Fs(fs) => (StorePlace::Fs(self.fs(fs)), &fs.limit, &fs.off_site),
+                StoreFile::S3(s3) => (StorePlace::S3(Box::new(self.s3(s3, &name.value))), &s3.limit, &s3.off_site),
+                StoreFile::Gcs(gcs) => (StorePlace::Gcs(self.gcs(gcs, &name.value)), &gcs.limit, &gcs.off_site),
+                StoreFile::Azure(azure) => (
+                    StorePlace::Azure(self.azure(azure, &name.value)),
+                    &azure.limit,
+                    &azure.off_site,
+                ),
             };
+            // A folder is on this machine unless somebody says otherwise, a bucket elsewhere.
+            let usual = !matches!(place, StorePlace::Fs(_));
             let settings = StoreSettings {
                 name: name.value.clone(),
                 place,
                 limit: limit.as_ref().map(|limit| self.limits(limit)).unwrap_or_default(),
+                off_site: off_site.as_ref().map_or(usual, |off_site| off_site.value),
             };
             self.a_place_of_its_own(store, &settings, &mut seen);
             stores.insert(name.value.clone(), settings);
