@@ -110,7 +110,7 @@ pub async fn audit(protected: &Protected) -> Result<Audit> {
     };
     lacks(&chains, &removed, &mut audit.findings);
     told(&chains, &mut audit.findings);
-    audit.findings.sort_by(|a, b| b.weight.cmp(&a.weight));
+    audit.findings.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
     audit.away = chains.away;
     Ok(audit)
 }
