@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 const KEPT: usize = 50;
 
 /// A proof and the record of the run that gave it are not further apart.
-const NEAR_US: i64 = 3600 * 1_000_000;
+const NEAR_US: u64 = 3600 * 1_000_000;
 
 /// How far a proof goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -186,7 +186,7 @@ pub fn record(state_dir: &Path, component: &ComponentName, proof: Proof) -> Resu
 /// Takes over what other records prove, where it is not known here. What is known of damage stays. Returns how many are new.
 pub fn adopt(state_dir: &Path, component: &ComponentName, proofs: Vec<Proof>) -> Result<u64> {
     let known = load(state_dir, component);
-    let same = |a: &Proof, b: &Proof| a.backup == b.backup && a.level == b.level && (a.at_us - b.at_us).abs() < NEAR_US;
+    let same = |a: &Proof, b: &Proof| a.backup == b.backup && a.level == b.level && a.at_us.abs_diff(b.at_us) < NEAR_US;
     let new: Vec<Proof> = proofs
         .into_iter()
         .filter(|proof| !known.iter().any(|known| same(known, proof)))
