@@ -1,6 +1,6 @@
 //! The ledger: what was done to a component, by whom, when, and what came of it; failures too (`docs/ledger.md`, INV-18).
 //!
-//! [`append`] writes a record into the state folder first and then into every store; what does not get there goes with the next one. [`read`]
+//! [`append`] writes a record into the state folder first and then into every store; what does not get there goes with the next one. [`read()`]
 //! gives all records of all instances, judged. Nothing else depends on either: a verb whose record cannot be kept has been done all the same.
 //!
 //! What is there if we die: before the record's own file in the state folder, nothing; behind it, a record that the next run ships. Shipping twice

@@ -196,6 +196,8 @@ pub fn all(state_dir: &Path) -> Result<(Vec<Written>, Vec<Error>)> {
             Err(error) => unread.push(error),
         }
     }
+    // An id says only the second.
+    found.sort_by(|a, b| (&a.report.began_at, &a.report.id).cmp(&(&b.report.began_at, &b.report.id)));
     Ok((found, unread))
 }
 

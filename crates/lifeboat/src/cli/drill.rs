@@ -320,7 +320,7 @@ fn report(cx: &Cx, context: &Context, id: Option<&str>, format: ReportFormat, to
     let written = evidence::find(state_dir, id)?;
     let signature = evidence::signature(&written, &context.trust()?)?;
     let earlier: Vec<Written> = (readable(state_dir)?.into_iter())
-        .filter(|other| other.report.component == written.report.component && other.report.id <= written.report.id)
+        .filter(|other| other.report.component == written.report.component && other.report.began_at <= written.report.began_at)
         .collect();
     let text = match format {
         ReportFormat::Text => render::drill::full(&written, &signature),

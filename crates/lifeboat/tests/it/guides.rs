@@ -2,6 +2,7 @@
 
 mod architect_go;
 mod devops_hub;
+mod drills;
 mod n_kudo;
 mod sortie;
 mod tartware;

@@ -11,12 +11,16 @@ const BUCKET: super::Bucket = (
     "architect",
 );
 
-#[test]
-fn a_live_database_is_not_copied_with_gzip() {
-    let guide = Guide::set_up("architect-go", BUCKET, |world| {
+pub(super) fn guide() -> Guide {
+    Guide::set_up("architect-go", BUCKET, |world| {
         std::fs::create_dir(world.path("data")).unwrap();
         world.make_database("data/architect.db", 100);
-    });
+    })
+}
+
+#[test]
+fn a_live_database_is_not_copied_with_gzip() {
+    let guide = guide();
     let world = &guide.world;
     // A transaction is open while the backup runs: what is not committed is not in it.
     let writer = world.open("data/architect.db");

@@ -41,7 +41,7 @@ fn make(world: &World) {
     );
 }
 
-fn guide() -> Guide {
+pub(super) fn guide() -> Guide {
     Guide::set_up("devops-hub", BUCKET, make)
 }
 

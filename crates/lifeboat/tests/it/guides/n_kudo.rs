@@ -29,7 +29,7 @@ fn make(world: &World, days: u32) {
 }
 
 /// The control plane's database.
-fn control_plane() -> Cluster {
+pub(super) fn control_plane() -> Cluster {
     let cluster = Cluster::start(15, &Options::new());
     cluster.query("create database nkudo");
     cluster.query_in(
@@ -40,7 +40,7 @@ fn control_plane() -> Cluster {
     cluster
 }
 
-fn guide(cluster: &Cluster, days: u32) -> Guide {
+pub(super) fn guide(cluster: &Cluster, days: u32) -> Guide {
     let guide = Guide::set_up_with("n-kudo", BUCKET, |world| {
         make(world, days);
         world.set_env("DATABASE_URL", &cluster.url("postgres", "postgres"));

@@ -6,7 +6,7 @@ use crate::world::World;
 const BUCKET: super::Bucket = ("gcs: { bucket: your-backup-bucket, prefix: sortie }", "sortie");
 const DATABASE: &str = "data/sortie.db";
 
-fn guide() -> Guide {
+pub(super) fn guide() -> Guide {
     Guide::set_up("sortie", BUCKET, |world| {
         std::fs::create_dir(world.path("data")).unwrap();
         execute(

@@ -21,7 +21,7 @@ const SCHEMA: &str = "
     create index on reservations(tenant_id, arrival);
 ";
 
-fn tartware() -> Cluster {
+pub(super) fn tartware() -> Cluster {
     let cluster = Cluster::start(15, &Options::new());
     cluster.query("create role app login");
     cluster.query("create database tartware owner app");
@@ -34,7 +34,7 @@ fn tartware() -> Cluster {
 }
 
 /// The guide's machine, and its database.
-fn guide(cluster: &Cluster) -> Guide {
+pub(super) fn guide(cluster: &Cluster) -> Guide {
     let mut guide = Guide::set_up_with("tartware", BUCKET, |world| reach(world, cluster));
     // Wherever these are.
     programs(&mut guide.world, cluster);
