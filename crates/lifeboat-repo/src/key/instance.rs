@@ -208,7 +208,7 @@ impl Instance {
     }
 
     /// Signs a document that is no file of a repository, over its bytes: other programs can check that. It cannot be taken for one of a file, which is
-    /// over text that begins with [`SIGNED_FILES`].
+    /// over text that begins with `lifeboat v1`.
     ///
     /// # Errors
     /// `Bug` for a document that begins so.
