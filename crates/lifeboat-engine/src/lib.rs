@@ -3,6 +3,7 @@
 //! Knows databases and files, and nothing about the repository, the stores or schedules.
 
 pub mod artefact;
+mod expect;
 pub mod files;
 pub mod pki;
 pub mod postgres;

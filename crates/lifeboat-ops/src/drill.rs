@@ -236,9 +236,11 @@ impl Asked<'_> {
         }
         Ok(Done {
             backup: backup.clone(),
+            newest: findings
+                .newest_us
+                .map_or(Newest::Backup(backup.header.moment_us), Newest::Heartbeat),
             findings,
             bytes: backup.header.size_bytes,
-            newest: Newest::Backup(backup.header.moment_us),
         })
     }
 
@@ -509,8 +511,8 @@ fn remember(env: &Env, protected: &Protected, done: &Done, failed: &[&Outcome], 
     let (state_dir, component) = (&protected.state_dir, &protected.component);
     let (backup, at_us) = (done.backup.id.to_string(), env.clock.wall_us());
     if failed.is_empty() {
-        // Other kinds have no checks but those of a restore.
-        let level = if protected.source.cluster().is_some() {
+        // Where nothing more is asked there are no checks but those of a restore.
+        let level = if protected.source.asks_more() {
             Level::App
         } else {
             Level::Restore

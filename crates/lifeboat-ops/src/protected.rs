@@ -28,6 +28,10 @@ pub enum Source {
         sql_dump: bool,
         /// Queries whose results each backup also holds.
         extracts: Vec<sqlite::Extract>,
+        /// What has to hold of a restored copy.
+        checks: Vec<sqlite::checks::Assertion>,
+        /// How to ask a restored copy how new it is.
+        heartbeat: Option<String>,
     },
     /// Files and folders.
     Files {
@@ -111,6 +115,16 @@ impl Source {
         }
     }
 
+    /// Whether more is asked of a restored copy than what every restore checks.
+    #[must_use]
+    pub fn asks_more(&self) -> bool {
+        match self {
+            Self::Sqlite { checks, heartbeat, .. } => !checks.is_empty() || heartbeat.is_some(),
+            Self::Postgres(_) => true,
+            Self::Files { .. } | Self::Pki { .. } => false,
+        }
+    }
+
     pub(crate) fn capture_options(&self) -> Option<sqlite::CaptureOptions> {
         match self {
             Self::Sqlite {
@@ -119,6 +133,8 @@ impl Source {
                 max_stall,
                 sql_dump,
                 extracts,
+                checks: _,
+                heartbeat: _,
             } => Some(sqlite::CaptureOptions {
                 path: path.clone(),
                 busy_timeout: *busy_timeout,

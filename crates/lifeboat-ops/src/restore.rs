@@ -93,8 +93,10 @@ pub struct Findings {
     pub bytes: u64,
     /// Files that were kept as structure, and the keys in them that need values.
     pub missing_values: Vec<(String, Vec<String>)>,
-    /// What came of the checks of a restored cluster.
+    /// What came of what the configuration asks, and of the checks of a restored cluster.
     pub checks: Vec<Outcome>,
+    /// The newest heartbeat of a SQLite database, microseconds since 1970, where it was asked for.
+    pub newest_us: Option<i64>,
 }
 
 impl From<sqlite::Inspection> for Findings {

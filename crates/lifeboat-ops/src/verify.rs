@@ -3,16 +3,19 @@
 pub(crate) mod cluster;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_io::durable;
+use lifeboat_engine::postgres::checks::Beat;
+use lifeboat_engine::sqlite;
+use lifeboat_io::{compute, durable};
 use lifeboat_model::check::{Outcome, Verdict};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, Identities, Instance, Listing, Marker, Reader, Repository, scrub, scrub_and_mark};
 
 pub use crate::proof::Level;
 use crate::proof::{self, Damage, FailedChecks, Proof};
-use crate::protected::{Method, Protected};
+use crate::protected::{Method, Protected, Source};
 use crate::restore::{self, Destination, Findings};
 
 /// What was proven of one backup.
@@ -134,10 +137,10 @@ async fn prove(
     scratch: PathBuf,
 ) -> Result<Report> {
     let began = env.clock.monotonic();
-    // Other kinds have no checks but those of a restore.
-    let level = match protected.source.cluster() {
-        None => level.min(Level::Restore),
-        Some(_) => level,
+    // Where nothing more is asked there are no checks but those of a restore.
+    let level = match protected.source.asks_more() {
+        false => level.min(Level::Restore),
+        true => level,
     };
     let (mut checked, mut bytes, mut findings) = (0, 0, None);
     match level {
@@ -219,7 +222,10 @@ pub(crate) async fn restore_to_scratch(
         restore::prove(env, &reader, &scratch).await
     } else {
         let staged = restore::fetch_and_check(env, &reader, &destination, "verify", false).await;
-        staged.map(|staged| staged.findings)
+        match staged {
+            Ok(staged) if app => wanted(env, protected, staged).await,
+            staged => staged.map(|staged| staged.findings),
+        }
     };
     env.progress.step(restore::CLEAN_UP, None);
     durable::remove_folder(&scratch)?;
@@ -235,6 +241,38 @@ pub(crate) async fn restore_to_scratch(
         }
     })
 }
+
+/// Asks a restored SQLite database what the configuration wants.
+async fn wanted(env: &Env, protected: &Protected, staged: restore::Staged) -> Result<Findings> {
+    let Source::Sqlite { checks, heartbeat, .. } = &protected.source else {
+        return Ok(staged.findings);
+    };
+    if protected.source.asks_more() {
+        env.progress.step("ask what is wanted", None);
+    }
+    let mut findings = staged.findings.clone();
+    let (file, clock, checks, sql) = (
+        staged.file().to_path_buf(),
+        Arc::clone(&env.clock),
+        checks.clone(),
+        heartbeat.clone(),
+    );
+    let (outcomes, beat) = compute::run("ask what is wanted", move || {
+        let beat = sql.map(|sql| sqlite::checks::newest(&file, &clock, &sql, HEARTBEAT_LIMIT));
+        Ok((sqlite::checks::ask(&file, &clock, &checks), beat))
+    })
+    .await?;
+    findings.checks.extend(outcomes);
+    findings.checks.extend(beat.as_ref().map(cluster::heartbeat));
+    findings.newest_us = match beat {
+        Some(Beat::At(at_us)) => Some(at_us),
+        Some(Beat::Nothing | Beat::Unknown(_)) | None => None,
+    };
+    Ok(findings)
+}
+
+/// How long the query of a heartbeat may take.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A scratch folder of its own name under `state_dir`.
 pub fn scratch_folder(env: &Env, protected: &Protected) -> Result<PathBuf> {

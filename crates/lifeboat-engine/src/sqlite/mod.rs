@@ -8,6 +8,7 @@
 //! - If we die, the operating system drops our locks and the database is as if nobody had read it.
 
 mod capture;
+pub mod checks;
 mod diff;
 mod discover;
 mod dump;

@@ -65,7 +65,7 @@ pub fn inspect(path: &Path, expected: Option<&Facts>) -> Result<Inspection> {
     })
 }
 
-fn open(path: &Path) -> Result<Connection> {
+pub(super) fn open(path: &Path) -> Result<Connection> {
     let failed = |error| sqlite(OP, path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;

@@ -26,5 +26,6 @@ mod pg_sandbox;
 mod pki;
 mod postgres;
 mod probe;
+mod sqlite_checks;
 mod stall;
 mod taken;

@@ -72,6 +72,8 @@ impl World {
                 max_stall: Duration::from_secs(5),
                 sql_dump: false,
                 extracts: Vec::new(),
+                checks: Vec::new(),
+                heartbeat: None,
             },
             stores: vec![place],
             encryption: Encryption::Age(identities.public_keys()),

@@ -5,6 +5,7 @@
 //! beside its work, by transactions that only read.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use lifeboat_engine::pki::{Report, Severity};
 use lifeboat_engine::sqlite;
@@ -45,7 +46,7 @@ pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
     for component in components {
         let checked = match &args.on {
             on if component.source.cluster().is_some() => databases(cx, &context, component, on.as_deref()).await,
-            Some(path) => on(path, &context).await,
+            Some(path) => on(cx, path, &context, component).await,
             None => restored(cx, &context, component).await,
         };
         match checked {
@@ -97,7 +98,7 @@ async fn restored(cx: &Cx, context: &Context, component: &ComponentSettings) -> 
         &protected,
         &repository,
         backup,
-        Level::Restore,
+        Level::App,
         &identities,
         scratch.path(),
     )
@@ -126,7 +127,7 @@ fn examined(facts: &Value, findings: &mut Findings) {
 }
 
 /// A database that somebody restored.
-async fn on(path: &Path, context: &Context) -> Result<(String, Findings)> {
+async fn on(cx: &Cx, path: &Path, context: &Context, component: &ComponentSettings) -> Result<(String, Findings)> {
     let absolute = path
         .canonicalize()
         .map_err(|error| Error::io("look at", path.display(), error))?;
@@ -160,12 +161,22 @@ async fn on(path: &Path, context: &Context) -> Result<(String, Findings)> {
         )));
     }
     let shown = path.display().to_string();
-    let inspection = compute::run("check", move || {
+    let wanted = match &component.source {
+        Source::Sqlite { checks, .. } => checks.clone(),
+        _ => Vec::new(),
+    };
+    let clock = Arc::clone(&cx.env.clock);
+    let (inspection, checks) = compute::run("check", move || {
         sqlite::prove_unused(&absolute)?;
-        sqlite::inspect(&absolute, None)
+        let inspection = sqlite::inspect(&absolute, None)?;
+        Ok((inspection, sqlite::checks::ask(&absolute, &clock, &wanted)))
     })
     .await?;
-    Ok((shown, Findings::from(inspection)))
+    let findings = Findings {
+        checks,
+        ..Findings::from(inspection)
+    };
+    Ok((shown, findings))
 }
 
 fn is_bad(findings: &Findings) -> bool {
@@ -174,7 +185,7 @@ fn is_bad(findings: &Findings) -> bool {
 }
 
 fn for_people(component: &str, subject: &str, findings: &Findings) -> String {
-    if !findings.checks.is_empty() {
+    if !findings.checks.is_empty() && findings.tables == 0 {
         return format!("{component}: {subject}\n{}", text::outcomes(&findings.checks));
     }
     if findings.files > 0 {
@@ -213,6 +224,7 @@ fn for_people(component: &str, subject: &str, findings: &Findings) -> String {
     for line in &findings.unchecked {
         text.push_str(&format!("  note: {line}\n"));
     }
+    text.push_str(&text::outcomes(&findings.checks));
     text
 }
 

@@ -344,8 +344,8 @@ pub(super) struct ComponentFile {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]
     pub(super) depends_on: Option<Vec<At<String>>>,
-    /// What has to hold in the databases of a PostgreSQL cluster, besides what is checked without being asked for: in a restored copy (`lifeboat verify
-    /// --level app`), in a database that is restored logically before it gets its name, and in the live one (`lifeboat check`).
+    /// What has to hold in a database, besides what is checked without being asked for: in a restored copy (`lifeboat drill`, `lifeboat verify --level
+    /// app`); of PostgreSQL also in a database that is restored logically before it gets its name, and in the live one (`lifeboat check`).
     #[serde(default)]
     #[schemars(with = "Option<Vec<CheckFile>>")]
     pub(super) checks: Option<Vec<At<CheckFile>>>,
@@ -375,6 +375,11 @@ pub(super) struct SqliteFile {
     /// Results of queries that each backup also holds, as CSV files.
     #[serde(default)]
     pub(super) extract: Option<Vec<ExtractFile>>,
+    /// A query that reads and answers with one time: how new the data is by its own account. Text as SQLite writes times (UTC where it has no zone), or
+    /// seconds since 1970. `lifeboat drill` measures by it how much would be lost.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", example = &"SELECT max(updated_at) FROM sessions")]
+    pub(super) heartbeat: Option<At<String>>,
     /// How many copies of the application write into it; more than one is told by `lifeboat config check`. Default: 1.
     #[serde(default)]
     #[schemars(with = "Option<u32>", range(min = 1, max = 100_000), extend("default" = 1))]

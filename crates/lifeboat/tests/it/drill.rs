@@ -284,3 +284,51 @@ fn a_report_is_a_page_and_a_document() {
         .ends(6);
     world.run(&["drill", "report", "none-such"]).ends(9);
 }
+
+#[test]
+fn what_the_configuration_wants_of_a_database_is_asked_of_the_copy() {
+    let world = World::protected();
+    let connection = world.open("shop.db");
+    connection
+        .execute_batch("CREATE TABLE beats (at TEXT); INSERT INTO beats VALUES (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))")
+        .unwrap();
+    let beat: String = connection.query_row("SELECT at FROM beats", [], |row| row.get(0)).unwrap();
+    connection.close().unwrap();
+    let config = std::fs::read_to_string(world.path("lifeboat.yaml")).unwrap();
+    let line = config
+        .lines()
+        .find(|line| line.trim().starts_with("sqlite:"))
+        .unwrap()
+        .to_owned();
+    let blanks = " ".repeat(line.len() - line.trim_start().len());
+    let wanted = format!(
+        "{blanks}sqlite: {{ path: {}, heartbeat: SELECT max(at) FROM beats }}\n{blanks}checks:\n{blanks}  - {{ name: orders, sql: select count(*) from orders, expect: {{ at_least: 1000 }} }}\n{blanks}  - {{ orphans: {{ table: orders, column: id, references: orders, key: id }} }}",
+        world.shown("shop.db")
+    );
+    assert!(line.contains("sqlite: {"), "{line}");
+    world.edit_config(&line, &wanted);
+    world.run(&["backup"]).ends(0);
+    let done = report(&world.run(&["drill", "--json"]).ends(0));
+    assert_eq!(
+        (
+            &done["report"]["measures"]["recovery_point"],
+            &done["report"]["measures"]["recovery_point_by"]
+        ),
+        (&beat.replace('Z', "000Z").into(), &"heartbeat".into())
+    );
+    let names: Vec<String> = verdicts(&done).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 7, "{names:?}");
+    for name in ["orders", "heartbeat", "integrity"] {
+        assert!(names.iter().any(|found| found == name), "{names:?}");
+    }
+    assert!(world.run(&["check", "shop"]).ends(0).stdout.contains("orders"));
+    assert!(world.run(&["verify", "--level", "app"]).ends(0).stdout.contains("orders"));
+    world.edit_config("at_least: 1000", "at_least: 1001");
+    let told = world.run(&["drill"]).ends(5).stdout;
+    assert!(told.contains("1000, expected at least 1001"), "{told}");
+    world.run(&["check", "shop"]).ends(5);
+    world.run(&["verify", "--level", "app"]).ends(5);
+    // What was restored elsewhere is asked the same.
+    world.run(&["restore", "shop", "--to", "copy.db"]).ends(0);
+    world.run(&["check", "shop", "--on", "copy.db"]).ends(5);
+}

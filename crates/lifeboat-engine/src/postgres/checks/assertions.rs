@@ -3,18 +3,16 @@
 //! Everything runs in one transaction that only reads, with a limit for each statement, and with `row_security = off`: the server fails rather than
 //! hide rows of which a check would then know nothing.
 
-use std::fmt;
 use std::time::Duration;
 
 use lifeboat_model::check::Outcome;
 use tokio_postgres::{Client, Error, SimpleQueryMessage, SimpleQueryRow};
 
 use super::references::{self, Orphans};
-use super::{counted, cut, words};
+use super::{cut, words};
+pub use crate::expect::Expect;
+use crate::expect::{MOST_ROWS, judge};
 use crate::postgres::sandbox::Sandbox;
-
-/// Rows that are looked at, at most; of them the evidence is made.
-const MOST_ROWS: usize = 5;
 
 /// Something that has to hold in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,27 +41,6 @@ pub enum Asked {
     Orphans(Orphans),
     /// Every foreign key of the database holds, also those that the server was told not to look at.
     ForeignKeys,
-}
-
-/// What a query has to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expect {
-    /// Nothing: every row is a fault.
-    NoRows,
-    /// One row with one value, which is written like this.
-    Equals(String),
-    /// One row with one number, which is this or more.
-    AtLeast(i64),
-}
-
-impl fmt::Display for Expect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoRows => f.write_str("no rows"),
-            Self::Equals(value) => write!(f, "{value}"),
-            Self::AtLeast(least) => write!(f, "at least {least}"),
-        }
-    }
 }
 
 pub(super) async fn check(sandbox: &Sandbox, assertion: &Assertion) -> Outcome {
@@ -118,117 +95,4 @@ async fn rows(client: &Client, sql: &str) -> Result<Rows, Error> {
 
 fn values(row: &SimpleQueryRow) -> Vec<Option<String>> {
     (0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect()
-}
-
-fn judge(name: &str, expect: &Expect, rows: &[Vec<Option<String>>]) -> Outcome {
-    if *expect == Expect::NoRows {
-        if rows.is_empty() {
-            return Outcome::passed(name, "no rows, as expected");
-        }
-        let more = if rows.len() == MOST_ROWS { " or more" } else { "" };
-        let found = counted(rows.len() as u64, "row", "rows");
-        return Outcome::failed(name, format!("{found}{more}, and there should be none")).with_evidence(shown(rows));
-    }
-    let value = match rows {
-        [row] => match row.as_slice() {
-            [Some(value)] => value,
-            [None] => return Outcome::failed(name, format!("no value (null), expected {expect}")),
-            _ => {
-                return Outcome::failed(name, format!("{} columns, expected one value: {expect}", row.len()))
-                    .with_evidence(shown(rows));
-            }
-        },
-        [] => return Outcome::failed(name, format!("no row, expected {expect}")),
-        _ => return Outcome::failed(name, format!("several rows, expected one value: {expect}")).with_evidence(shown(rows)),
-    };
-    let holds = match expect {
-        Expect::Equals(wanted) => value == wanted,
-        Expect::AtLeast(least) => floor(value).is_some_and(|number| number >= i128::from(*least)),
-        Expect::NoRows => false,
-    };
-    let value = cut(value);
-    if holds {
-        Outcome::passed(name, format!("{value}, as expected ({expect})"))
-    } else {
-        Outcome::failed(name, format!("{value}, expected {expect}"))
-    }
-}
-
-fn shown(rows: &[Vec<Option<String>>]) -> Vec<String> {
-    let line = |row: &Vec<Option<String>>| {
-        let values: Vec<&str> = row.iter().map(|value| value.as_deref().unwrap_or("null")).collect();
-        cut(&values.join(" | "))
-    };
-    rows.iter().map(line).collect()
-}
-
-/// The whole number at or below a decimal one: a whole number is at most the one if, and only if, it is at most the other.
-fn floor(text: &str) -> Option<i128> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    if !part.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let number: i128 = if whole == "-" { 0 } else { whole.parse().ok()? };
-    let below = text.starts_with('-') && part.bytes().any(|byte| byte != b'0');
-    Some(if below { number - 1 } else { number })
-}
-
-#[cfg(test)]
-mod tests {
-    use lifeboat_model::check::Verdict;
-
-    use super::*;
-
-    fn came_out(expect: Expect, rows: &[&[Option<&str>]]) -> Verdict {
-        let rows: Vec<Vec<Option<String>>> = rows
-            .iter()
-            .map(|row| row.iter().map(|value| value.map(str::to_owned)).collect())
-            .collect();
-        judge("it", &expect, &rows).verdict
-    }
-
-    #[test]
-    fn only_what_was_expected_passes() {
-        let (good, bad) = (Verdict::Passed, Verdict::Failed);
-        assert_eq!(came_out(Expect::NoRows, &[]), good);
-        assert_eq!(came_out(Expect::NoRows, &[&[None]]), bad);
-        let equals = || Expect::Equals("42".into());
-        assert_eq!(came_out(equals(), &[&[Some("42")]]), good);
-        for rows in [
-            &[&[Some("43")][..]][..],
-            &[&[None]],
-            &[],
-            &[&[Some("42"), Some("42")]],
-            &[&[Some("42")], &[Some("42")]],
-        ] {
-            assert_eq!(came_out(equals(), rows), bad, "{rows:?}");
-        }
-        for (value, verdict) in [
-            ("3", good),
-            ("4.5", good),
-            ("2.99", bad),
-            ("-3", bad),
-            ("NaN", bad),
-            ("", bad),
-        ] {
-            assert_eq!(came_out(Expect::AtLeast(3), &[&[Some(value)]]), verdict, "{value}");
-        }
-    }
-
-    #[test]
-    fn a_decimal_number_is_rounded_down() {
-        for (text, number) in [
-            ("7", Some(7)),
-            ("7.9", Some(7)),
-            ("-7.0", Some(-7)),
-            ("-7.1", Some(-8)),
-            ("-0.5", Some(-1)),
-            ("-.5", Some(-1)),
-            ("1e3", None),
-            ("Infinity", None),
-            ("7.x", None),
-        ] {
-            assert_eq!(floor(text), number, "{text}");
-        }
-    }
 }

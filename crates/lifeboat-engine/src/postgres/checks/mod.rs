@@ -15,6 +15,7 @@ use lifeboat_model::check::Outcome;
 use lifeboat_model::{Env, Result};
 
 use super::sandbox::{Sandbox, Session};
+use crate::expect::{counted, cut};
 pub use assertions::{Asked, Assertion, Expect, ask};
 pub use heartbeat::{Beat, Heartbeat, newest};
 pub use isolation::check as isolation;
@@ -24,8 +25,6 @@ pub use rows::{Counts, Reach, Watch};
 
 /// Lines of evidence that an outcome holds.
 const EVIDENCE: usize = 10;
-/// Characters of one of them.
-const LINE: usize = 300;
 
 /// What is asked of a running server.
 #[derive(Debug)]
@@ -77,40 +76,5 @@ fn words(error: &tokio_postgres::Error) -> String {
     match said.detail() {
         Some(detail) => format!("{}: {detail}", said.message()),
         None => said.message().to_owned(),
-    }
-}
-
-/// One line, of a length that can be read.
-fn cut(text: &str) -> String {
-    let line = text.replace(['\n', '\r'], " ");
-    if line.chars().count() <= LINE {
-        return line;
-    }
-    let kept: String = line.chars().take(LINE).collect();
-    format!("{kept}…")
-}
-
-/// `1 table`, `1,234 tables`.
-fn counted(count: u64, noun: &str, nouns: &str) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    format!("{text} {}", if count == 1 { noun } else { nouns })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn evidence_is_one_line_that_can_be_read() {
-        assert_eq!(super::cut("a\nb"), "a b");
-        assert_eq!(super::cut(&"x".repeat(1000)).chars().count(), super::LINE + 1);
-        assert_eq!(super::counted(1, "row", "rows"), "1 row");
-        assert_eq!(super::counted(1_234_567, "row", "rows"), "1,234,567 rows");
-        assert_eq!(super::counted(999, "row", "rows"), "999 rows");
     }
 }

@@ -70,6 +70,8 @@ impl World {
                 max_stall: Duration::from_secs(5),
                 sql_dump: false,
                 extracts: Vec::new(),
+                checks: Vec::new(),
+                heartbeat: None,
             },
             stores: vec![Place::folder("disk", store, store_path.clone())],
             encryption: Encryption::Age(vec![recipient]),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lifeboat_engine::postgres::checks::{Asked, Assertion, Expect, Heartbeat, Orphans};
 use lifeboat_engine::postgres::undelete::SoftDelete;
 use lifeboat_engine::postgres::{ConnInfo, Surroundings};
+use lifeboat_engine::sqlite::checks as sqlite;
 use lifeboat_ops::Source;
 use lifeboat_ops::protected::Care;
 
@@ -40,7 +41,8 @@ impl Lowering<'_> {
                     soft_delete: soft_delete(postgres),
                 };
             }
-            _ => {
+            (source, _) => {
+                self.checks_of_others(full, component, source);
                 if let Some(text) = max_rate {
                     self.problems.push(
                         Problem::at(
@@ -50,17 +52,56 @@ impl Lowering<'_> {
                         .help("`stores: { NAME: { …, limit: { upload: 20MiB } } }` limits what goes to a store"),
                     );
                 }
-                if let Some(check) = component.checks.iter().flatten().next() {
-                    self.problems.push(
-                        Problem::at(
-                            check.place,
-                            format!("{full} is no PostgreSQL cluster, and only those have checks of their own"),
-                        )
-                        .help("integrity, foreign keys and row counts of a SQLite database are checked without being asked for"),
-                    );
-                }
             }
         }
+    }
+
+    /// What has to hold of what is no server.
+    fn checks_of_others(&mut self, full: &str, component: &ComponentFile, source: &mut Source) {
+        let given = component.checks.iter().flatten();
+        if let Source::Sqlite { checks, .. } = source {
+            *checks = given.filter_map(|check| self.check_of_sqlite(check)).collect();
+        } else if let Some(check) = component.checks.iter().flatten().next() {
+            self.problems.push(
+                Problem::at(
+                    check.place,
+                    format!("{full} is no database, and only those have checks of their own"),
+                )
+                .help("that files are as captured, and the parts of a PKI fit each other, is checked without being asked for"),
+            );
+        }
+    }
+
+    fn check_of_sqlite(&mut self, check: &At<CheckFile>) -> Option<sqlite::Assertion> {
+        let file = &check.value;
+        if let Some(wanted) = &file.foreign_keys {
+            self.problems.push(
+                Problem::at(wanted.place, "this is for PostgreSQL")
+                    .help("leave it out: foreign keys of a SQLite database are checked without being asked for"),
+            );
+            return None;
+        }
+        if let Some(database) = &file.database {
+            self.problems
+                .push(Problem::at(database.place, "this is for PostgreSQL").help("leave it out: a SQLite file is one database"));
+        }
+        let (sql, expect, called) = match self.asked(check)? {
+            Asked::Query { sql, expect } => (sql.clone(), expect, shortened(&sql)),
+            Asked::Orphans(orphans) => {
+                let sql = sqlite::orphans(&orphans.table, &orphans.columns, &orphans.references, &orphans.key);
+                (sql, Expect::NoRows, format!("orphans of {orphans}"))
+            }
+            Asked::ForeignKeys => return None,
+        };
+        Some(sqlite::Assertion {
+            name: file.name.as_ref().map_or(called, |name| name.value.clone()),
+            sql,
+            expect,
+            limit: match &file.timeout {
+                Some(text) => self.some_duration(text, "timeout", "60s"),
+                None => LIMIT,
+            },
+        })
     }
 
     fn heartbeat(&mut self, full: &str, sql: &At<String>, postgres: &PostgresFile) -> Option<Heartbeat> {

@@ -76,7 +76,18 @@ impl Lowering<'_> {
                 .map_or(DEFAULT_LIMIT, |text| self.some_duration(text, "max_stall", "5s")),
             sql_dump: sqlite.sql_dump.as_ref().is_some_and(|on| on.value),
             extracts: self.extracts(sqlite),
+            // Stand beside it.
+            checks: Vec::new(),
+            heartbeat: self.heartbeat_of_sqlite(sqlite),
         }
+    }
+
+    fn heartbeat_of_sqlite(&mut self, sqlite: &SqliteFile) -> Option<String> {
+        let sql = sqlite.heartbeat.as_ref()?;
+        if sql.value.trim().is_empty() {
+            self.problems.push(Problem::at(sql.place, "this is no query").label("empty"));
+        }
+        Some(sql.value.trim().to_owned())
     }
 
     fn files(&mut self, file: &FilesFile) -> Source {
@@ -246,5 +257,7 @@ fn nothing() -> Source {
         max_stall: DEFAULT_LIMIT,
         sql_dump: false,
         extracts: Vec::new(),
+        checks: Vec::new(),
+        heartbeat: None,
     }
 }

@@ -134,7 +134,7 @@ fn what_makes_no_sense_is_refused() {
             "check-of-sqlite",
             with(
                 "sqlite: { path: queue.db }",
-                "sqlite: { path: queue.db }\n        checks: [{ sql: select 1, expect: no_rows }]",
+                "sqlite: { path: queue.db, heartbeat: \" \" }\n        checks: [{ foreign_keys: true }, { sql: select 1, expect: no_rows, database: queue }]",
             ),
         ),
         (
