@@ -5,7 +5,7 @@ use lifeboat_repo::{
     Content, Encryption, Identities, KitComponent, KitConfiguration, KitName, NewKit, RepositoryId, Trust, generate_identity,
     get_kit, kit_digest, kit_signer, list_kits, open_kit, put_kit, seal_kit,
 };
-use lifeboat_store::Key;
+use lifeboat_store::{Key, Put};
 
 use crate::world::{World, seed};
 
@@ -116,6 +116,7 @@ async fn the_same_words_have_the_same_digest_and_other_files_no_name() {
         assert!(wrong.parse::<KitName>().is_err(), "{wrong}");
     }
     let store = world.repository.store();
-    store.put(&Key::new("kit/README").unwrap(), stored).await.unwrap();
+    let put = store.put(&Key::new("kit/README").unwrap(), stored).await.unwrap();
+    assert!(matches!(put, Put::Created));
     assert_eq!(list_kits(&world.repository).await.unwrap().unknown, ["kit/README"]);
 }
