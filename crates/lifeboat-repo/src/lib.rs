@@ -9,6 +9,7 @@ mod copy;
 mod header;
 mod id;
 mod key;
+mod kit;
 mod ledger;
 mod listing;
 mod log;
@@ -43,6 +44,10 @@ pub use key::identity::{AskPassphrase, Identities, generate_identity, needs_pass
 pub use key::instance::{Instance, PublicKey, Rights, Trust};
 pub use key::passphrase::identity_from_passphrase;
 pub use key::recipient::{Fingerprint, Recipient, Roster};
+pub use kit::{
+    Content, KIT_LIMIT_BYTES, Kit, KitComponent, KitConfiguration, KitListing, KitName, NewKit, get_kit, kit_digest, kit_signer,
+    list_kits, open_kit, put_kit, seal_kit,
+};
 pub use ledger::{
     Flaw, FlawKind, LEDGER_LIMIT_BYTES, LedgerHead, LedgerListing, LedgerName, LedgerRecord, NewLedgerRecord, ReadRecord,
     chain_of, clock_steps, digest, flaws, get_record, list_ledger, open_record, put_record, read_ledger, seal_record,

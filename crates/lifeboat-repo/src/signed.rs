@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     Lineage,
     Gap,
     Ledger,
+    Kit,
 }
 
 impl Kind {
@@ -35,6 +36,7 @@ impl Kind {
             Self::Lineage => "lineage",
             Self::Gap => "gap",
             Self::Ledger => "ledger",
+            Self::Kit => "kit",
         }
     }
 
@@ -50,6 +52,7 @@ impl Kind {
             Self::Bad => (true, "mark damage"),
             // A record deletes nothing and makes nothing count; whoever may do anything tells what it did.
             Self::Ledger => (true, "keep a ledger"),
+            Self::Kit => (rights.backup, "write recovery kits"),
         };
         if allowed { Ok(()) } else { Err(what) }
     }
@@ -69,6 +72,16 @@ pub(crate) fn sign(kind: Kind, mut body: Vec<u8>, instance: &Instance) -> Vec<u8
     body.extend_from_slice(&signature);
     body.extend_from_slice(MAGIC);
     body
+}
+
+/// Who signed a file, by its own word: whether that is anybody known is not asked. `Corrupt` where the signature does not fit.
+pub(crate) fn signer(kind: Kind, name: &str, stored: &[u8]) -> Result<PublicKey> {
+    let mut public = [0; 32];
+    let trailer = stored.len().checked_sub(TRAILER_BYTES).and_then(|at| stored.get(at..at + 32));
+    public.copy_from_slice(trailer.unwrap_or(&[0; 32]));
+    let mut itself = Trust::new();
+    itself.add("its signer", PublicKey(public));
+    open(kind, name, stored, &itself).map(|(_, signer)| signer)
 }
 
 /// The body of a file that a trusted instance signed. `Corrupt` for anything else, saying which it is.

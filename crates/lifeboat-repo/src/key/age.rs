@@ -130,7 +130,7 @@ fn bug(error: &serde_json::Error) -> Error {
     Error::new(ErrorKind::Bug, "encode", "a key file", error.to_string())
 }
 
-fn encrypt(plain: &[u8], recipients: &[Recipient], retired: bool) -> Result<Vec<u8>> {
+pub(crate) fn encrypt(plain: &[u8], recipients: &[Recipient], retired: bool) -> Result<Vec<u8>> {
     let roster = RosterStanzas(Roster {
         recipients: Some(recipients.iter().map(Recipient::fingerprint).collect()),
         retired,
@@ -165,7 +165,7 @@ pub(crate) fn parse_recipients(recipients: &[String]) -> Result<Vec<Recipient>> 
     recipients.iter().map(|text| Recipient::parse(text)).collect()
 }
 
-fn decrypt(stored: &[u8], identities: &Identities) -> Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn decrypt(stored: &[u8], identities: &Identities) -> Result<Zeroizing<Vec<u8>>> {
     let wrong = |detail: &str| {
         Error::new(ErrorKind::WrongKey, "open", "the session key", detail).with_hint(
             "point `identity` at the file with the private key (`lifeboat key check` shows which public keys it holds)",

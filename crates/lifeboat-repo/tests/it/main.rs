@@ -18,6 +18,7 @@ mod bad_input;
 mod changes;
 mod crash;
 mod keys;
+mod kit;
 mod ledger;
 mod log;
 mod memory;

@@ -10,6 +10,7 @@ pub(crate) mod drill;
 mod export;
 mod import;
 mod init;
+mod kit;
 mod log;
 pub(crate) mod undelete;
 mod upkeep;
@@ -25,6 +26,7 @@ pub(crate) use config::Config;
 pub(crate) use export::ExportFormat;
 pub(crate) use import::Import;
 pub(crate) use init::{EncryptChoice, Init};
+pub(crate) use kit::Bootstrap;
 pub(crate) use log::{Follow, Wal};
 pub(crate) use upkeep::{Copy, Hold, Prune, Show, Store};
 
@@ -186,6 +188,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Key,
     },
+    /// Begin on a bare machine with nothing but the store and the private key: find the recovery kit, bring the configuration back, list what can
+    /// be restored.
+    #[command(after_help = examples::BOOTSTRAP)]
+    Bootstrap(Bootstrap),
     /// Print completions for a shell.
     #[command(after_help = examples::COMPLETIONS)]
     Completions {

@@ -14,7 +14,7 @@ use super::Cx;
 use super::args::{Backup, BackupMethod};
 use super::context::Context;
 use super::outcomes::Outcomes;
-use super::{prune, tenants};
+use super::{kit, prune, tenants};
 use crate::config::{ComponentSettings, MinFree, StorePlace, StoreSettings};
 use crate::exit::Exit;
 use crate::render::{self, json as document, text};
@@ -94,7 +94,10 @@ async fn one_to(cx: &Cx, context: &Context, component: &ComponentSettings, reque
         }
     }
     let instance = protected.instance(&context.settings.instance_name)?;
-    backup::run(&cx.env, &protected, instance, request).await
+    let report = backup::run(&cx.env, &protected, Arc::clone(&instance), request).await?;
+    // The backup stands: whatever comes of the kit is told, and changes nothing.
+    kit::after_backup(cx, context, &protected, &instance, &report).await;
+    Ok(report)
 }
 
 /// The backup of what was put in its place, told behind what was done. That stands, whatever comes of the backup.

@@ -211,7 +211,7 @@ impl Context {
         })
     }
 
-    async fn encryption(&self, component: &ComponentSettings) -> Result<Encryption> {
+    pub(super) async fn encryption(&self, component: &ComponentSettings) -> Result<Encryption> {
         let Some(key) = self.key_of(component)? else {
             return Ok(Encryption::Clear);
         };

@@ -386,3 +386,12 @@ Examples:
   lifeboat drill tick 3f9a1c 1
   lifeboat drill tick 3f9a1c 'the orders page shows today' --note 'order 4711 is there'
   lifeboat drill tick 3f9a1c 2 --failed --by erin";
+
+pub(super) const BOOTSTRAP: &str = "\
+Examples:
+  lifeboat bootstrap /mnt/usb/lifeboat --key /mnt/key/shop-key.txt
+  lifeboat bootstrap s3://example-lifeboat/shop --key shop-key.txt --to /srv/rescue
+  lifeboat bootstrap /mnt/usb/lifeboat --key shop-key.txt --instance ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a
+  lifeboat bootstrap /mnt/usb/lifeboat --key shop-key.txt --yes --json
+
+A bucket is reached with what AWS programs use: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.";

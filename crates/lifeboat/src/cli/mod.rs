@@ -5,6 +5,7 @@ mod artefact;
 mod ask;
 mod audit;
 mod backup;
+mod bootstrap;
 mod care;
 mod catalog;
 mod check;
@@ -24,6 +25,7 @@ mod hold;
 mod init;
 pub(crate) mod interrupt;
 mod key;
+mod kit;
 mod lint;
 mod list;
 mod man;
@@ -143,6 +145,7 @@ fn interrupted_note(command: &Command) -> &'static str {
         Command::Prune(_) => "run the same command again: it goes on where it stopped",
         Command::Init(_) => "run the same command again: it goes on where it stopped",
         Command::Undelete(_) => "all of it was done or nothing: run the same command with --dry-run to see which",
+        Command::Bootstrap(_) => "what was read is as it was; run the same command again",
         Command::Drill(_) => "nothing but the sandbox was touched, and the next command removes it; run the same command again",
         _ => "nothing was published; run the same command again",
     }
@@ -264,6 +267,7 @@ async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result
         Command::Store { command } => store::run(cx, command).await,
         Command::Diff(args) => diff::run(cx, args).await,
         Command::Undelete(args) => undelete::run(cx, args).await,
+        Command::Bootstrap(args) => Box::pin(bootstrap::run(cx, args)).await,
         Command::Man { to } => man::run(cx, &to),
         Command::Audit { command } => audit::run(cx, command).await,
         Command::Catalog { command } => catalog::run(cx, command).await,

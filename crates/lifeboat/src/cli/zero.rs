@@ -39,6 +39,26 @@ pub(super) fn settings(cx: &Cx) -> Result<Settings> {
     }
 }
 
+/// The text of the configuration that gave `in_force`, and what that text says now.
+pub(super) fn written(cx: &Cx, in_force: &Settings) -> Result<(String, Settings)> {
+    if in_force.path.is_file() {
+        return config::written(&in_force.path);
+    }
+    match config::discover(cx.config.as_deref())? {
+        Origin::File(path) => Err(Error::new(
+            ErrorKind::NotFound,
+            "read",
+            in_force.path.display(),
+            format!("it is not there any more; {} is another configuration", path.display()),
+        )),
+        Origin::Environment(variables) => {
+            let (state_dir, key_file) = config::local_places(&variables)?;
+            let text = variables.text(&state_dir, &local(&variables, &state_dir, &key_file)?);
+            Ok((text, settings(cx)?))
+        }
+    }
+}
+
 fn not_set_up(key_file: &Path, detail: &str) -> Error {
     Error::new(ErrorKind::NoRepository, "use", "the configuration in the environment", detail).with_hint(format!(
         "`lifeboat backup` sets everything up and takes the first backup. To restore on another machine, bring the private key to {} (or name it with LIFEBOAT_KEY_FILE) and set LIFEBOAT_TRUST to the public key of the installation that wrote the backups",

@@ -42,11 +42,13 @@ pub(super) fn lower(file: &ConfigFile, path: &Path, default_state_dir: Option<&P
         folder: path.parent().unwrap_or(Path::new("/")),
         problems: Vec::new(),
         warnings: Vec::new(),
+        inline: Vec::new(),
     };
     let settings = lowering.config(file, path, default_state_dir);
     if lowering.problems.is_empty() {
         Ok(Settings {
             warnings: lowering.warnings,
+            inline_secrets: lowering.inline,
             ..settings
         })
     } else {
@@ -59,6 +61,8 @@ pub(super) struct Lowering<'a> {
     folder: &'a Path,
     pub(super) problems: Vec<Problem>,
     warnings: Vec<String>,
+    /// Secrets that stand in the file itself: what they are, and the line.
+    inline: Vec<String>,
 }
 
 impl Lowering<'_> {
@@ -104,6 +108,7 @@ impl Lowering<'_> {
             not_backed_up: self.not_backed_up(file),
             plans,
             warnings: Vec::new(),
+            inline_secrets: Vec::new(),
         };
         self.second_looks(&settings);
         settings
@@ -185,6 +190,8 @@ impl Lowering<'_> {
                     );
                 }
                 let line = secret.place.line();
+                self.inline
+                    .push(format!("{what}, line {line}: write `{field}: {{ file: … }}` there"));
                 self.warnings.push(format!(
                     "{what} stands in the clear in line {line}; \
                      move it into a file that only Lifeboat can read and write `{field}: {{ file: … }}`"

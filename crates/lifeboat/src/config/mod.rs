@@ -3,6 +3,7 @@
 //! Three stages: `file` (what may be written) -> `lower` (what is wrong with it, all of it, with line and column) ->
 //! `settings` (what the program works with). Reads one file; must not open a store, a database or a secret.
 
+mod arrival;
 mod check;
 pub(crate) mod environment;
 mod file;
@@ -34,6 +35,7 @@ use lifeboat_ops::Source;
 use lifeboat_ops::protected::Mode;
 use serde_json::{Value as Json, json};
 
+pub(crate) use arrival::Arrival;
 pub(crate) use initial::{Initial, InitialSource, quoted, render_initial};
 pub(crate) use settings::{ComponentSettings, Encrypt, KeySettings, MinFree, SecretRef, Settings};
 pub(crate) use store::{AzurePlace, GcsPlace, S3Place, StorePlace, StoreSettings};
@@ -124,6 +126,19 @@ pub(crate) fn load(path: &Path) -> Result<Settings> {
     let file = std::fs::File::open(&absolute).map_err(fail)?;
     file.take(LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
     parse(&absolute, &bytes, &Surroundings::real())
+}
+
+/// The text of the configuration at `path`, and what that very text says.
+pub(crate) fn written(path: &Path) -> Result<(String, Settings)> {
+    let settings = load(path)?;
+    let text = std::fs::read_to_string(&settings.path).map_err(|error| Error::io("read", settings.path.display(), error))?;
+    let settings = check_text(&settings.path, &text)?;
+    Ok((text, settings))
+}
+
+/// Checks a text as the file at the absolute `path` would be.
+pub(crate) fn check_text(path: &Path, text: &str) -> Result<Settings> {
+    parse(path, text.as_bytes(), &Surroundings::real())
 }
 
 /// What `load` does with the bytes of the file. `path` is absolute.

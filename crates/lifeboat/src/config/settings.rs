@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) plans: BTreeMap<String, SystemPlan>,
     /// Sentences about what works but deserves a second look.
     pub(crate) warnings: Vec<String>,
+    /// Secrets that stand in the file itself: what they are, where, and what to write instead.
+    pub(crate) inline_secrets: Vec<String>,
 }
 
 /// A key: who can read, and where the secret half is, if this machine has it.

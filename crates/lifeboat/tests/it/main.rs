@@ -31,6 +31,7 @@ mod golden_repositories;
 mod guides;
 mod init;
 mod keys;
+mod kit;
 mod legacy;
 mod logical;
 mod logical_faults;

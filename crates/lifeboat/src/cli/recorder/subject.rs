@@ -146,6 +146,8 @@ pub(crate) fn subject(command: &Command) -> Option<Subject> {
         | Command::Config { .. }
         | Command::Audit { .. }
         | Command::Catalog { .. }
+        // It only reads the store, and the machine has no key to sign with.
+        | Command::Bootstrap(_)
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::ExitCodes
