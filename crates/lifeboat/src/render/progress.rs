@@ -29,8 +29,8 @@ pub(crate) fn choose(mode: ProgressMode, quiet: bool, clock: &Arc<dyn Clock>) ->
         ProgressMode::None => Arc::new(Silent),
         ProgressMode::Bar => Arc::new(Bar::default()),
         ProgressMode::Auto if stderr().is_terminal() => Arc::new(Bar::default()),
-        ProgressMode::Auto | ProgressMode::Plain => Arc::new(Plain::new(Arc::clone(clock), line)),
-        ProgressMode::Json => Arc::new(Plain::new(Arc::clone(clock), json_line)),
+        ProgressMode::Auto | ProgressMode::Plain => Arc::new(Plain::new(Arc::clone(clock), line, false)),
+        ProgressMode::Json => Arc::new(Plain::new(Arc::clone(clock), json_line, true)),
     }
 }
 
@@ -87,6 +87,8 @@ struct Plain {
     clock: Arc<dyn Clock>,
     /// How a line looks.
     form: fn(&Step, u64, Duration) -> String,
+    /// Whether there is a line when a step begins: programs want to know, logs would be full of them.
+    at_begin: bool,
     done: AtomicU64,
     step: Mutex<Option<Step>>,
 }
@@ -101,10 +103,11 @@ struct Step {
 }
 
 impl Plain {
-    fn new(clock: Arc<dyn Clock>, form: fn(&Step, u64, Duration) -> String) -> Self {
+    fn new(clock: Arc<dyn Clock>, form: fn(&Step, u64, Duration) -> String, at_begin: bool) -> Self {
         Self {
             clock,
             form,
+            at_begin,
             done: AtomicU64::new(0),
             step: Mutex::new(None),
         }
@@ -119,13 +122,17 @@ impl Progress for Plain {
     fn step(&self, name: &str, total_bytes: Option<u64>) {
         let now = self.clock.monotonic();
         self.done.store(0, Ordering::Relaxed);
-        *self.current() = Some(Step {
+        let step = Step {
             name: name.to_owned(),
             total_bytes,
             began: now,
             last_line: now,
             last_part: 0,
-        });
+        };
+        if self.at_begin {
+            say(&(self.form)(&step, 0, now));
+        }
+        *self.current() = Some(step);
     }
 
     fn advance(&self, bytes: u64) {
