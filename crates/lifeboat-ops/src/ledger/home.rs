@@ -220,10 +220,15 @@ impl Home {
         self.save(repository, &standing)
     }
 
-    /// Gives the entries their numbers and writes them here, in order.
+    /// Gives the entries their numbers and writes them here, in order. Where another run has just set aside what was known of the chain
+    /// ([`Home::set_aside`]), they wait for their numbers: beginning anew would give one out twice.
     pub(super) fn write(&self, repository: RepositoryId, instance: &Instance, entries: &[Waiting]) -> Result<Vec<LedgerName>> {
-        let _lock = self.lock()?;
-        let mut standing = self.standing(repository)?.unwrap_or_default();
+        let lock = self.lock()?;
+        let Some(mut standing) = self.standing(repository)? else {
+            drop(lock);
+            self.keep_waiting(entries)?;
+            return Ok(Vec::new());
+        };
         let names = self.write_locked(repository, instance, entries, &mut standing)?;
         self.save(repository, &standing)?;
         Ok(names)
