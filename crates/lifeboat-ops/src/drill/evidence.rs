@@ -98,6 +98,9 @@ fn conclude(folder: &Path, report: &Report, instance: Option<&Instance>) -> Resu
         let pem = pem(instance.public_key().as_bytes());
         durable::replace_file(&folder.join(PUBLIC_KEY), pem.as_bytes(), durable::FILE_MODE)?;
         durable::replace_file(&folder.join(SIGNATURE), &signature, durable::FILE_MODE)?;
+    } else {
+        // That of a run which died behind it is not this one's.
+        durable::remove_file(&folder.join(SIGNATURE))?;
     }
     durable::replace_file(&folder.join(REPORT), &bytes, durable::FILE_MODE)?;
     durable::remove_file(&folder.join(BEGUN))?;
@@ -127,20 +130,28 @@ fn lock(folder: &Path) -> Result<Option<File>> {
     Ok(file.try_lock().is_ok().then_some(file))
 }
 
-/// Gives every drill that was killed its report. Returns their ids.
-pub fn settle(env: &Env, state_dir: &Path, instance: Option<&Instance>) -> Result<Vec<String>> {
-    let mut settled = Vec::new();
+/// Gives every drill that was killed its report. Returns their ids, and why others cannot be settled: what is damaged keeps nobody from a new drill.
+pub fn settle(env: &Env, state_dir: &Path, instance: Option<&Instance>) -> Result<(Vec<String>, Vec<Error>)> {
+    let (mut settled, mut unread) = (Vec::new(), Vec::new());
     for folder in folders(state_dir)? {
         let begun = folder.join(BEGUN);
         if !begun.is_file() {
             continue;
         }
         let Some(_lock) = lock(&folder)? else { continue };
-        let Some(mut report) = read::<Report>(&begun)? else { continue };
+        let mut report = match read::<Report>(&begun) {
+            Ok(Some(report)) => report,
+            Ok(None) => continue,
+            Err(error) => {
+                unread.push(error);
+                continue;
+            }
+        };
         if !folder.join(REPORT).is_file() {
             report.ended_at = Some(format_utc(env.clock.wall_us()));
             report.error = Some(Failure {
-                says: "it was interrupted: the command was killed, or the host went down".to_owned(),
+                says: "it was interrupted: the command was killed, the host went down, or its report could not be written"
+                    .to_owned(),
                 hint: Some("run it again; its sandbox is removed by the next command".to_owned()),
             });
             report.verdict = underscored(Standing::Failed.words());
@@ -151,7 +162,7 @@ pub fn settle(env: &Env, state_dir: &Path, instance: Option<&Instance>) -> Resul
             durable::remove_file(&begun)?;
         }
     }
-    Ok(settled)
+    Ok((settled, unread))
 }
 
 /// The folders of all drills, by their ids, which begin with the time.

@@ -205,7 +205,11 @@ fn instance(context: &Context) -> Option<Instance> {
 fn settle(cx: &Cx, context: &Context) -> Result<()> {
     let state_dir = &context.settings.state_dir;
     scratch::sweep_killed(state_dir)?;
-    for id in evidence::settle(&cx.env, state_dir, instance(context).as_ref())? {
+    let (settled, unread) = evidence::settle(&cx.env, state_dir, instance(context).as_ref())?;
+    for error in unread {
+        render::tell(&format!("warning: {error}"));
+    }
+    for id in settled {
         cx.out
             .note(&format!("note: the drill {id} was interrupted; its report says so"));
     }

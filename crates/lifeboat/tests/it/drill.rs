@@ -138,8 +138,14 @@ fn dr_03_a_killed_drill_is_found_and_its_sandbox_removed() {
         "{drill:#}"
     );
     nothing_is_left(&world);
+    // What is damaged keeps nobody from the next one.
+    let damaged = world.state_dir().join("drills/20260101T000000-000000");
+    std::fs::create_dir(&damaged).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the damage of the test")]
+    std::fs::write(damaged.join("begun.json"), "{").unwrap();
     // It is told once.
     let again = world.run(&["drill"]).ends(0);
+    assert!(again.stderr.contains("it is no evidence of a drill"), "{}", again.stderr);
     assert!(!again.stderr.contains("was interrupted"), "{}", again.stderr);
 }
 
