@@ -13,7 +13,7 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, BackupPlan, CopyOutcome, Instance, Stats, Writer};
 
 pub(crate) mod cluster;
-mod log;
+pub(crate) mod log;
 pub(crate) mod logical;
 mod pki;
 mod source;

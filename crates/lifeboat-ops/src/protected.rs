@@ -11,7 +11,7 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, ComponentName, Encryption, Instance, Listing, Repository, Trust};
 use lifeboat_store::BlobStore;
 
-pub use cluster::{Care, Cluster, Logical, Login, Method, Mode, Tenants};
+pub use cluster::{Care, Cluster, Logical, Login, Method, Mode, Tenants, is_logical};
 
 /// Where a component's data lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Source {
             Self::Sqlite { .. } => "sqlite",
             Self::Files { .. } => "files",
             Self::Pki { .. } => "pki",
-            Self::Postgres(_) => "postgres",
+            Self::Postgres(_) => cluster::KIND,
         }
     }
 

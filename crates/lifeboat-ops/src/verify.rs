@@ -15,7 +15,7 @@ use lifeboat_repo::{Backup, Identities, Instance, Listing, Marker, Reader, Repos
 
 pub use crate::proof::Level;
 use crate::proof::{self, Damage, FailedChecks, Proof};
-use crate::protected::{Method, Protected, Source};
+use crate::protected::{Protected, Source, is_logical};
 use crate::restore::{self, Destination, Findings};
 
 /// What was proven of one backup.
@@ -216,7 +216,7 @@ pub(crate) async fn restore_to_scratch(
     };
     let restored = if backup.header.log.is_some() {
         restore::cluster::prove(env, protected, repository, backup, identities, &scratch, app).await
-    } else if backup.header.method == Method::Logical.word() {
+    } else if is_logical(&backup.header) {
         restore::logical::prove(env, protected, repository, backup, identities, &scratch, app).await
     } else if restore::is_files(&reader) {
         restore::prove(env, &reader, &scratch).await

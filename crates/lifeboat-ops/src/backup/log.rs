@@ -36,11 +36,11 @@ const COMMIT_MARGIN_US: i64 = 1_000_000;
 const OP: &str = "stream the log of a backup from";
 
 /// What a log needs to know about what it is for.
-pub(super) struct About<'a> {
-    pub(super) env: &'a Env,
-    pub(super) protected: &'a Protected,
-    pub(super) repository: &'a Repository,
-    pub(super) instance: &'a Arc<Instance>,
+pub(crate) struct About<'a> {
+    pub(crate) env: &'a Env,
+    pub(crate) protected: &'a Protected,
+    pub(crate) repository: &'a Repository,
+    pub(crate) instance: &'a Arc<Instance>,
 }
 
 /// Log that the server keeps for us, from now on.

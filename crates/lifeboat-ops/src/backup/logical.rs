@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use super::log::About;
 use super::source::Stored;
 use super::{Facts as AllFacts, Part, Request};
-use crate::protected::{Cluster, Logical, Method, Protected};
+use crate::protected::{Cluster, Logical, Login, Method, Protected};
 
 /// Roles, memberships, settings of roles and tablespaces.
 pub(crate) const GLOBALS: &str = "globals.sql";
@@ -78,6 +78,8 @@ pub(crate) struct OpenedDatabases {
     pg_dumpall: Program,
     options: Logical,
     part: Part,
+    /// Roles and tablespaces, too.
+    with_globals: bool,
 }
 
 /// A file that nobody owns.
@@ -118,6 +120,24 @@ impl OpenedDatabases {
             names,
             options: cluster.logical.clone(),
             part: part.clone(),
+            with_globals: true,
+        })
+    }
+
+    /// One database of a server that we made for it: its roles are nobody's.
+    pub(crate) async fn of_server(info: &ConnInfo, cluster: &Cluster, name: &str) -> Result<Self> {
+        let of_ours = Cluster {
+            login: Login::known(info.clone()),
+            logical: Logical {
+                databases: vec![name.to_owned()],
+                ..cluster.logical.clone()
+            },
+            ..cluster.clone()
+        };
+        let opened = Self::open(&of_ours, &Part::Whole).await?;
+        Ok(Self {
+            with_globals: false,
+            ..opened
         })
     }
 
@@ -128,7 +148,7 @@ impl OpenedDatabases {
         }
     }
 
-    pub(super) async fn store(self, about: &About<'_>, writer: &mut Writer) -> Result<Stored> {
+    pub(crate) async fn store(self, about: &About<'_>, writer: &mut Writer) -> Result<Stored> {
         let limit = self.options.timeout.unwrap_or(NO_LIMIT);
         let captured = tokio::time::timeout(limit, self.capture(about, writer)).await;
         captured.unwrap_or_else(|passed| {
@@ -145,15 +165,9 @@ impl OpenedDatabases {
     }
 
     async fn capture(&self, about: &About<'_>, writer: &mut Writer) -> Result<Stored> {
-        let progress = &about.env.progress;
-        progress.step("roles", None);
-        let with_passwords = self.server.reads_passwords;
-        let globals = programs::globals(&self.pg_dumpall, &self.info, with_passwords, self.limit()).await?;
-        writer
-            .put_stream(plain(GLOBALS.to_owned(), 0), Box::new(Cursor::new(globals)))
-            .await?;
         let mut warnings = Vec::new();
-        if !with_passwords {
+        let globals = self.globals(about, writer).await?;
+        if globals == Globals::WithoutPasswords {
             warnings.push("the role may not read the passwords of roles: they are not in the backup".to_owned());
         }
         let mut databases = Vec::new();
@@ -177,11 +191,7 @@ impl OpenedDatabases {
                 major: self.server.major,
                 system_identifier: self.server.system_identifier.clone(),
                 pg_dump: self.pg_dump.version.clone(),
-                globals: if with_passwords {
-                    Globals::WithPasswords
-                } else {
-                    Globals::WithoutPasswords
-                },
+                globals,
                 schema_only: self.part == Part::Definitions,
                 tenant: match &self.part {
                     Part::Tenant(tenant) => Some(Tenant {
@@ -199,6 +209,23 @@ impl OpenedDatabases {
             stall: Duration::ZERO,
             warnings,
             again: Vec::new(),
+        })
+    }
+
+    async fn globals(&self, about: &About<'_>, writer: &mut Writer) -> Result<Globals> {
+        if !self.with_globals {
+            return Ok(Globals::Nothing);
+        }
+        about.env.progress.step("roles", None);
+        let with_passwords = self.server.reads_passwords;
+        let globals = programs::globals(&self.pg_dumpall, &self.info, with_passwords, self.limit()).await?;
+        writer
+            .put_stream(plain(GLOBALS.to_owned(), 0), Box::new(Cursor::new(globals)))
+            .await?;
+        Ok(if with_passwords {
+            Globals::WithPasswords
+        } else {
+            Globals::WithoutPasswords
         })
     }
 

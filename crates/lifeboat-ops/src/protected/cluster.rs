@@ -11,6 +11,10 @@ use lifeboat_engine::postgres::ConnInfo;
 use lifeboat_engine::postgres::checks::{Assertion, Heartbeat};
 use lifeboat_engine::postgres::undelete::SoftDelete;
 use lifeboat_model::Result;
+use lifeboat_repo::{Header, IMPORTED};
+
+/// The word for a cluster in a backup's header.
+pub(super) const KIND: &str = "postgres";
 
 type Asked = Pin<Box<dyn Future<Output = Result<ConnInfo>> + Send>>;
 
@@ -84,6 +88,12 @@ impl Method {
             Self::Logical => "logical",
         }
     }
+}
+
+/// Whether a backup holds databases by their definitions and rows: a logical one, and one that was made of a dump.
+#[must_use]
+pub fn is_logical(header: &Header) -> bool {
+    header.method == Method::Logical.word() || (header.method == IMPORTED && header.kind == KIND)
 }
 
 /// How a logical backup is made.

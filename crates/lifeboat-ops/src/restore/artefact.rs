@@ -78,6 +78,8 @@ pub struct Imported {
     pub stats: Stats,
     /// From where its moment is known, in words.
     pub moment_from: &'static str,
+    /// Tables and rows.
+    pub counts: (u64, u64),
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -261,6 +263,37 @@ fn moment_in(name: &str) -> Option<i64> {
     })
 }
 
+pub(super) fn not_in_the_future(env: &Env, old: &Old, moment_us: i64) -> Result<()> {
+    if moment_us <= env.clock.wall_us() {
+        return Ok(());
+    }
+    let detail = format!(
+        "it would be of {}, which is in the future",
+        lifeboat_repo::format_utc(moment_us)
+    );
+    Err(Error::new(ErrorKind::Usage, "import", old.file.display(), detail).with_hint("give the right moment with --moment"))
+}
+
+/// A backup that is made of an old file.
+pub(super) fn imported(protected: &Protected, instance: Arc<Instance>) -> BackupPlan {
+    BackupPlan {
+        extract: false,
+        component: protected.component.clone(),
+        kind: protected.source.kind().to_owned(),
+        method: lifeboat_repo::IMPORTED.to_owned(),
+        source: "imported".to_owned(),
+        instance,
+        encryption: protected.encryption.clone(),
+        trust: protected.trust.clone(),
+        state_dir: protected.state_dir.clone(),
+        tags: vec!["imported".to_owned()],
+        reason: None,
+        keep_for: None,
+        full: false,
+        patient: false,
+    }
+}
+
 /// Stores a database that was taken out of an old file as a backup of `protected`, with the tag `imported`.
 pub async fn import(
     env: &Env,
@@ -276,33 +309,12 @@ pub async fn import(
         return Err(Error::new(ErrorKind::Usage, "import", old.file.display(), detail));
     };
     let (moment_us, moment_from) = moment;
-    let now_us = env.clock.wall_us();
-    if moment_us > now_us {
-        let detail = format!(
-            "it would be of {}, which is in the future",
-            lifeboat_repo::format_utc(moment_us)
-        );
-        return Err(
-            Error::new(ErrorKind::Usage, "import", old.file.display(), detail).with_hint("give the right moment with --moment")
-        );
-    }
+    not_in_the_future(env, old, moment_us)?;
     let repository = protected.repository().await?;
     let name = old.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let plan = BackupPlan {
-        extract: false,
-        component: protected.component.clone(),
-        kind: protected.source.kind().to_owned(),
-        method: lifeboat_repo::IMPORTED.to_owned(),
-        source: "imported".to_owned(),
-        instance,
-        encryption: protected.encryption.clone(),
-        trust: protected.trust.clone(),
-        state_dir: protected.state_dir.clone(),
-        tags: vec!["imported".to_owned()],
         reason: Some(reason.unwrap_or_else(|| format!("imported from {name}"))),
-        keep_for: None,
-        full: false,
-        patient: false,
+        ..imported(protected, instance)
     };
     let mut writer = Writer::begin(env, &repository, plan).await?;
     let facts = &opened.inspection.facts;
@@ -325,6 +337,10 @@ pub async fn import(
         backup: committed.backup,
         stats: committed.stats,
         moment_from,
+        counts: (
+            opened.inspection.facts.tables.len() as u64,
+            opened.inspection.facts.tables.values().sum(),
+        ),
         notes: committed.notes,
     })
 }

@@ -3,6 +3,9 @@
 //! Nothing is made on the server before the whole dump was read: what is cut off is known by then. The first error ends a restore, and the staging
 //! database goes with it.
 
+mod import;
+
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -10,13 +13,14 @@ use std::time::Duration;
 
 use lifeboat_engine::artefact::{self, Contents};
 use lifeboat_engine::postgres::ConnInfo;
-use lifeboat_engine::postgres::dump::script::{self, Nobody, Taker};
+use lifeboat_engine::postgres::dump::roles::Roles;
+use lifeboat_engine::postgres::dump::script::{self, Taker};
 use lifeboat_engine::postgres::dump::{self, About, CONTENTS, Format, MAGIC};
-use lifeboat_engine::postgres::logical::Database;
 use lifeboat_engine::postgres::logical::destination::{Destination, Inside, Wanted};
 use lifeboat_engine::postgres::logical::facts::Properties;
 use lifeboat_engine::postgres::logical::programs::{self, Program};
 use lifeboat_engine::postgres::logical::session::Worker;
+use lifeboat_engine::postgres::logical::{Database, quoted_name};
 use lifeboat_io::{compute, durable};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 
@@ -25,6 +29,8 @@ use super::draw_id;
 use super::logical::{beside_name, place, staging_name};
 use crate::backup::logical::binaries;
 use crate::protected::Protected;
+
+pub use import::{Taking, import};
 
 /// How long a program may take: building an index of a large table takes hours.
 const LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -48,6 +54,10 @@ pub struct Dump {
     pub moment: (i64, &'static str),
     /// What to know.
     pub notes: Vec<String>,
+    /// The roles that it names; known when it was read to its end.
+    pub roles: BTreeSet<String>,
+    /// Where what is unpacked goes.
+    folder: PathBuf,
     /// What the programs read.
     path: PathBuf,
     /// Reads it, where it is an archive.
@@ -132,16 +142,37 @@ pub async fn verify(env: &Env, old: &Old, binaries: &[PathBuf], folder: PathBuf)
 /// # Errors
 /// `Corrupt` where it is damaged or cut off, `Refused` where it holds more than SQL, `NotFound` where there is no program that reads it.
 async fn read_through(dump: &mut Dump, old: &Old, binaries: &[PathBuf]) -> Result<()> {
+    let name = old.file.display().to_string();
     if dump.format == Format::Plain {
-        let (path, name) = (dump.path.clone(), old.file.display().to_string());
-        return compute::run("read SQL text", move || script::read(reader(&path)?, &name, &mut Nobody)).await;
+        dump.roles = roles_in(dump.path.clone(), name).await?;
+        return Ok(());
     }
     let least = dump.about.pg_dump_major().unwrap_or(1);
     let pg_restore = Program::find("pg_restore", least, binaries).await?;
     let read = programs::read_through(&pg_restore, &dump.path, LIMIT).await;
     read.map_err(|error| named(error, old))?;
+    durable::create_folder(&dump.folder)?;
+    let text = dump.folder.join("definitions.sql");
+    programs::definitions_as_text(&pg_restore, &dump.path, &text, LIMIT).await?;
+    match roles_in(text, name).await {
+        Ok(roles) => dump.roles = roles,
+        // The server may still understand it.
+        Err(error) => dump
+            .notes
+            .push(format!("which roles it names could not be read: {}", error.detail())),
+    }
     dump.pg_restore = Some(pg_restore);
     Ok(())
+}
+
+/// Reads SQL text to its end; returns the roles that it names.
+async fn roles_in(path: PathBuf, name: String) -> Result<BTreeSet<String>> {
+    compute::run("read SQL text", move || {
+        let mut roles = Roles::default();
+        script::read(reader(&path)?, &name, &mut roles)?;
+        Ok(roles.names)
+    })
+    .await
 }
 
 /// The same error about the file that a person gave, and not about what was unpacked.
@@ -214,6 +245,8 @@ fn find(old: &Old, folder: PathBuf) -> Result<Dump> {
         format,
         about,
         moment,
+        roles: BTreeSet::new(),
+        folder,
         path,
         pg_restore: None,
     })
@@ -277,6 +310,21 @@ pub async fn plan(env: &Env, protected: &Protected, old: &Old, mut dump: Dump, o
     }
     env.progress.step("read the dump", None);
     read_through(&mut dump, old, binaries(protected)).await?;
+    let missing = destination.missing_roles(dump.roles.iter()).await?;
+    if options.keep_owners && !missing.is_empty() {
+        let made: Vec<String> = missing
+            .iter()
+            .map(|name| format!("CREATE ROLE {}", quoted_name(name)))
+            .collect();
+        let otherwise = match dump.format {
+            Format::Plain => "",
+            Format::Custom | Format::Tar | Format::Directory => ", or restore with --no-owner: then everything belongs to you",
+        };
+        let detail = format!("it names roles that the server does not have: {}", missing.join(", "));
+        return Err(
+            refused(ErrorKind::ConfigInvalid, detail).with_hint(format!("make them first ({}){otherwise}", made.join("; ")))
+        );
+    }
     Ok(Plan {
         steps: steps(&dump, &name),
         server: options.server.to_string(),

@@ -24,7 +24,8 @@ use lifeboat_io::{compute, durable};
 use lifeboat_model::check::Outcome;
 use lifeboat_model::estimate::{Estimate, estimate};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::{Backup, FileRecord, Identities, Reader, Repository};
+use lifeboat_repo::{Backup, FileRecord, IMPORTED, Identities, Reader, Repository};
+use tokio::sync::mpsc;
 
 use super::{past_runs, remember};
 use crate::backup::logical::{DEFINITIONS, binaries};
@@ -34,7 +35,7 @@ use crate::protected::Protected;
 pub(crate) use archive::write as write_archive;
 pub(crate) use csv::write as write_csv;
 pub(crate) use json::write as write_json;
-pub(crate) use prove::prove;
+pub(crate) use prove::{address_as, prove, roles, with_server};
 pub(crate) use text::write as write_sql;
 
 /// How long definitions may take: building an index of a large table takes hours.
@@ -184,7 +185,7 @@ async fn prepare(
             ),
         );
     }
-    let database = chosen(facts, options.database.as_deref())?.clone();
+    let mut database = chosen(facts, options.database.as_deref())?.clone();
     let name = options.name.clone().unwrap_or_else(|| beside(&database));
     let wrote = facts.pg_dump.split('.').next().and_then(|major| major.parse().ok());
     let destination = Destination::connect(&options.server).await?;
@@ -192,6 +193,10 @@ async fn prepare(
         name: name.clone(),
         keep_owners: options.keep_owners,
     };
+    if backup.header.method == IMPORTED {
+        // A dump does not say how its database was made.
+        database.properties = destination.made_like(&database.name).await?;
+    }
     let mut notes = destination.examine(&database, &wanted).await?;
     let pg_restore = Program::find("pg_restore", wrote.unwrap_or(facts.major), binaries(protected)).await?;
     if destination.major < facts.major {
@@ -242,7 +247,7 @@ fn steps(database: &Database, name: &str, pg_restore: &Program, threads: usize, 
             database.tables.len()
         ),
         "constraints: indexes, constraints, triggers and policies; then materialised views".to_owned(),
-        "check: every table is read back; its count and its digest must be those of the capture".to_owned(),
+        "check: every table is read back behind the others; its count and its digest must be those of the capture".to_owned(),
     ];
     if checks > 0 {
         steps.push(format!(
@@ -495,23 +500,26 @@ async fn build(env: &Env, protected: &Protected, plan: &Plan, id: &str, staging:
         limit: DEFINITIONS_LIMIT,
     };
     programs::make(&plan.pg_restore, &info, &archive, Section::PreData, &making).await?;
-    if !plan.schema_only {
-        timed.step("rows", Some(database.text_bytes()));
-        rows::load(env, &plan.reader, database, &info, plan.keep_owners).await?;
-        inside.set_sequences(&database.sequences).await?;
-    }
-    let making_rest = programs::make(&plan.pg_restore, &info, &archive, Section::PostData, &making);
+    let post_data = async || programs::make(&plan.pg_restore, &info, &archive, Section::PostData, &making).await;
     if plan.schema_only {
         timed.step("constraints", None);
-        making_rest.await?;
+        post_data().await?;
         inside.fill(&database.materialized).await?;
     } else {
-        // Constraints change no row, so rows are read back meanwhile: a large index keeps one processor busy, not all.
-        timed.step("constraints and check", Some(database.text_bytes()));
-        tokio::try_join!(making_rest, rows::compare(env, database, &inside, &info))?;
+        timed.step("rows", Some(database.text_bytes()));
+        // A word for each table, and one for the large objects: nobody who loads waits for those who read.
+        let (loaded, hears) = mpsc::channel(database.tables.len() + 1);
+        let filling = async {
+            rows::load(env, &plan.reader, database, &info, plan.keep_owners, Some(loaded)).await?;
+            inside.set_sequences(&database.sequences).await?;
+            // Constraints change no row, so the rest is read back meanwhile: a large index keeps one processor busy, not all.
+            timed.step("constraints and check", Some(database.text_bytes()));
+            post_data().await
+        };
+        tokio::try_join!(filling, rows::compare_behind(env, database, &inside, &info, hears))?;
         inside.fill(&database.materialized).await?;
         timed.step("analyze", None);
-        inside.analyze().await?;
+        inside.analyze_rest().await?;
     }
     // Whoever connects from now on has them: checks see what the application would see.
     destination.set(staging, &database.properties, plan.keep_owners).await

@@ -8,6 +8,7 @@ use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
 use lifeboat_ops::restore::artefact::{self, Old, Opened};
+use lifeboat_ops::restore::dump::Taking;
 use lifeboat_ops::restore::{Destination, Findings};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -297,12 +298,24 @@ pub(super) async fn import(cx: &Cx, args: Import) -> Result<Exit> {
     };
     let protected = context.protected(component, &[]).await?;
     let instance = protected.instance(&context.settings.instance_name)?;
-    let old = old(cx, &context, args.file, args.member).await?;
+    let old = old(cx, &context, args.file.clone(), args.member.clone()).await?;
+    let moment = match &args.moment {
+        Some(text) => Some((time::parse(text)?, "--moment")),
+        None => None,
+    };
+    if protected.source.cluster().is_some() {
+        let taking = Taking {
+            moment,
+            database: args.database,
+            reason: args.reason,
+        };
+        return Box::pin(dump::import(cx, &protected, instance, &old, taking)).await;
+    }
     let scratch = Scratch::create(&cx.env, &protected)?;
     let opened = artefact::open(&old, scratch.path()).await?;
     let findings = artefact::judge(&opened, &old.file, args.accept_findings)?;
-    let moment = match &args.moment {
-        Some(text) => (time::parse(text)?, "--moment"),
+    let moment = match moment {
+        Some(said) => said,
         None => artefact::moment(&old, &opened)?,
     };
     let imported = artefact::import(&cx.env, &protected, instance, &old, &opened, moment, args.reason).await?;

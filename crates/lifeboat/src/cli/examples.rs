@@ -102,6 +102,7 @@ Examples:
   lifeboat import backups/devops_hub_backup_20260112_120000.tar.gz --as hub/db
   lifeboat import old.db.gz --as shop/db --moment 2026-01-12T12:00:00Z
   lifeboat import backup.sql.enc --as shop/db --reason audit
+  lifeboat import tartware_20260112_120000.dump --as tartware/db
 
 What it is, its content says. Passphrases come from `keys: { NAME: { openssl: … } }` and BACKUP_ENCRYPTION_KEY.";
 

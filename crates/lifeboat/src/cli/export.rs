@@ -5,7 +5,7 @@ use std::path::Path;
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_ops::export;
-use lifeboat_ops::protected::{Choice, Method, Protected, choose};
+use lifeboat_ops::protected::{Choice, Protected, choose, is_logical};
 use lifeboat_repo::{Backup, Identities, Repository};
 use serde_json::json;
 
@@ -90,7 +90,7 @@ async fn write(
     wanted: &Wanted<'_>,
 ) -> Result<(u64, Vec<String>)> {
     let (database, to) = (wanted.database, wanted.to);
-    let is_logical = backup.header.method == Method::Logical.word();
+    let is_logical = is_logical(&backup.header);
     if let Some(format) = wanted.format.filter(|_| !is_logical) {
         let detail = format!(
             "--format is for logical backups, and this one is of the method {}",

@@ -165,14 +165,84 @@ fn a_restored_dump_takes_the_place_of_the_original() {
     }
     world.script("sed '$d' tar > cut");
     world.run(&["verify", "--from", "cut"]).ends(5);
-    let refused = world.run(&["import", "plain", "--as", "hotel"]).ends(1);
-    assert!(
-        refused.stderr.contains("restore SYSTEM/COMPONENT --from"),
-        "{}",
-        refused.stderr
-    );
     let listed = world.run(&["list", "--from", "folder"]).ends(0);
     assert!(listed.stdout.contains("PostgreSQL dump"), "{}", listed.stdout);
+}
+
+#[test]
+fn a_dump_is_taken_over_as_a_backup_like_any_other() {
+    for major in majors() {
+        let cluster = hotel(major);
+        let world = world(&cluster, "");
+        dump(&cluster, &world, &[]);
+        world.pack(&format!(
+            "gzip -c plain | {OPENSSL} > hotel_20260112_120000.sql.gz.enc; mv custom hotel_20260113_120000.dump; mv folder hotel_20260114"
+        ));
+        let wanted = everything(&cluster, "hotel");
+        for (file, moment) in [
+            ("hotel_20260113_120000.dump", "2026-01-13T12:00:00.000000Z"),
+            ("hotel_20260112_120000.sql.gz.enc", "2026-01-12T12:00:00.000000Z"),
+            ("hotel_20260114", "2026-01-14T00:00:00.000000Z"),
+        ] {
+            let imported = world
+                .run_old(&["import", file, "--as", "hotel", "--json"])
+                .ends(0)
+                .json("dump-import");
+            assert_eq!(imported["backup"]["moment"], moment, "{file}");
+            assert_eq!(imported["backup"]["tags"], serde_json::json!(["imported"]), "{file}");
+            assert!(imported["rows"].as_u64().unwrap() > 100, "{imported:#}");
+            keeps("dump-import", &imported);
+        }
+        // The newest of them, while there is nothing else; with all that a logical backup can.
+        cluster.query_in("hotel", "truncate app.nights");
+        world.run(&["restore", "hotel", "--to", "copy"]).ends(0);
+        assert_eq!(everything(&cluster, "copy"), wanted, "{major}");
+        world.run(&["verify", "hotel", "--level", "restore"]).ends(0);
+        world
+            .run(&["restore", "hotel", "--tables", "app.nights", "--to", "old_nights"])
+            .ends(0);
+        assert_ne!(cluster.query_in("hotel", "select count(*) from old_nights.nights"), "0");
+        cluster.query_in("hotel", "drop schema old_nights cascade");
+        // Its own backup is the newest from now on, and the others are found by their moments.
+        world.run(&["backup", "hotel"]).ends(0);
+        world.run(&["restore", "hotel", "--to", "own"]).ends(0);
+        assert_eq!(cluster.query_in("own", "select count(*) from app.nights"), "0");
+        let restored = world
+            .run(&[
+                "restore",
+                "hotel",
+                "--before",
+                "2026-01-12T18:00:00Z",
+                "--to",
+                "oldest",
+                "--json",
+            ])
+            .ends(0)
+            .json("restore");
+        assert_eq!(restored["components"][0]["backup"]["moment"], "2026-01-12T12:00:00.000000Z");
+        assert_eq!(everything(&cluster, "oldest"), wanted, "{major}");
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_over_leaves_nothing() {
+    let cluster = hotel(15);
+    let world = world(&cluster, "");
+    dump(&cluster, &world, &[]);
+    world.script("head -c -20 custom > cut; sed 's/CREATE INDEX/SELECT 1 \\/ 0; CREATE INDEX/' plain > bad");
+    world.run(&["import", "cut", "--as", "hotel"]).ends(5);
+    let failed = world.run(&["import", "bad", "--as", "hotel"]).ends(1);
+    assert!(failed.stderr.contains("division by zero"), "{}", failed.stderr);
+    let failed = world.run(&["import", "custom", "--as", "shop"]).ends(1);
+    assert!(failed.stderr.contains("a dump of PostgreSQL"), "{}", failed.stderr);
+    let failed = world
+        .run(&["import", "custom", "--as", "hotel", "--moment", "2099-01-01T00:00:00Z"])
+        .ends(2);
+    assert!(failed.stderr.contains("in the future"), "{}", failed.stderr);
+    let failed = world.run(&["import", "shop.db", "--as", "hotel"]).ends(5);
+    assert!(!failed.stderr.is_empty());
+    let listed = world.run(&["list", "hotel", "--json"]).ends(0).json("list");
+    assert_eq!(listed["components"][0]["backups"], serde_json::json!([]), "{listed:#}");
 }
 
 #[test]
@@ -286,9 +356,15 @@ fn an_error_in_the_middle_leaves_nothing_on_the_server() {
     // Another server has none of the roles.
     let other = Cluster::start(15, &Options::new());
     let to = other.url("postgres", "copy");
+    watched(&other);
     for file in ["plain", "custom", "tar", "folder"] {
-        let failed = world.restore_old(file, &to).ends(1);
-        assert!(failed.stderr.contains("hotel_app"), "{file}: {}", failed.stderr);
+        let failed = world.restore_old(file, &to).ends(7);
+        // All of them at once, and before anything is made.
+        for name in ["hotel_app", "CREATE ROLE"] {
+            assert!(failed.stderr.contains(name), "{file}: {}", failed.stderr);
+        }
+        assert_eq!(failed.stderr.contains("--no-owner"), file != "plain", "{}", failed.stderr);
+        assert!(!other.log().contains("CREATE DATABASE \"lifeboat"), "{}", other.log());
         assert_eq!(
             other.query("select count(*) from pg_database where datname ~ 'copy|lifeboat'"),
             "0"

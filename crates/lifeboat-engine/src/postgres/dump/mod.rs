@@ -4,6 +4,7 @@
 //! a backslash, so none of a file can start a program, whatever it holds.
 
 pub mod header;
+pub mod roles;
 pub mod script;
 
 use std::fs::File;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::catalog::{self, Found};
 use super::facts::{Database, Name, Properties, Sequence};
+use super::settings::{setting_name, setting_value};
 use super::tenant::Scope;
 use super::tenant::relations::{self, Relations};
 use super::{SETTINGS, quoted_name, quoted_text};
@@ -30,6 +31,13 @@ const FORGET_SUBSCRIPTIONS: &str = "DO $$ DECLARE s name; BEGIN \
        EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', s); \
        EXECUTE format('DROP SUBSCRIPTION %I', s); \
      END LOOP; END $$";
+/// Tables that the server has to look at, so that it plans well: those of which it knows nothing, and those with expressions in indexes or with
+/// statistics of several columns, both of which come after the rows.
+const UNKNOWN_TO_PLANNER: &str = "SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]') \
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid \
+     WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') \
+     AND (s.last_analyze IS NULL OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL) \
+          OR EXISTS (SELECT FROM pg_statistic_ext e WHERE e.stxrelid = c.oid))";
 /// Sequences that are set by one statement.
 const AT_ONCE: usize = 200;
 
@@ -163,6 +171,12 @@ impl Destination {
             ));
         }
         Ok(notes)
+    }
+
+    /// Those of the roles that the server does not have.
+    pub async fn missing_roles<'a>(&self, wanted: impl Iterator<Item = &'a String>) -> Result<Vec<String>> {
+        let standing: Standing = catalog::ask(&self.sql, STANDING).await?;
+        Ok(wanted.filter(|name| !standing.roles.contains(*name)).cloned().collect())
     }
 
     /// What a database of this server was made with; that of `template1` where there is none of this name. Nothing of what was set later.
@@ -319,66 +333,6 @@ impl Destination {
     }
 }
 
-/// A custom setting has a dot in its name.
-fn setting_name(name: &str) -> String {
-    let parts: Vec<String> = name.split('.').map(quoted_name).collect();
-    parts.join(".")
-}
-
-/// Settings that are lists of names: their stored form is a list of quoted identifiers, and as one text they would be one name
-/// (`variable_is_guc_list_quote` in PostgreSQL's `dumputils.c`).
-const LISTS: [&str; 6] = [
-    "local_preload_libraries",
-    "search_path",
-    "session_preload_libraries",
-    "shared_preload_libraries",
-    "temp_tablespaces",
-    "unix_socket_directories",
-];
-
-fn setting_value(name: &str, value: &str) -> String {
-    if !LISTS.contains(&name.to_ascii_lowercase().as_str()) {
-        return quoted_text(value);
-    }
-    let items = list_items(value);
-    if items.is_empty() {
-        return "''".to_owned();
-    }
-    let items: Vec<String> = items.iter().map(|item| quoted_text(item)).collect();
-    items.join(", ")
-}
-
-/// The names of a stored list: `"$user", public`.
-fn list_items(value: &str) -> Vec<String> {
-    let mut items = Vec::new();
-    let mut letters = value.chars().peekable();
-    while letters.peek().is_some() {
-        while letters.next_if(|letter| *letter == ',' || letter.is_whitespace()).is_some() {}
-        let mut item = String::new();
-        if letters.next_if_eq(&'"').is_some() {
-            while let Some(letter) = letters.next() {
-                if letter != '"' {
-                    item.push(letter);
-                } else if letters.next_if_eq(&'"').is_some() {
-                    item.push('"');
-                } else {
-                    break;
-                }
-            }
-            items.push(item);
-        } else {
-            while let Some(letter) = letters.next_if(|letter| *letter != ',') {
-                item.push(letter);
-            }
-            let item = item.trim();
-            if !item.is_empty() {
-                items.push(item.to_owned());
-            }
-        }
-    }
-    items
-}
-
 /// Statements that set sequences to where they were.
 #[must_use]
 pub fn set_sequences(sequences: &[Sequence]) -> Vec<String> {
@@ -437,6 +391,20 @@ impl Inside {
     /// Has the server look at what is there, so that it plans well.
     pub async fn analyze(&self) -> Result<()> {
         self.sql.text("analyze", "ANALYZE").await.map(drop)
+    }
+
+    /// The same of what nobody looked at yet, or what has more to look at since: expressions in indexes, combinations of columns.
+    pub async fn analyze_rest(&self) -> Result<()> {
+        let left: Vec<Name> = catalog::ask(&self.sql, UNKNOWN_TO_PLANNER).await?;
+        for table in left {
+            self.sql.text("analyze", &format!("ANALYZE {}", table.sql())).await?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of a table's file.
+    pub async fn heap_bytes(&self, oid: u32) -> Result<u64> {
+        catalog::ask(&self.sql, &format!("SELECT to_json(pg_relation_size({oid}))")).await
     }
 
     /// Whether it has a schema.
@@ -570,22 +538,5 @@ impl Inside {
     /// The same as a person knows them, and how they refer to each other.
     pub async fn relations(&self) -> Result<Relations> {
         relations::read(&self.sql).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_of_names_are_set_as_lists() {
-        assert_eq!(
-            setting_value("search_path", "\"$user\", public, \"a \"\"b\"\", c\""),
-            "'$user', 'public', 'a \"b\", c'"
-        );
-        assert_eq!(setting_value("search_path", ""), "''");
-        assert_eq!(setting_value("search_path", "\"\""), "''");
-        assert_eq!(setting_value("work_mem", "64MB, it's"), "'64MB, it''s'");
-        assert_eq!(setting_name("app.tenant"), "\"app\".\"tenant\"");
     }
 }

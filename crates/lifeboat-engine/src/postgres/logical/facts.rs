@@ -61,6 +61,8 @@ pub enum Globals {
     WithPasswords,
     /// We may not read passwords.
     WithoutPasswords,
+    /// Nothing: it is of a dump, which holds one database alone.
+    Nothing,
 }
 
 /// A database as it was captured.

@@ -12,6 +12,7 @@ pub mod leader;
 pub mod parts;
 pub mod programs;
 pub mod session;
+mod settings;
 pub mod swap;
 pub mod tenant;
 

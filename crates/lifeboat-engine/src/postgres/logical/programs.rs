@@ -364,6 +364,18 @@ pub async fn as_text(pg_restore: &Program, archive: &Path, section: Section) -> 
     })
 }
 
+/// All definitions of `archive` as SQL text, written to the new file `to`.
+pub async fn definitions_as_text(pg_restore: &Program, archive: &Path, to: &Path, limit: Duration) -> Result<()> {
+    let mut file = std::ffi::OsString::from("--file=");
+    file.push(to);
+    let process = Process::new(pg_restore.path.clone(), limit)
+        .variable("LC_ALL", "C")
+        .arg("--schema-only")
+        .arg(file)
+        .arg(archive.as_os_str().to_owned());
+    run(process, "read the definitions in", archive.display()).await.map(drop)
+}
+
 /// Runs a program to its end. What it said last is the error: PostgreSQL's programs tell the reason some lines before the end.
 async fn run(process: Process, op: &'static str, subject: impl std::fmt::Display) -> Result<Output> {
     let output = process.finish().await?;

@@ -64,7 +64,7 @@ pub(crate) async fn prove(
 }
 
 /// Has `work` done with a new server, which nobody else sees, and removes it with everything in it. `scratch` is where it may have its data.
-pub(super) async fn with_server<T>(
+pub(crate) async fn with_server<T>(
     env: &Env,
     protected: &Protected,
     binaries: &Binaries,
@@ -124,7 +124,7 @@ pub(super) fn address(sandbox: &Sandbox) -> Result<ConnInfo> {
 }
 
 /// The same for a server with a superuser of another name.
-pub(super) fn address_as(sandbox: &Sandbox, superuser: &str) -> Result<ConnInfo> {
+pub(crate) fn address_as(sandbox: &Sandbox, superuser: &str) -> Result<ConnInfo> {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
     let text = format!(
         "host='{}' port=5432 user='{}' dbname=template1 sslmode=disable",
@@ -178,7 +178,7 @@ async fn databases(
 }
 
 /// The server has a database `postgres` of its own.
-fn restored_name(name: &str) -> String {
+pub(super) fn restored_name(name: &str) -> String {
     match name {
         "postgres" => "postgres_restored".to_owned(),
         name => name.to_owned(),
@@ -216,14 +216,14 @@ pub(super) async fn one_database(
     Ok((name, Outcome::passed(format!("rows of {}", database.name), says)))
 }
 
-/// Roles that things belong to. They may not log in, and nobody does.
-async fn roles(sandbox: &Sandbox, names: &[String]) -> Result<()> {
+/// Roles that things belong to, on a server that only we can reach.
+pub(crate) async fn roles(sandbox: &Sandbox, names: impl IntoIterator<Item = &String>) -> Result<()> {
     let session = sandbox.connect("postgres").await?;
     for name in names {
         let quoted = lifeboat_engine::postgres::logical::quoted_name(name);
         let made = session
             .client()
-            .batch_execute(&format!("CREATE ROLE {quoted} SUPERUSER"))
+            .batch_execute(&format!("CREATE ROLE {quoted} SUPERUSER LOGIN"))
             .await;
         if let Err(error) = made
             && error.as_db_error().is_none_or(|said| said.code().code() != "42710")

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_engine::postgres::ConnInfo;
+use lifeboat_engine::postgres::logical::catalog::Found;
 use lifeboat_engine::postgres::logical::destination::Inside;
 use lifeboat_engine::postgres::logical::facts::LargeObjects;
 use lifeboat_engine::postgres::logical::session::Worker;
@@ -26,8 +27,18 @@ struct Job {
     files: Vec<FileRecord>,
 }
 
-/// Brings all rows in. Each table is one transaction.
-pub(super) async fn load(env: &Env, reader: &Reader, database: &Database, info: &ConnInfo, keep_owners: bool) -> Result<()> {
+/// What was brought in; none: the large objects.
+pub(super) type Loaded = mpsc::Sender<Option<Name>>;
+
+/// Brings all rows in. Each table is one transaction; `loaded` hears of each that is committed.
+pub(super) async fn load(
+    env: &Env,
+    reader: &Reader,
+    database: &Database,
+    info: &ConnInfo,
+    keep_owners: bool,
+    loaded: Option<Loaded>,
+) -> Result<()> {
     let mut tables: Vec<&Table> = database.tables.iter().filter(|table| table.digest.rows > 0).collect();
     tables.sort_by_key(|table| std::cmp::Reverse(table.text_bytes));
     let mut jobs = VecDeque::new();
@@ -55,11 +66,17 @@ pub(super) async fn load(env: &Env, reader: &Reader, database: &Database, info: 
     let mut sessions = JoinSet::new();
     for _ in 0..count {
         let (env, reader, info, jobs) = (env.clone(), reader.clone(), info.clone(), Arc::clone(&jobs));
+        let loaded = loaded.clone();
         sessions.spawn(async move {
             loop {
                 let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(job) = next else { return Ok(()) };
+                let name = job.table.as_ref().map(|table| table.name.clone());
                 one(&env, &reader, &info, job, keep_owners).await?;
+                if let Some(loaded) = &loaded {
+                    // Who does not listen any more has said why.
+                    drop(loaded.send(name).await);
+                }
             }
         });
     }
@@ -172,21 +189,95 @@ fn send_large_objects(worker: &mut Worker, large_objects: &LargeObjects, keep_ow
     worker.run(OP, "COMMIT")
 }
 
-/// Reads every table back and compares (LG-04).
-pub(super) async fn compare(env: &Env, database: &Database, inside: &Inside, info: &ConnInfo) -> Result<()> {
-    compare_in(env, database, inside, info, None).await
-}
-
-/// The same, of one schema alone where one is named.
-pub(super) async fn compare_in(
+/// Reads every table back behind those that bring rows in, and compares (LG-04). Loading waits for the disk that takes the log, reading back for a processor:
+/// side by side they take little more than the longer of both.
+pub(super) async fn compare_behind(
     env: &Env,
     database: &Database,
     inside: &Inside,
     info: &ConnInfo,
-    schema: Option<&str>,
+    mut loaded: mpsc::Receiver<Option<Name>>,
 ) -> Result<()> {
+    let found = inside.tables().await?;
+    let (sender, reads) = mpsc::channel(WAITING);
+    let reading = digests_as_they_come(env, info, reads);
+    let telling = async move {
+        // Whatever came without rows has none now.
+        for table in found.iter().filter(|table| !has_rows(database, &table.name)) {
+            tell(&sender, read_of(table, 0)).await;
+        }
+        while let Some(name) = loaded.recv().await {
+            let Some(name) = name else {
+                tell(&sender, vec![(None, leader::large_objects_out())]).await;
+                continue;
+            };
+            if let Some(table) = found.iter().find(|table| table.name == name) {
+                let bytes = inside.heap_bytes(table.oid).await?;
+                tell(&sender, read_of(table, bytes)).await;
+                tell(&sender, vec![(Some(name), ANALYZE.to_owned())]).await;
+            }
+        }
+        Ok::<_, Error>(())
+    };
+    let ((), sums) = tokio::try_join!(telling, reading)?;
+    judged(database, &sums)
+}
+
+/// Not a COPY: the table is looked at by the server, so that it plans well. One that somebody builds an index on is left for the end.
+const ANALYZE: &str = "ANALYZE (SKIP_LOCKED)";
+
+fn has_rows(database: &Database, name: &Name) -> bool {
+    database
+        .tables
+        .iter()
+        .any(|table| table.name == *name && table.digest.rows > 0)
+}
+
+async fn tell(sender: &mpsc::Sender<Read>, reads: Vec<Read>) {
+    for read in reads {
+        // Whoever ended said why.
+        drop(sender.send(read).await);
+    }
+}
+
+/// The parts of a table that now has so many bytes.
+fn read_of(table: &Found, bytes: u64) -> Vec<Read> {
+    let table = Found { bytes, ..table.clone() };
+    let parts = parts::plan(std::slice::from_ref(&table));
+    parts.into_iter().map(|part| (Some(table.name.clone()), part.sql)).collect()
+}
+
+/// As [`digests`], of what is told while it goes on.
+async fn digests_as_they_come(env: &Env, info: &ConnInfo, reads: mpsc::Receiver<Read>) -> Result<Sums> {
+    let reads = Arc::new(Mutex::new(reads));
+    let sums = Arc::new(Mutex::new(Sums::new()));
+    let mut sessions = JoinSet::new();
+    for _ in 0..env.threads.max(1) {
+        let (info, reads, sums) = (info.clone(), Arc::clone(&reads), Arc::clone(&sums));
+        sessions.spawn(compute::run("read rows back", move || {
+            let mut worker = Worker::connect(&info)?;
+            loop {
+                // One waits for the next, the others for him.
+                let next = reads.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+                match next {
+                    Some((Some(name), sql)) if sql == ANALYZE => worker.run("analyze", &format!("{ANALYZE} {}", name.sql()))?,
+                    Some((name, sql)) => {
+                        let digest = worker.digest(&sql)?;
+                        *sums.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += digest;
+                    }
+                    None => return Ok(()),
+                }
+            }
+        }));
+    }
+    all(&mut sessions).await?;
+    Ok(std::mem::take(&mut *sums.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Reads the tables of one schema back and compares, when all are there.
+pub(super) async fn compare_in(env: &Env, database: &Database, inside: &Inside, info: &ConnInfo, schema: &str) -> Result<()> {
     let mut found = inside.tables().await?;
-    found.retain(|table| schema.is_none_or(|schema| table.name.schema == schema));
+    found.retain(|table| table.name.schema == schema);
     let mut queue = Reads::new();
     if database.large_objects.is_some() {
         queue.push_back((None, leader::large_objects_out()));
@@ -196,7 +287,13 @@ pub(super) async fn compare_in(
         queue.push_back((name, part.sql));
     }
     let sums = digests(env, info, None, queue).await?;
-    let differences = differences(database, &sums);
+    judged(database, &sums)
+}
+
+/// # Errors
+/// `Corrupt` where it is not what was captured.
+fn judged(database: &Database, sums: &Sums) -> Result<()> {
+    let differences = differences(database, sums);
     if differences.is_empty() {
         Ok(())
     } else {
@@ -205,18 +302,17 @@ pub(super) async fn compare_in(
 }
 
 /// What is read, and by which COPY; none: the large objects.
-pub(crate) type Reads = VecDeque<(Option<Name>, String)>;
+type Read = (Option<Name>, String);
+/// Some of them.
+pub(crate) type Reads = VecDeque<Read>;
+/// What each came to.
+pub(crate) type Sums = BTreeMap<Option<Name>, Digest>;
 
 /// Reads rows for their digests, by several sessions, in a snapshot where one is given.
-pub(crate) async fn digests(
-    env: &Env,
-    info: &ConnInfo,
-    snapshot: Option<&str>,
-    queue: Reads,
-) -> Result<BTreeMap<Option<Name>, Digest>> {
+pub(crate) async fn digests(env: &Env, info: &ConnInfo, snapshot: Option<&str>, queue: Reads) -> Result<Sums> {
     let count = env.threads.max(1).min(queue.len());
     let queue = Arc::new(Mutex::new(queue));
-    let sums = Arc::new(Mutex::new(BTreeMap::<Option<Name>, Digest>::new()));
+    let sums = Arc::new(Mutex::new(Sums::new()));
     let mut sessions = JoinSet::new();
     for _ in 0..count {
         let (info, queue, sums, snapshot) = (
@@ -242,7 +338,7 @@ pub(crate) async fn digests(
     Ok(std::mem::take(&mut *sums.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
-fn differences(database: &Database, sums: &BTreeMap<Option<Name>, Digest>) -> Vec<(Name, String)> {
+fn differences(database: &Database, sums: &Sums) -> Vec<(Name, String)> {
     let mut differences = Vec::new();
     let mut judge = |name: Name, wanted: Digest, found: Option<Digest>| match found {
         Some(found) if found == wanted => {}

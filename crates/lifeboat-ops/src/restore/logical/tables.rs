@@ -261,11 +261,11 @@ async fn fill(env: &Env, plan: &Plan, live: &Inside, staging: &str, shaped: &Sha
         ..plan.database.clone()
     };
     env.progress.step("rows", Some(database.text_bytes()));
-    rows::load(env, &plan.reader, &database, &plan.live, false).await?;
+    rows::load(env, &plan.reader, &database, &plan.live, false, None).await?;
     env.progress.step("constraints", None);
     programs::make(&plan.pg_restore, &plan.live, &shaped.archive, Section::PostData, &making).await?;
     env.progress.step("check", Some(database.text_bytes()));
-    rows::compare_in(env, &database, live, &plan.live, Some(staging)).await?;
+    rows::compare_in(env, &database, live, &plan.live, staging).await?;
     env.progress.step("publish", None);
     live.rename_schema(staging, &plan.schema).await
 }

@@ -381,7 +381,7 @@ async fn from_captured(
     });
     let staged = of(database, staged.collect());
     env.progress.step("rows", Some(staged.text_bytes()));
-    rows::load(env, reader, &staged, live, false).await?;
+    rows::load(env, reader, &staged, live, false, None).await?;
     compare(env, merge, &staged, live).await
 }
 
@@ -397,7 +397,7 @@ fn of(database: &Database, tables: Vec<Table>) -> Database {
 async fn compare(env: &Env, merge: &Merge, staged: &Database, live: &ConnInfo) -> Result<()> {
     env.progress.step("check", Some(staged.text_bytes()));
     let schema = staged.tables.first().map(|table| table.name.schema.clone());
-    rows::compare_in(env, staged, merge.inside(), live, Some(schema.as_deref().unwrap_or_default())).await
+    rows::compare_in(env, staged, merge.inside(), live, schema.as_deref().unwrap_or_default()).await
 }
 
 /// From a backup of the whole database, by way of a scratch database, which is gone at the end.

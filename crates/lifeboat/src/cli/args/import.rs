@@ -7,7 +7,7 @@ use clap::Args;
 /// `import`.
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// The file: a database, SQL text, or either packed by gzip, zstd, tar or `openssl enc`.
+    /// The file: a database, SQL text or what pg_dump wrote, each also packed by gzip, zstd, tar or `openssl enc`.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// As a backup of which component.
@@ -19,6 +19,9 @@ pub(crate) struct Import {
     /// Which database, where the file holds several.
     #[arg(long, value_name = "PATH")]
     pub(crate) member: Option<String>,
+    /// Of which database a dump of PostgreSQL is, where it does not say so itself.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
     /// Why; kept with the backup.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,

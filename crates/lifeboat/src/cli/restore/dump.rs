@@ -1,11 +1,14 @@
 //! `lifeboat restore WHAT --from FILE` of a dump that `pg_dump` made.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
+use lifeboat_ops::Protected;
 use lifeboat_ops::restore::artefact::Old;
-use lifeboat_ops::restore::dump::{self, Dump, Options, Plan, Report};
+use lifeboat_ops::restore::dump::{self, Dump, Options, Plan, Report, Taking};
+use lifeboat_repo::Instance;
 use serde_json::{Value, json};
 
 use super::super::Cx;
@@ -16,7 +19,7 @@ use super::super::scratch::Scratch;
 use super::logical;
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
-use crate::render::text;
+use crate::render::{json as document, text};
 
 /// What other restores know.
 fn refuse(what: &str, args: &Restore) -> Result<()> {
@@ -90,11 +93,51 @@ pub(crate) async fn verify(cx: &Cx, context: &Context, old: &Old) -> Result<Exit
         words(&found),
         human_bytes(found.size_bytes)
     );
+    if !found.roles.is_empty() {
+        let names: Vec<&str> = found.roles.iter().map(String::as_str).collect();
+        shown.push_str(&format!("  roles that it names: {}\n", names.join(", ")));
+    }
     for note in &found.notes {
         shown.push_str(&format!("  note: {note}\n"));
     }
     let body = json!({ "dump": dump_as_json(old, &found), "notes": found.notes });
     cx.result("dump-verify", body, &shown)?;
+    Ok(Exit::OK)
+}
+
+/// `import FILE --as SYSTEM/COMPONENT`.
+pub(crate) async fn import(cx: &Cx, protected: &Protected, instance: Arc<Instance>, old: &Old, taking: Taking) -> Result<Exit> {
+    let scratch = Scratch::create(&cx.env, protected)?;
+    let opened = dump::open(&cx.env, old, scratch.path()).await?;
+    let servers = Scratch::create(&cx.env, protected)?;
+    let (found, imported) = dump::import(&cx.env, protected, instance, old, opened, taking, &servers.path()).await?;
+    cx.env.progress.finish();
+    let (tables, rows) = imported.counts;
+    let notes: Vec<&String> = found.notes.iter().chain(&imported.notes).collect();
+    let mut shown = format!(
+        "{}: imported {} ({}) as backup {} of {} (known from: {}): {}, {}\n",
+        protected.component,
+        old.file.display(),
+        words(&found),
+        imported.backup.id.short(),
+        text::time(imported.backup.header.moment_us),
+        imported.moment_from,
+        text::counted(tables, "table"),
+        text::counted(rows, "row")
+    );
+    for note in &notes {
+        shown.push_str(&format!("  note: {note}\n"));
+    }
+    let body = json!({
+        "component": protected.component.to_string(),
+        "dump": dump_as_json(old, &found),
+        "backup": document::backup(&imported.backup),
+        "moment_from": imported.moment_from,
+        "tables": tables,
+        "rows": rows,
+        "notes": notes,
+    });
+    cx.result("dump-import", body, &shown)?;
     Ok(Exit::OK)
 }
 
@@ -146,6 +189,7 @@ fn dump_as_json(old: &Old, dump: &Dump) -> Value {
         "moment_from": dump.moment.1,
         "server_version": dump.about.server,
         "pg_dump_version": dump.about.pg_dump,
+        "roles": dump.roles,
     })
 }
 

@@ -4,7 +4,7 @@ use lifeboat_engine::postgres::{ConnInfo, Surroundings};
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::wal::Target;
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_ops::protected::{Method, Protected, choose};
+use lifeboat_ops::protected::{Method, Protected, choose, is_logical};
 use lifeboat_ops::restore::cluster as cluster_restore;
 use lifeboat_ops::restore::logical::tenant::Wanted;
 use lifeboat_ops::restore::logical::{self, Options, Plan, Report, place};
@@ -54,7 +54,7 @@ pub(super) async fn is_meant(context: &Context, component: &ComponentSettings, a
     };
     let protected = context.protected(component, args.from.as_slice()).await?;
     let survey = stores::survey(&protected).await?;
-    Ok(survey.listing().find(named)?.header.method == Method::Logical.word())
+    Ok(is_logical(&survey.listing().find(named)?.header))
 }
 
 pub(super) async fn plan(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Restore) -> Result<Planned> {
@@ -76,7 +76,7 @@ pub(super) async fn plan(cx: &Cx, context: &Context, component: &ComponentSettin
     let wanted = if args.point.backup.is_some() {
         choose(&listing, &choice, &protected.component)?.clone()
     } else {
-        let logical = |backup: &&Backup| backup.header.method == Method::Logical.word();
+        let logical = |backup: &&Backup| is_logical(&backup.header);
         let of_method = Listing::of(listing.backups.iter().filter(logical).cloned().collect());
         choose(&of_method, &choice, &protected.component)?.clone()
     };
