@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod lsn;
 pub mod plan;
 pub mod protocol;
+pub mod readiness;
 pub mod retention;
 pub mod time;
 pub mod wal;

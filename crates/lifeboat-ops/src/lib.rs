@@ -2,6 +2,7 @@
 //!
 //! Knows neither the command line nor byte layouts. Each verb is one function on one page; its steps lie in a folder of its name.
 
+pub mod attest;
 pub mod backup;
 pub mod check;
 pub mod copy;

@@ -15,6 +15,12 @@ impl Exit {
     pub(crate) const OK: Self = Self(0);
     /// Finished, but something is missing.
     pub(crate) const INCOMPLETE: Self = Self(3);
+    /// `status --nagios`: at risk.
+    pub(crate) const WARNING: Self = Self(1);
+    /// `status --nagios`: not ready.
+    pub(crate) const CRITICAL: Self = Self(2);
+    /// `status --nagios`: it could not be asked.
+    pub(crate) const UNKNOWN: Self = Self(3);
     /// `wal fetch` could not be answered (PG-07).
     pub(crate) const NOT_NOW: Self = Self(255);
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use lifeboat_model::ErrorKind;
-use lifeboat_ops::status::{self, Standing};
+use lifeboat_model::readiness::Standing;
+use lifeboat_ops::status;
 use lifeboat_ops::verify::{self, Level};
 use lifeboat_testkit::damage::{Damage, corrupt, files};
-use lifeboat_testkit::env::sim_env;
 
 use crate::world::{World, kind_of};
 
@@ -35,16 +35,26 @@ async fn a_whole_backup_passes_every_level_and_status_becomes_better_with_the_pr
     let mut world = World::new(500).await;
     world.protected.rpo = Some(std::time::Duration::from_secs(3600));
     let before = status::run(&world.env, &world.protected).await;
-    assert_eq!(before.standing, Standing::NotReady);
+    assert_eq!(before.readiness().standing, Standing::NotReady);
     let _report = world.back_up().await.unwrap();
     let unproven = status::run(&world.env, &world.protected).await;
-    assert_eq!(unproven.standing, Standing::AtRisk, "{:?}", unproven.reasons);
+    assert_eq!(
+        unproven.readiness().standing,
+        Standing::AtRisk,
+        "{:?}",
+        unproven.readiness().reasons
+    );
     for level in LEVELS {
         let report = prove(&world, level).await.unwrap();
         assert_eq!(report.level, level);
     }
     let proven = status::run(&world.env, &world.protected).await;
-    assert_eq!(proven.standing, Standing::Ready, "{:?}", proven.reasons);
+    assert_eq!(
+        proven.readiness().standing,
+        Standing::Ready,
+        "{:?}",
+        proven.readiness().reasons
+    );
     assert!(
         !world
             .protected
@@ -102,7 +112,10 @@ async fn a_proof_from_the_future_proves_nothing_about_its_age() {
     let _report = world.back_up().await.unwrap();
     let _proof = prove(&world, Level::Restore).await.unwrap();
     let _newer = world.back_up().await.unwrap();
-    assert_eq!(status::run(&world.env, &world.protected).await.standing, Standing::Ready);
+    assert_eq!(
+        status::run(&world.env, &world.protected).await.readiness().standing,
+        Standing::Ready
+    );
     let file = world.protected.state_dir.join("proofs");
     let mut files = std::fs::read_dir(file).unwrap().map(|entry| entry.unwrap().path());
     let file = files.find(|path| path.extension().is_some_and(|end| end == "json")).unwrap();
@@ -110,11 +123,12 @@ async fn a_proof_from_the_future_proves_nothing_about_its_age() {
     proofs["proofs"][0]["at_us"] = (world.env.clock.wall_us() + 3_600_000_000).into();
     std::fs::write(&file, proofs.to_string()).unwrap();
     let status = status::run(&world.env, &world.protected).await;
-    assert_eq!(status.standing, Standing::AtRisk);
+    let readiness = status.readiness();
+    assert_eq!(readiness.standing, Standing::AtRisk);
     assert!(
-        status.reasons.iter().any(|reason| reason.contains("from the future")),
+        readiness.reasons.iter().any(|reason| reason.says.contains("from the future")),
         "{:?}",
-        status.reasons
+        readiness.reasons
     );
 }
 
@@ -174,7 +188,12 @@ async fn after_damage_was_found_status_says_so_and_the_next_backup_does_not_buil
     for level in [Level::Hash, Level::Decrypt, Level::Restore] {
         assert_eq!(kind_of(prove(&world, level).await), ErrorKind::Corrupt);
         let damaged = status::run(&world.env, &world.protected).await;
-        assert_eq!(damaged.standing, Standing::NotReady, "{:?}", damaged.reasons);
+        assert_eq!(
+            damaged.readiness().standing,
+            Standing::NotReady,
+            "{:?}",
+            damaged.readiness().reasons
+        );
     }
     let second = world.back_up().await.unwrap();
     assert!(second.backup.header.parent.is_none());
@@ -184,13 +203,23 @@ async fn after_damage_was_found_status_says_so_and_the_next_backup_does_not_buil
         second.notes
     );
     let unproven = status::run(&world.env, &world.protected).await;
-    assert_eq!(unproven.standing, Standing::AtRisk, "{:?}", unproven.reasons);
+    assert_eq!(
+        unproven.readiness().standing,
+        Standing::AtRisk,
+        "{:?}",
+        unproven.readiness().reasons
+    );
     // Made anew once, not with every backup until somebody proves it.
     let third = world.back_up().await.unwrap();
     assert_eq!(third.backup.header.parent, Some(second.backup.id.to_string()));
     let _proof = prove(&world, Level::Restore).await.unwrap();
     let proven = status::run(&world.env, &world.protected).await;
-    assert_eq!(proven.standing, Standing::Ready, "{:?}", proven.reasons);
+    assert_eq!(
+        proven.readiness().standing,
+        Standing::Ready,
+        "{:?}",
+        proven.readiness().reasons
+    );
 }
 
 /// Absence is an alarm, with and without an objective.
@@ -208,12 +237,15 @@ async fn a_backup_whose_successor_is_missing_puts_the_component_at_risk() {
     ] {
         let mut status = status::run(&world.env, &world.protected).await;
         let moment_us = status.latest.as_ref().unwrap().header.moment_us;
-        let (later, clock) = sim_env(1);
-        clock.set_wall_us(moment_us + i64::try_from(age.as_micros()).unwrap());
-        status.judge_schedule(&later, day, run, "every 24h");
-        assert_eq!(status.standing, expected, "{:?}", status.reasons);
+        status.facts.now_us = moment_us + i64::try_from(age.as_micros()).unwrap();
+        status.judge_schedule(day, run, "every 24h".to_owned());
+        let readiness = status.readiness();
+        assert_eq!(readiness.standing, expected, "{:?}", readiness.reasons);
         assert_eq!(
-            status.reasons.iter().any(|reason| reason.contains("a run is missing")),
+            readiness
+                .reasons
+                .iter()
+                .any(|reason| reason.says.contains("a run is missing")),
             expected == Standing::AtRisk
         );
     }

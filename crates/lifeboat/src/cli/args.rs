@@ -4,6 +4,7 @@
 
 mod audit;
 mod backup;
+pub(crate) mod checklist;
 mod config;
 pub(crate) mod diff;
 pub(crate) mod drill;
@@ -143,6 +144,9 @@ pub(crate) enum Command {
     /// Restore into a sandbox, check and measure, and leave evidence: what production is like does not matter.
     #[command(after_help = examples::DRILL, args_conflicts_with_subcommands = true)]
     Drill(drill::Drill),
+    /// Show what of the checklists holds, and say of a line that it is so.
+    #[command(after_help = examples::CHECKLIST, args_conflicts_with_subcommands = true)]
+    Checklist(checklist::Checklist),
     /// Set up the places where backups rest, look at their set-up, make their locks longer.
     #[command(after_help = examples::STORE)]
     Store {
@@ -230,6 +234,9 @@ pub(crate) struct Status {
     /// SYSTEM or SYSTEM/COMPONENT; without it, all.
     #[arg(value_name = "WHAT")]
     pub(crate) what: Vec<String>,
+    /// One line and an exit code for Nagios and what speaks like it: 0 ready, 1 at risk, 2 not ready, 3 unknown.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) nagios: bool,
 }
 
 /// `points`.

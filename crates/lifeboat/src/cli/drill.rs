@@ -263,7 +263,7 @@ fn digest(path: &Path) -> Result<String> {
 }
 
 /// The user of this process.
-fn user() -> String {
+pub(super) fn user() -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok());

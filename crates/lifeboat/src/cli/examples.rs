@@ -28,6 +28,7 @@ pub(super) const STATUS: &str = "\
 Examples:
   lifeboat status
   lifeboat status shop
+  lifeboat status shop/db --nagios
   lifeboat status --json               exit code 4 when an objective is missed";
 
 pub(super) const DOCTOR: &str = "\
@@ -387,6 +388,18 @@ Examples:
   lifeboat drill tick 3f9a1c 1
   lifeboat drill tick 3f9a1c 'the orders page shows today' --note 'order 4711 is there'
   lifeboat drill tick 3f9a1c 2 --failed --by erin";
+
+pub(super) const CHECKLIST: &str = "\
+Examples:
+  lifeboat checklist
+  lifeboat checklist shop/quarterly
+  lifeboat checklist shop --json       exit code 4 when a line does not hold";
+
+pub(crate) const CHECKLIST_TICK: &str = "\
+Examples:
+  lifeboat checklist tick shop/quarterly 4
+  lifeboat checklist tick shop/quarterly 'the team is trained' --by ada --note 'course of May'
+  lifeboat checklist tick shop/quarterly 4 --failed --note 'two people left'";
 
 pub(super) const BOOTSTRAP: &str = "\
 Examples:

@@ -9,6 +9,7 @@ mod bootstrap;
 mod care;
 mod catalog;
 mod check;
+mod checklist;
 mod completions;
 mod config;
 mod context;
@@ -230,7 +231,7 @@ async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result
     match command {
         Command::Init(args) => Box::pin(init::run(cx, args)).await,
         Command::Demo(args) => Box::pin(demo::run(cx, args)).await,
-        Command::Status(args) => status::run(cx, &args.what).await,
+        Command::Status(args) => status::run(cx, &args).await,
         Command::Doctor => doctor::run(cx).await,
         Command::Backup(args) => Box::pin(backup::run(cx, args)).await,
         Command::Follow(args) => follow::run(cx, &args, signals).await,
@@ -264,6 +265,7 @@ async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result
         Command::Import(args) => artefact::import(cx, args).await,
         Command::Verify(args) => verify::run(cx, args).await,
         Command::Drill(args) => Box::pin(drill::run(cx, args)).await,
+        Command::Checklist(args) => Box::pin(checklist::run(cx, args)).await,
         Command::Store { command } => store::run(cx, command).await,
         Command::Diff(args) => diff::run(cx, args).await,
         Command::Undelete(args) => undelete::run(cx, args).await,

@@ -1,5 +1,6 @@
 //! `lifeboat prune`: what stays and why, what goes and when, what was deleted; every component and store by itself.
 
+use lifeboat_model::retention::Compliance;
 use lifeboat_model::time::{human_bytes, human_duration, parse_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::protected::Protected;
@@ -133,6 +134,16 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, store: &
         chill(cx, &protected, context.store(store)?).await.transpose()
     };
     Ok(Done { report, chilled })
+}
+
+/// What its rules keep in each of its stores; nothing is removed.
+pub(super) async fn kept(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<Vec<Compliance>> {
+    let request = request(context, component, true);
+    let mut kept = Vec::new();
+    for store in &component.stores {
+        kept.extend(one(cx, context, component, store, &request).await?.report.compliance);
+    }
+    Ok(kept)
 }
 
 async fn chill(cx: &Cx, protected: &Protected, store: &StoreSettings) -> Result<Option<Chilled>> {

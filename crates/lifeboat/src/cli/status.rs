@@ -1,9 +1,12 @@
 //! `lifeboat status`: can I recover, to when, losing how much, how long will it take, proven when.
 
+mod nagios;
+
+use lifeboat_model::Result;
+use lifeboat_model::readiness::Standing;
 use lifeboat_model::time::{human_bytes, human_duration};
-use lifeboat_model::{Error, Result};
 use lifeboat_ops::Protected;
-use lifeboat_ops::status::{self, Standing, Status};
+use lifeboat_ops::status::{self, Status};
 use lifeboat_ops::store::{Thaw, thaw};
 use lifeboat_repo::{Backup, format_utc};
 use owo_colors::OwoColorize as _;
@@ -11,39 +14,21 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::outcomes::Outcomes;
-use super::{Cx, care, lint};
+use super::{Cx, args, care, lint};
 use crate::config::ComponentSettings;
 use crate::config::plan::interval;
 use crate::exit::Exit;
 use crate::render::{json as document, text};
 
-pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
+pub(super) async fn run(cx: &Cx, args: &args::Status) -> Result<Exit> {
+    if args.nagios {
+        return nagios::run(cx, &args.what).await;
+    }
     let context = Context::load(cx)?;
-    let components = context.select(what)?;
+    let components = context.select(&args.what)?;
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        let (status, exit) = match context.protected(component, &[]).await {
-            Ok(protected) => {
-                let mut status = status::run(&cx.env, &protected).await;
-                let has_key = context.key_of(component)?.is_some_and(|key| key.has_identity());
-                if has_key {
-                    let identities = context.identities(component).await;
-                    status.judge_key(&cx.env, &protected, identities).await;
-                }
-                if let Some(thaw) = archived(&context, component, &protected, &status).await {
-                    status.judge_archive(component.rto, &thaw);
-                }
-                if let Some(interval) = interval(&component.schedules) {
-                    let says: Vec<String> = component.schedules.iter().map(|schedule| schedule.when.says()).collect();
-                    let whole_run = lint::times(&context.settings, component).whole_run();
-                    status.judge_schedule(&cx.env, interval, whole_run, &says.join(" and "));
-                }
-                let exit = status.failure().map_or(Exit::OK, Exit::of);
-                (status, exit)
-            }
-            // A store that is away is an answer, too: the worst one.
-            Err(error) => (unknown(&component.name, &error), Exit::of(error.kind())),
-        };
+        let (status, exit) = of(cx, &context, component).await?;
         outcomes.but(exit);
         outcomes.good(cx, as_json(&status), &for_people(cx, &status));
     }
@@ -51,13 +36,37 @@ pub(super) async fn run(cx: &Cx, what: &[String]) -> Result<Exit> {
         .settings
         .not_backed_up
         .iter()
-        .filter(|(system, _, _)| what.is_empty() || what.contains(system))
+        .filter(|(system, _, _)| args.what.is_empty() || args.what.contains(system))
         .collect();
     let mut tail = String::new();
     for (system, name, reason) in named {
         tail.push_str(&format!("{system}: {name} is not backed up: {reason}\n"));
     }
     outcomes.finish_with(cx, "status", |text| text + &tail)
+}
+
+/// How a component stands, and how a command that says so ends.
+pub(super) async fn of(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<(Status, Exit)> {
+    let protected = match context.protected(component, &[]).await {
+        Ok(protected) => protected,
+        // A store that is away is an answer, too: the worst one.
+        Err(error) => return Ok((Status::unknown(&component.name, &error), Exit::of(error.kind()))),
+    };
+    let mut status = status::run(&cx.env, &protected).await;
+    if context.key_of(component)?.is_some_and(|key| key.has_identity()) {
+        let identities = context.identities(component).await;
+        status.judge_key(&cx.env, &protected, identities).await;
+    }
+    if let Some(thaw) = archived(context, component, &protected, &status).await {
+        status.judge_archive(&thaw);
+    }
+    if let Some(interval) = interval(&component.schedules) {
+        let says: Vec<String> = component.schedules.iter().map(|schedule| schedule.when.says()).collect();
+        let whole_run = lint::times(&context.settings, component).whole_run();
+        status.judge_schedule(interval, whole_run, says.join(" and "));
+    }
+    let exit = status.failure().map_or(Exit::OK, Exit::of);
+    Ok((status, exit))
 }
 
 /// What of the newest backup lies in an archive. A bucket that does not answer is told by the rest of the status.
@@ -68,31 +77,13 @@ async fn archived(context: &Context, component: &ComponentSettings, protected: &
     thaw(&bucket, &protected.component, latest, false).await.ok()
 }
 
-/// Nothing could be found out, and this is why.
-fn unknown(component: &str, error: &Error) -> Status {
-    Status {
-        component: component.to_owned(),
-        standing: Standing::NotReady,
-        reasons: vec![error.to_string()],
-        latest: None,
-        oldest_us: None,
-        backups: 0,
-        rejected: 0,
-        loss: None,
-        restore: None,
-        proven: None,
-        undo: Vec::new(),
-        log: None,
-        reach: None,
-        silent: Some(error.kind()),
-    }
-}
-
 fn for_people(cx: &Cx, status: &Status) -> String {
-    let words = match status.standing {
-        Standing::Ready => status.standing.words().green().bold().to_string(),
-        Standing::AtRisk => status.standing.words().yellow().bold().to_string(),
-        Standing::NotReady => status.standing.words().red().bold().to_string(),
+    let readiness = status.readiness();
+    let words = readiness.standing.words();
+    let words = match readiness.standing {
+        Standing::Ready => words.green().bold().to_string(),
+        Standing::AtRisk => words.yellow().bold().to_string(),
+        Standing::NotReady => words.red().bold().to_string(),
     };
     let mut text = format!("{}: {words}\n", status.component.bold());
     let unknown = || "unknown".to_owned();
@@ -100,7 +91,7 @@ fn for_people(cx: &Cx, status: &Status) -> String {
         .latest
         .as_ref()
         .map_or_else(unknown, |backup| recover_to(status, backup));
-    let loss = status.loss.map_or_else(unknown, |loss| {
+    let loss = status.loss().map_or_else(unknown, |loss| {
         format!("what was written in the last {}", human_duration(loss))
     });
     let restore = status.restore.as_ref().map_or_else(unknown, |estimate| {
@@ -145,8 +136,8 @@ fn for_people(cx: &Cx, status: &Status) -> String {
             "undo"
         ));
     }
-    for reason in &status.reasons {
-        text.push_str(&format!("  {:<11} {reason}\n", "because"));
+    for reason in &readiness.reasons {
+        text.push_str(&format!("  {:<11} {}\n", "because", reason.says));
     }
     text
 }
@@ -190,15 +181,19 @@ fn seconds(seconds: f64) -> String {
 }
 
 fn as_json(status: &Status) -> Value {
+    let readiness = status.readiness();
+    let says: Vec<&str> = readiness.reasons.iter().map(|reason| reason.says.as_str()).collect();
+    let codes: Vec<&str> = readiness.reasons.iter().map(|reason| reason.code).collect();
     json!({
         "component": status.component,
-        "standing": match status.standing { Standing::Ready => "ready", Standing::AtRisk => "at_risk", Standing::NotReady => "not_ready" },
-        "reasons": status.reasons,
+        "standing": readiness.standing.word(),
+        "reasons": says,
+        "reason_codes": codes,
         "latest": status.latest.as_ref().map(document::backup),
         "oldest": status.oldest_us.map(format_utc),
         "backups": status.backups,
         "rejected": status.rejected,
-        "loss_s": status.loss.map(|loss| loss.as_secs_f64()),
+        "loss_s": status.loss().map(|loss| loss.as_secs_f64()),
         "restore": status.restore.as_ref().map(document::estimate),
         "proven": status.proven.as_ref().map(|proof| json!({
             "backup": proof.backup, "level": proof.level.word(), "at": format_utc(proof.at_us), "took_s": proof.took_s, "bytes": proof.bytes,

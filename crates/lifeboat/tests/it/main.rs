@@ -11,6 +11,7 @@
 )]
 
 mod audit;
+mod checklist;
 mod checks;
 mod cli;
 mod cluster;

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_io::compute;
+use lifeboat_model::readiness::Standing;
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::backup;
 use lifeboat_ops::protected::{Choice, choose};
 use lifeboat_ops::restore::{self, Destination};
-use lifeboat_ops::status::{self, Standing};
+use lifeboat_ops::status;
 use lifeboat_ops::verify::{self, Level};
 use serde_json::{Value, json};
 
@@ -293,12 +294,14 @@ async fn answer(book: &mut Chapters<'_>, world: &World) -> Result<()> {
         human_duration(report.took)
     ));
     let status = status::run(&book.cx.env, &world.protected).await;
-    if status.standing != Standing::Ready {
+    let readiness = status.readiness();
+    if readiness.standing != Standing::Ready {
+        let says: Vec<&str> = readiness.reasons.iter().map(|reason| reason.says.as_str()).collect();
         return Err(Error::new(
             ErrorKind::Failed,
             "end",
             "the demo",
-            format!("the component is {}: {}", status.standing.words(), status.reasons.join("; ")),
+            format!("the component is {}: {}", readiness.standing.words(), says.join("; ")),
         ));
     }
     let now = book.cx.env.clock.wall_us();

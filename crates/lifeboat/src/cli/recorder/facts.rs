@@ -24,6 +24,7 @@ const KEPT: &[&str] = &[
     "changed_bytes",
     "changes",
     "checked",
+    "checklist",
     "checks",
     "cleanup",
     "cleanup_s",

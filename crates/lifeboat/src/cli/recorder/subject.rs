@@ -125,6 +125,7 @@ pub(crate) fn subject(command: &Command) -> Option<Subject> {
             Some(DrillCommand::Tick { .. }) => Some(Subject::new("drill-tick", Whom::Told)),
             Some(DrillCommand::Report { .. }) => None,
         },
+        Command::Checklist(args) => args.command.as_ref().map(|_| Subject::new("attest", Whom::Told)),
         Command::Store { command } => store(command),
         Command::Undelete(args) => match (&args.undo, &args.what) {
             (Some(id), _) => Some(Subject::new("undelete-undo", Whom::Undelete(id.clone()))),
