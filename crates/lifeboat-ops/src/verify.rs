@@ -1,6 +1,7 @@
 //! The verb `verify`: how much of a backup can be proven, level by level.
 
 pub(crate) mod cluster;
+mod slice;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub use crate::proof::Level;
 use crate::proof::{self, Damage, FailedChecks, Proof};
 use crate::protected::{Protected, Source, is_logical};
 use crate::restore::{self, Destination, Findings};
+pub use slice::{SliceReport, slice};
 
 /// What was proven of one backup.
 #[derive(Debug)]

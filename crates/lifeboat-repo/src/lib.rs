@@ -65,6 +65,6 @@ pub use reader::{Fetched, ReadPlan, Reader, Verified};
 pub use rekey::{Access, Rekey, Rekeyed, access, forget_parent, rekey, rekey_log};
 pub use replicas::CopyOutcome;
 pub use repository::Repository;
-pub use scrub::{Marker, scrub, scrub_and_mark};
+pub use scrub::{DueFile, Marker, Slice, files_of, scrub, scrub_and_mark, scrub_slice};
 pub use time::{Calendar, format_utc, parse_utc};
 pub use writer::{BackupPlan, Committed, Stats, StoredStream, Streams, TreeCount, Writer};

@@ -1,10 +1,13 @@
 //! Level `hash`: every stored file of a backup against its name, without keys.
 
+use std::collections::BTreeMap;
+
 use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_store::Key;
 use tokio::task::JoinSet;
 
+use crate::id::BackupId;
 use crate::key::instance::{Instance, Trust};
 use crate::listing::Backup;
 use crate::pack::PACK_LIMIT_BYTES;
@@ -38,6 +41,72 @@ pub async fn scrub(env: &Env, repository: &Repository, backup: &Backup) -> Resul
     }
     env.progress.finish();
     Ok(verified)
+}
+
+/// What one slice of a scrub came to.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Slice {
+    /// Files that were read and hash to their names.
+    pub good: Vec<Key>,
+    /// Damaged or lost files, what was found, and the newest backup that needs each.
+    pub damaged: Vec<(Key, Error, BackupId)>,
+    /// Bytes that were read.
+    pub bytes: u64,
+}
+
+/// Reads `files`, which are in the order in which they are due, until `budget` bytes were read: the next one would exceed it. One is always read.
+/// Goes on behind damage, and ends with what was read so far where the store does not answer.
+pub async fn scrub_slice(env: &Env, repository: &Repository, files: &[DueFile], budget: u64) -> (Slice, Option<Error>) {
+    let mut slice = Slice::default();
+    let mut planned = 0;
+    let fits = files.iter().take_while(|file| {
+        let first = planned == 0;
+        planned += file.size_bytes;
+        first || planned <= budget
+    });
+    let due: Vec<&DueFile> = fits.collect();
+    env.progress.step("hash", Some(due.iter().map(|file| file.size_bytes).sum()));
+    for file in due {
+        match check_one(repository, &file.key, file.size_bytes).await {
+            Ok(length) => {
+                env.progress.advance(length);
+                slice.bytes += length;
+                slice.good.push(file.key.clone());
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => slice.damaged.push((file.key.clone(), error, file.newest)),
+            Err(error) => return (slice, Some(error)),
+        }
+    }
+    env.progress.finish();
+    (slice, None)
+}
+
+/// A file that is to be read.
+#[derive(Debug, Clone)]
+pub struct DueFile {
+    /// Which.
+    pub key: Key,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// The newest backup that needs it.
+    pub newest: BackupId,
+}
+
+/// Every file that any of `backups` needs, once.
+///
+/// # Errors
+/// `Bug` for a name that is none.
+pub fn files_of(backups: &[Backup]) -> Result<Vec<DueFile>> {
+    let mut files: BTreeMap<Key, DueFile> = BTreeMap::new();
+    for backup in backups {
+        for (key, size_bytes) in backup.files()? {
+            let newest = backup.id;
+            let known = files.entry(key.clone()).or_insert(DueFile { key, size_bytes, newest });
+            known.newest = known.newest.max(newest);
+        }
+    }
+    Ok(files.into_values().collect())
 }
 
 /// Who marks what a scrub finds.

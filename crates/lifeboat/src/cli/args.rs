@@ -442,6 +442,10 @@ pub(crate) struct Verify {
     /// How far: files there, files intact, everything opens, restored and checked, checked as the application sees it.
     #[arg(long, value_name = "LEVEL", default_value = "restore")]
     pub(crate) level: LevelChoice,
+    /// With `--level hash`: read about so many bytes of each store and end, beginning with the files of any backup that nobody read for the longest
+    /// time. Run daily, it reads everything in time.
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["all", "backup"])]
+    pub(crate) budget: Option<String>,
 }
 
 /// How far `verify` goes.

@@ -160,6 +160,7 @@ Examples:
   lifeboat verify                      restore the newest backup of everything into a scratch folder and check it
   lifeboat verify shop --all --level hash
   lifeboat verify shop/db --backup 12 --level decrypt
+  lifeboat verify --level hash --budget 20GB
   lifeboat verify --level list         the quickest look
   lifeboat verify shop --level app     of a PostgreSQL cluster: indexes, rows, and what the configuration asks for";
 

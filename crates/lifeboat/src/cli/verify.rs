@@ -1,5 +1,7 @@
 //! `lifeboat verify`: prove backups, level by level.
 
+mod slices;
+
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_model::{ErrorKind, Result};
 use lifeboat_ops::proof::Level;
@@ -25,6 +27,9 @@ pub(super) async fn run(cx: &Cx, args: Verify) -> Result<Exit> {
         return artefact::verify(cx, &context, file).await;
     }
     let components = context.select(args.what.as_slice())?;
+    if let Some(budget) = &args.budget {
+        return slices::run(cx, &context, &components, &args, budget).await;
+    }
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
         match stores(cx, &context, component, &args).await {
@@ -147,7 +152,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &V
 
 /// Marks what is damaged for the next backup. Where this cannot be done (there is no instance here, the store is read-only), the finding
 /// itself is what matters, and only a note says so.
-async fn mark_damage(cx: &Cx, context: &Context, protected: &Protected, repository: &Repository, backup: &Backup) {
+pub(super) async fn mark_damage(cx: &Cx, context: &Context, protected: &Protected, repository: &Repository, backup: &Backup) {
     let marked = match protected.instance(&context.settings.instance_name) {
         Ok(instance) => verify::mark_damage(&cx.env, protected, repository, backup, &instance).await,
         Err(error) => Err(error),

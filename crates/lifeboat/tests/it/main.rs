@@ -43,6 +43,7 @@ mod recover;
 mod recovery;
 mod several;
 mod signals;
+mod slices;
 mod store;
 mod tenants;
 mod torture;
