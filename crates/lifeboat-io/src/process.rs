@@ -41,6 +41,20 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
+/// How a child came to its end.
+#[derive(Debug, Clone)]
+pub enum Ended {
+    /// By itself.
+    Itself(Output),
+    /// Its time limit passed, and it was killed with its process group.
+    Stopped {
+        /// What it had written to standard output.
+        stdout: Vec<u8>,
+        /// What it had written to standard error.
+        stderr: Vec<u8>,
+    },
+}
+
 impl Process {
     /// Will start `program` (a path, or a name that is looked up in `PATH`) and give it at most `time_limit`.
     pub fn new(program: impl Into<OsString>, time_limit: Duration) -> Self {
@@ -105,25 +119,40 @@ impl Process {
     /// Runs it to its end, whatever its exit status. A program that is not there is an error of kind `NotFound`, a passed time limit one
     /// of kind `TimedOut`, too much output one of kind `Failed`. Descendants that keep the output open count as still running.
     pub async fn finish(&self) -> Result<Output> {
-        match tokio::time::timeout(self.time_limit, self.finish_untimed()).await {
-            Ok(finished) => finished,
-            Err(passed) => {
+        match self.finish_or_stop().await? {
+            Ended::Itself(output) => Ok(output),
+            Ended::Stopped { .. } => {
                 let detail = format!(
                     "it did not end within {} seconds and was stopped",
                     self.time_limit.as_secs_f64()
                 );
-                Err(Error::new(ErrorKind::TimedOut, "run", self, detail).with_source(passed))
+                Err(Error::new(ErrorKind::TimedOut, "run", self, detail))
             }
         }
     }
 
-    async fn finish_untimed(&self) -> Result<Output> {
+    /// As [`Process::finish`], for who wants to know what it had said when its time limit passed: that is no error here.
+    pub async fn finish_or_stop(&self) -> Result<Ended> {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        // Where the limit passes, the future is dropped here, and the child with it.
+        let finished = tokio::time::timeout(self.time_limit, self.finish_into(&mut stdout, &mut stderr)).await;
+        Ok(match finished {
+            Ok(status) => Ended::Itself(Output {
+                status: status?,
+                stdout,
+                stderr,
+            }),
+            Err(_passed) => Ended::Stopped { stdout, stderr },
+        })
+    }
+
+    async fn finish_into(&self, stdout: &mut Vec<u8>, stderr: &mut Vec<u8>) -> Result<ExitStatus> {
         let mut group = Group::start(self)?;
-        let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
-        let (stdout, stderr) = tokio::try_join!(self.read(stdout), self.read(stderr))?;
+        let (out, err) = (group.child.stdout.take(), group.child.stderr.take());
+        tokio::try_join!(self.read(out, stdout), self.read(err, stderr))?;
         let status = group.child.wait().await.map_err(|error| Error::io("wait for", self, error))?;
         group.ended();
-        Ok(Output { status, stdout, stderr })
+        Ok(status)
     }
 
     /// Starts it and leaves it running, without a time limit; what it says goes to `log`.
@@ -176,17 +205,18 @@ impl Process {
         command
     }
 
-    async fn read(&self, stream: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let Some(stream) = stream else { return Ok(bytes) };
+    /// Piece by piece, so that `bytes` holds what came even where the future is dropped.
+    async fn read(&self, stream: Option<impl AsyncRead + Unpin>, bytes: &mut Vec<u8>) -> Result<()> {
+        let Some(stream) = stream else { return Ok(()) };
         let limit = self.output_limit_bytes;
-        let read = stream.take(limit.saturating_add(1)).read_to_end(&mut bytes).await;
-        read.map_err(|error| Error::io("read the output of", self, error))?;
+        let mut stream = stream.take(limit.saturating_add(1));
+        let failed = |error| Error::io("read the output of", self, error);
+        while stream.read_buf(bytes).await.map_err(failed)? > 0 {}
         if bytes.len() as u64 > limit {
             let detail = format!("it wrote more than {limit} bytes and was stopped");
             return Err(Error::new(ErrorKind::Failed, "run", self, detail));
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
@@ -383,6 +413,15 @@ mod tests {
         let holder = shell("sleep 600 >alive & wait", Duration::from_millis(500)).folder(folder.path());
         assert_eq!(holder.run().await.unwrap_err().kind(), ErrorKind::TimedOut);
         until_nobody_holds(fifo).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_stopped_child_had_said_is_there() {
+        let talker = shell("echo one; echo two >&2; exec sleep 600", Duration::from_secs(5));
+        let Ended::Stopped { stdout, stderr } = talker.finish_or_stop().await.unwrap() else {
+            panic!("it sleeps for ten minutes");
+        };
+        assert_eq!((stdout.as_slice(), stderr.as_slice()), (&b"one\n"[..], &b"two\n"[..]));
     }
 
     #[tokio::test]

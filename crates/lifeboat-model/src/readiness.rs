@@ -106,7 +106,41 @@ pub struct Facts {
     pub archived: Option<(Duration, String)>,
     /// How often backups are scheduled.
     pub schedule: Option<Schedule>,
+    /// What is to be proven at least so often.
+    pub verifications: Vec<Verification>,
 }
+
+/// A proof that is wanted again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    /// How far it goes, as `lifeboat verify` calls it.
+    pub level: String,
+    /// At least so often.
+    pub every: Duration,
+    /// When it was done last, microseconds since 1970.
+    pub last_us: Option<i64>,
+}
+
+impl Verification {
+    /// When it is due, microseconds since 1970; what was never done, or in the future, is due.
+    #[must_use]
+    pub fn due_us(&self, now_us: i64) -> i64 {
+        let every_us = i64::try_from(self.every.as_micros()).unwrap_or(i64::MAX);
+        let last_us = self.last_us.filter(|last_us| *last_us <= now_us);
+        last_us.map_or(now_us, |last_us| last_us.saturating_add(every_us))
+    }
+
+    /// Whether somebody should have done it by now: whoever runs daily is never exactly a day apart.
+    #[must_use]
+    pub fn is_late(&self, now_us: i64) -> bool {
+        let grace = (self.every / 4).max(VERIFICATION_GRACE);
+        let grace_us = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
+        self.last_us.is_none() || self.due_us(now_us).saturating_add(grace_us) <= now_us
+    }
+}
+
+/// A proof may be so late at least.
+const VERIFICATION_GRACE: Duration = Duration::from_secs(3600);
 
 /// The newest backup.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,9 @@
 //! It restores as `restore` does and checks as `verify --level app` does (DR-02), and never connects to what it is a drill of (DR-01). What is on the
 //! disk if we die: the folder of the drill, which says that it began, and the sandbox, which the next command removes.
 
+mod control;
 pub mod evidence;
+pub mod remarks;
 pub mod report;
 mod timeline;
 
@@ -20,7 +22,7 @@ use lifeboat_repo::{Backup, Identities, Instance, Repository, format_utc};
 
 pub use evidence::{Said, Written};
 pub use report::Report;
-use report::{Check, Chosen, Cleanup, Failure, Measures, Objectives, Program, Step, Used, Who};
+use report::{Check, Chosen, Cleanup, Failure, Measures, Objectives, Program, Step, Took, Used, Who};
 use timeline::Timeline;
 
 use crate::proof::{self, FailedChecks, Level, Proof};
@@ -56,6 +58,10 @@ pub struct Request {
     pub program: Program,
     /// What people are to look at.
     pub manual: Vec<String>,
+    /// How long each phase may take, as the plan has it.
+    pub phases: Vec<(String, Duration)>,
+    /// How long other components of the same drill took.
+    pub before: Took,
 }
 
 /// Does a drill. `scratch` is a name that does not exist yet, below a folder that is removed also when this is killed.
@@ -86,6 +92,7 @@ pub async fn run(
     let over = timeline.now();
     let kind = done.as_ref().err().map(Error::kind);
     finish(env, protected, &mut report, &timeline, over, done);
+    report.phases = request.before.and(Took::of(&report)).beside(&request.phases);
     report.ended_at = Some(format_utc(env.clock.wall_us()));
     let standing = report.standing(&vec![None; report.manual.len()]);
     report.verdict = report::underscored(standing.words());
@@ -94,6 +101,7 @@ pub async fn run(
     let written = Written {
         report,
         said: Vec::new(),
+        remarks: Vec::new(),
         folder,
     };
     Ok((written, kind))
@@ -120,6 +128,7 @@ fn begun(env: &Env, protected: &Protected, request: &Request, began_us: i64) -> 
         backup: None,
         sandbox: None,
         steps: Vec::new(),
+        phases: Vec::new(),
         measures: Measures::default(),
         checks: Vec::new(),
         manual: request.manual.clone(),
@@ -165,10 +174,16 @@ impl Asked<'_> {
             .extend(away.map(|(name, error)| format!("the store {name} does not answer: {error}")));
         let listing = survey.listing();
         let latest = choose(&listing, &Choice::Latest, &self.protected.component)?;
-        match latest.header.log {
-            Some(_) => self.cluster(env, &survey, identities, report).await,
-            None => self.backup(env, &survey, identities, report).await,
+        let mut done = match latest.header.log {
+            Some(_) => self.cluster(env, &survey, identities, report).await?,
+            None => self.backup(env, &survey, identities, report).await?,
+        };
+        if let Some((_, repository, backup)) = survey.holders(&done.backup.id).into_iter().next() {
+            // Behind the clock: it proves the proof, and brings nothing back.
+            let control = control::run(env, &repository, &backup, identities).await;
+            done.findings.checks.push(control);
         }
+        Ok(done)
     }
 
     /// A backup that has no log behind it.
@@ -450,7 +465,8 @@ fn finish(env: &Env, protected: &Protected, report: &mut Report, timeline: &Arc<
             took_s: end.saturating_sub(step.offset).as_secs_f64(),
         })
         .collect();
-    report.measures.cleanup_s = Some(over.saturating_sub(cleaning).as_secs_f64());
+    let cleaned_by = steps.iter().map(|step| step.offset).find(|offset| *offset > cleaning);
+    report.measures.cleanup_s = Some(cleaned_by.unwrap_or(over).saturating_sub(cleaning).as_secs_f64());
     let sandbox = report.sandbox.clone().map(PathBuf::from);
     report.cleanup = sandbox.map(|sandbox| cleaned(&sandbox));
     let done = match done {

@@ -14,6 +14,7 @@ pub mod follow;
 pub mod hold;
 pub mod keys;
 pub mod ledger;
+pub mod probe;
 pub mod proof;
 pub mod protected;
 pub mod prune;

@@ -1,6 +1,7 @@
 //! The verb `verify`: how much of a backup can be proven, level by level.
 
 pub(crate) mod cluster;
+pub mod due;
 mod slice;
 
 use std::path::PathBuf;

@@ -2,10 +2,10 @@
 //! report are what another process saw.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::alternate::{Side, alternate};
@@ -40,6 +40,8 @@ pub(super) fn run(options: &Options) -> Result<Figures> {
         options.rounds,
         vec![
             Side::new("drill", |_| {
+                // Both begin when the disk has nothing left to do.
+                data::sync(&server.folder)?;
                 let drill = drill(&home)?;
                 let seconds = drill.recovery_s - drill.amcheck_s;
                 seen.borrow_mut().push(drill);
@@ -118,28 +120,52 @@ impl Drill {
     }
 }
 
-fn drill(home: &Home) -> Result<Drill> {
-    let mut command = home.loud(&["--progress", "json", "--json", "drill"]);
+/// What a command said, and after how many seconds each of its steps began, as an outside process sees it.
+struct Watched {
+    stdout: Vec<u8>,
+    steps: Vec<(String, f64)>,
+    seconds: f64,
+}
+
+fn watched(mut command: Command) -> Result<Watched> {
     let began = Instant::now();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let stderr = child.stderr.take().context("a pipe")?;
     let watching = std::thread::spawn(move || {
-        let mut outside = None;
+        let mut steps = Vec::new();
         for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
-            let is_cleaning = serde_json::from_str::<Value>(&line).is_ok_and(|line| line["step"] == CLEAN_UP);
-            if is_cleaning && outside.is_none() {
-                outside = Some(began.elapsed().as_secs_f64());
+            let line = serde_json::from_str::<Value>(&line).unwrap_or_default();
+            let Some(step) = line["step"].as_str() else { continue };
+            if steps.last().is_none_or(|(last, _)| last != step) {
+                steps.push((step.to_owned(), began.elapsed().as_secs_f64()));
             }
         }
-        outside
+        steps
     });
     let output = child.wait_with_output()?;
-    let outside_s = watching.join().ok().flatten();
-    let said: Value = serde_json::from_slice(&output.stdout)?;
+    let seconds = began.elapsed().as_secs_f64();
+    ensure!(
+        output.status.code().is_some_and(|code| code == 0 || code == 3),
+        "it ended with {}",
+        output.status
+    );
+    let steps = watching.join().unwrap_or_default();
+    let shown: Vec<String> = steps.iter().map(|(step, at)| format!("{at:.2} {step}")).collect();
+    println!("  steps: {}; {seconds:.2} end", shown.join(", "));
+    Ok(Watched {
+        stdout: output.stdout,
+        steps,
+        seconds,
+    })
+}
+
+fn drill(home: &Home) -> Result<Drill> {
+    let watched = watched(home.loud(&["--progress", "json", "--json", "drill"]))?;
+    let outside_s = watched.steps.iter().find(|(step, _)| step == CLEAN_UP).map(|(_, at)| *at);
+    let said: Value = serde_json::from_slice(&watched.stdout)?;
     let report = &said["components"][0]["report"];
     let number = |value: &Value| value.as_f64().with_context(|| format!("no figure in {report:#}"));
     let steps = report["steps"].as_array().context("no steps")?;
-    println!("  steps: {}", report["steps"]);
     let amcheck = steps.iter().filter(|step| step["name"] == AMCHECK);
     Ok(Drill {
         recovery_s: number(&report["measures"]["recovery_s"])?,
@@ -156,6 +182,9 @@ fn drill(home: &Home) -> Result<Drill> {
 fn restore(server: &Server, home: &Home, round: usize) -> Result<f64> {
     let to = server.folder.join(format!("restored-{round}"));
     data::sync(&server.folder)?;
-    let run = measured(home.lifeboat(&["restore", "bench/db", "--yes", "--to"]).arg(&to))?;
-    Ok(run.seconds)
+    let mut command = home.loud(&["--progress", "json", "restore", "bench/db", "--yes", "--to"]);
+    command.arg(&to);
+    let seconds = watched(command)?.seconds;
+    std::fs::remove_dir_all(&to)?;
+    Ok(seconds)
 }

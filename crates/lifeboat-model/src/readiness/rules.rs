@@ -31,6 +31,7 @@ pub(super) const RULES: &[Rule] = &[
     key,
     archive,
     schedule,
+    verifications,
 ];
 
 fn add(reasons: &mut Vec<Reason>, code: &'static str, standing: Standing, says: impl Into<String>) {
@@ -311,5 +312,28 @@ fn schedule(facts: &Facts, reasons: &mut Vec<Reason>) {
             schedule.says
         );
         add(reasons, "schedule", AtRisk, says);
+    }
+}
+
+/// Proofs that the configuration wants so often, and that nobody gave.
+fn verifications(facts: &Facts, reasons: &mut Vec<Reason>) {
+    // Without a backup there is nothing to prove, which is told.
+    if facts.newest.is_none() {
+        return;
+    }
+    for wanted in facts.verifications.iter().filter(|wanted| wanted.is_late(facts.now_us)) {
+        let every = human_duration(wanted.every);
+        let last = match wanted.last_us {
+            Some(last_us) => format!(
+                "was last done {} ago",
+                human_duration(since(facts.now_us, last_us).unwrap_or_default())
+            ),
+            None => "was never done from here".to_owned(),
+        };
+        let says = format!(
+            "`verify` up to {} {last}, and is wanted every {every}: run `lifeboat verify --due`, and let cron or a timer do it",
+            wanted.level
+        );
+        add(reasons, "verification_late", AtRisk, says);
     }
 }

@@ -239,3 +239,28 @@ fn a_pki_is_to_fit_and_not_to_end_soon() {
         &[("pki", RISK)],
     );
 }
+
+#[test]
+fn a_proof_that_is_wanted_again_and_again_is_late_behind_its_grace() {
+    let wanted = |last_us: Option<i64>| Verification {
+        level: "app".into(),
+        every: DAY * 8,
+        last_us,
+    };
+    let with = |last_us: Option<i64>| move |facts: &mut Facts| facts.verifications = vec![wanted(last_us)];
+    says(with(None), &[("verification_late", RISK)]);
+    says(with(Some(ago(DAY * 8))), &[]);
+    says(with(Some(ago(DAY * 10) + 1)), &[]);
+    says(with(Some(ago(DAY * 10))), &[("verification_late", RISK)]);
+    // A backup that is not there cannot be proven.
+    let mut facts = good();
+    (facts.newest, facts.verifications) = (None, vec![wanted(None)]);
+    assert!(judge(&facts).reasons.iter().all(|reason| reason.code != "verification_late"));
+    // Due comes before late; what was done in the future was never done.
+    assert_eq!(
+        wanted(Some(ago(DAY))).due_us(NOW_US),
+        NOW_US + i64::try_from((DAY * 7).as_micros()).unwrap()
+    );
+    assert_eq!(wanted(Some(NOW_US + 1)).due_us(NOW_US), NOW_US);
+    assert_eq!(wanted(None).due_us(NOW_US), NOW_US);
+}

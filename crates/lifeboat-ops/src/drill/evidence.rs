@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lifeboat_io::durable;
 use lifeboat_model::drill::{Standing, Tick};
@@ -12,7 +13,8 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Instance, PublicKey, Trust, format_utc};
 use serde::{Deserialize, Serialize};
 
-use super::report::{Failure, Report, underscored};
+use super::remarks::{self, Remark};
+use super::report::{Failure, Phase, Report, underscored};
 
 const BEGUN: &str = "begun.json";
 const REPORT: &str = "report.json";
@@ -35,6 +37,9 @@ pub struct Said {
     pub at: String,
     /// What else he said.
     pub note: Option<String>,
+    /// How long it took, where he says so.
+    #[serde(default)]
+    pub took_s: Option<u64>,
 }
 
 /// A drill as it is written down.
@@ -42,8 +47,10 @@ pub struct Said {
 pub struct Written {
     /// The report.
     pub report: Report,
-    /// What people said, oldest first.
+    /// What people said of its items, oldest first.
     pub said: Vec<Said>,
+    /// What people said of the whole, oldest first.
+    pub remarks: Vec<Remark>,
     /// Where all of it is.
     pub folder: PathBuf,
 }
@@ -54,6 +61,18 @@ impl Written {
     pub fn ticks(&self) -> Vec<Tick> {
         let last = |item: &String| self.said.iter().rev().find(|said| said.item == *item).map(|said| said.good);
         self.report.manual.iter().map(last).collect()
+    }
+
+    /// What the plan gives each phase, and how long it took, by what people said too.
+    #[must_use]
+    pub fn phases(&self) -> Vec<Phase> {
+        let mut phases = self.report.phases.clone();
+        for phase in phases.iter_mut().filter(|phase| !Phase::is_measured(&phase.name)) {
+            let said = self.said.iter().rev().filter(|said| said.item == phase.name);
+            let took = said.filter_map(|said| said.took_s).next();
+            phase.took_s = took.map(|seconds| Duration::from_secs(seconds).as_secs_f64());
+        }
+        phases
     }
 
     /// What came of it, with what people said.
@@ -186,7 +205,7 @@ fn folders(state_dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Reads a document; `None` where there is none.
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -216,8 +235,13 @@ fn one(folder: PathBuf) -> Result<Option<Written>> {
     let Some(report) = read::<Report>(&folder.join(REPORT))? else {
         return Ok(None);
     };
-    let said = said(&folder)?;
-    Ok(Some(Written { report, said, folder }))
+    let (said, remarks) = (said(&folder)?, remarks::of(&folder)?);
+    Ok(Some(Written {
+        report,
+        said,
+        remarks,
+        folder,
+    }))
 }
 
 /// The drill of that id, or whose id ends so; without one, the newest.

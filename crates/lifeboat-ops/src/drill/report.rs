@@ -6,6 +6,8 @@ use lifeboat_model::check::{Outcome, Verdict};
 use lifeboat_model::drill::{Measured, Standing, Tick, judge};
 use serde::{Deserialize, Serialize};
 
+use crate::restore::CLEAN_UP;
+
 /// What the JSON is.
 pub const SCHEMA: &str = "lifeboat/v1/drill-report";
 
@@ -32,6 +34,9 @@ pub struct Report {
     pub backup: Option<Used>,
     pub sandbox: Option<String>,
     pub steps: Vec<Step>,
+    /// What the plan gives each phase of the whole drill, and how long it took; those of people are told by a tick.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
     pub measures: Measures,
     pub checks: Vec<Check>,
     /// What waits for people; what they said is in [`Tick`](super::Said)s beside the report.
@@ -112,6 +117,91 @@ pub struct Step {
     pub at: String,
     pub offset_s: f64,
     pub took_s: f64,
+}
+
+/// The phase of a plan that is the restore itself: everything in front of the checks.
+pub const RESTORE: &str = "restore";
+/// The one that is the checks.
+pub const CHECKS: &str = "checks";
+/// The one that removes the sandbox.
+pub const CLEANUP: &str = "cleanup";
+
+/// A phase of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the document")]
+pub struct Phase {
+    pub name: String,
+    pub planned_s: f64,
+    /// None where nobody measured it.
+    pub took_s: Option<f64>,
+}
+
+impl Phase {
+    /// Whether we measure it ourselves. The others are for people.
+    #[must_use]
+    pub fn is_measured(name: &str) -> bool {
+        [RESTORE, CHECKS, CLEANUP].contains(&name)
+    }
+}
+
+/// How long the phases took that we measure.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[expect(missing_docs, reason = "the names are those of the phases")]
+pub struct Took {
+    pub restore_s: f64,
+    pub checks_s: f64,
+    pub cleanup_s: f64,
+}
+
+/// Steps that check what was restored.
+const CHECKING: &[&str] = &[
+    "check",
+    "check tables and indexes",
+    "count rows",
+    "check pages",
+    "ask what is wanted",
+];
+
+impl Took {
+    /// Of one component. A drill that failed early has what it came to.
+    #[must_use]
+    pub fn of(report: &Report) -> Self {
+        let recovery = || report.steps.iter().take_while(|step| step.name != CLEAN_UP);
+        let whole_s: f64 = recovery().map(|step| step.took_s).sum();
+        let checking = recovery().filter(|step| CHECKING.contains(&step.name.as_str()));
+        let checks_s: f64 = checking.map(|step| step.took_s).sum();
+        Self {
+            restore_s: (whole_s - checks_s).max(0.0),
+            checks_s,
+            cleanup_s: report.measures.cleanup_s.unwrap_or(0.0),
+        }
+    }
+
+    /// With those of another component of the same drill.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            restore_s: self.restore_s + other.restore_s,
+            checks_s: self.checks_s + other.checks_s,
+            cleanup_s: self.cleanup_s + other.cleanup_s,
+        }
+    }
+
+    /// Beside what was planned.
+    #[must_use]
+    pub fn beside(self, planned: &[(String, Duration)]) -> Vec<Phase> {
+        let phase = |(name, length): &(String, Duration)| Phase {
+            name: name.clone(),
+            planned_s: length.as_secs_f64(),
+            took_s: match name.as_str() {
+                RESTORE => Some(self.restore_s),
+                CHECKS => Some(self.checks_s),
+                CLEANUP => Some(self.cleanup_s),
+                _ => None,
+            },
+        };
+        planned.iter().map(phase).collect()
+    }
 }
 
 /// What was measured.

@@ -3,12 +3,12 @@
 //! When each file was last read is a cache in the state folder. Without it everything is due, and is read again; nothing is taken for read that was not.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_io::durable;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
-use lifeboat_repo::{Backup, BackupId, DueFile, Repository, files_of, scrub_slice};
+use lifeboat_repo::{Backup, BackupId, ComponentName, DueFile, Repository, files_of, scrub_slice};
 use serde::{Deserialize, Serialize};
 
 use super::remember_damage;
@@ -46,26 +46,31 @@ struct ReadJson {
     read: BTreeMap<String, i64>,
 }
 
-fn path(protected: &Protected, store: &str) -> PathBuf {
-    let folder = protected.state_dir.join("scrubs").join(protected.component.segment());
+fn path(state_dir: &Path, component: &ComponentName, store: &str) -> PathBuf {
+    let folder = state_dir.join("scrubs").join(component.segment());
     folder.join(format!("{}.json", file_name(store)))
 }
 
 /// What is not there or not understood was never read.
-fn load(protected: &Protected, store: &str) -> BTreeMap<String, i64> {
-    let bytes = std::fs::read(path(protected, store)).unwrap_or_default();
+fn load(state_dir: &Path, component: &ComponentName, store: &str) -> BTreeMap<String, i64> {
+    let bytes = std::fs::read(path(state_dir, component, store)).unwrap_or_default();
     let json: ReadJson = serde_json::from_slice(&bytes).unwrap_or_default();
     if json.version == 1 { json.read } else { BTreeMap::new() }
 }
 
 fn save(protected: &Protected, store: &str, read: BTreeMap<String, i64>) -> Result<()> {
-    let path = path(protected, store);
+    let path = path(&protected.state_dir, &protected.component, store);
     if let Some(folder) = path.parent() {
         durable::create_folder(folder)?;
     }
     let bytes = serde_json::to_vec(&ReadJson { version: 1, read })
         .map_err(|error| Error::new(ErrorKind::Bug, "encode", "what was read", error.to_string()))?;
     durable::replace_file(&path, &bytes, durable::FILE_MODE)
+}
+
+/// When the last slice of this store was read.
+pub(super) fn last_us(state_dir: &Path, component: &ComponentName, store: &str) -> Option<i64> {
+    load(state_dir, component, store).values().max().copied()
 }
 
 /// Reads about `budget` bytes of what `backups` need in one store, called `store`.
@@ -78,7 +83,7 @@ pub async fn slice(
 ) -> Result<SliceReport> {
     let began = env.clock.monotonic();
     let mut files = files_of(backups)?;
-    let known = load(protected, store);
+    let known = load(&protected.state_dir, &protected.component, store);
     let last = |file: &DueFile| known.get(file.key.as_str()).copied();
     // What nobody ever read comes first; a time from the future is worth nothing.
     let now_us = env.clock.wall_us();

@@ -11,10 +11,11 @@ pub(crate) mod drill;
 mod export;
 mod import;
 mod init;
-mod kit;
+pub(crate) mod kit;
 mod log;
 pub(crate) mod undelete;
 mod upkeep;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -30,6 +31,7 @@ pub(crate) use init::{EncryptChoice, Init};
 pub(crate) use kit::Bootstrap;
 pub(crate) use log::{Follow, Wal};
 pub(crate) use upkeep::{Copy, Hold, Prune, Show, Store};
+pub(crate) use verify::{LevelChoice, Verify};
 
 /// Back up, restore, and prove that restoring works.
 #[derive(Debug, Parser)]
@@ -192,6 +194,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Key,
     },
+    /// Print what people need on paper when nothing else is left: stores, keys, order of recovery, scenarios, contacts; no secret.
+    #[command(after_help = examples::KIT)]
+    Kit(kit::Kit),
     /// Begin on a bare machine with nothing but the store and the private key: find the recovery kit, bring the configuration back, list what can
     /// be restored.
     #[command(after_help = examples::BOOTSTRAP)]
@@ -269,6 +274,9 @@ pub(crate) struct Check {
     /// `postgresql://USER@HOST/NAME`, instead of the live ones.
     #[arg(long, value_name = "PATH|DATABASE")]
     pub(crate) on: Option<PathBuf>,
+    /// Ask only the live application, by the `probes` of the system.
+    #[arg(long, conflicts_with = "on")]
+    pub(crate) probes: bool,
 }
 
 /// `restore`.
@@ -421,46 +429,6 @@ pub(crate) enum RestoreCommand {
         #[arg(long, value_name = "NAME", conflicts_with = "extract")]
         database: Option<String>,
     },
-}
-
-/// `verify`.
-#[derive(Debug, Args)]
-pub(crate) struct Verify {
-    /// SYSTEM or SYSTEM/COMPONENT; without it, all.
-    #[arg(value_name = "WHAT")]
-    pub(crate) what: Option<String>,
-    /// Which backup; without it, the newest.
-    #[arg(long, value_name = "ID", conflicts_with = "all")]
-    pub(crate) backup: Option<String>,
-    /// Every backup.
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// In this store; without it, in the first one of the component that answers. Or an old backup file of another program, which is
-    /// unpacked and checked.
-    #[arg(long, value_name = "STORE|FILE")]
-    pub(crate) from: Option<String>,
-    /// How far: files there, files intact, everything opens, restored and checked, checked as the application sees it.
-    #[arg(long, value_name = "LEVEL", default_value = "restore")]
-    pub(crate) level: LevelChoice,
-    /// With `--level hash`: read about so many bytes of each store and end, beginning with the files of any backup that nobody read for the longest
-    /// time. Run daily, it reads everything in time.
-    #[arg(long, value_name = "SIZE", conflicts_with_all = ["all", "backup"])]
-    pub(crate) budget: Option<String>,
-}
-
-/// How far `verify` goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LevelChoice {
-    /// Every file is there with its size.
-    List,
-    /// Every stored file is intact; needs no key.
-    Hash,
-    /// Everything opens with the key and is what it claims to be.
-    Decrypt,
-    /// Restored into a scratch folder and checked.
-    Restore,
-    /// And, of a PostgreSQL cluster: tables, indexes, rows, and the `checks` of the configuration. Of others: as `restore`.
-    App,
 }
 
 /// `key list`, `key rotate`.

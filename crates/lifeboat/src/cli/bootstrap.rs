@@ -128,9 +128,9 @@ fn store_settings(named: &str) -> Result<StoreSettings> {
             ErrorKind::Usage,
             "use the store",
             named,
-            "it is neither a folder nor s3://BUCKET/PREFIX",
+            "it is neither a folder nor s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://ACCOUNT/CONTAINER/PREFIX",
         )
-        .with_hint("write the path of the folder, or s3://BUCKET/PREFIX")
+        .with_hint("write the path of the folder, or the URL of the bucket and the folder in it")
     })?;
     if let StorePlace::Fs(fs) = &mut settings.place {
         fs.path = absolute(&fs.path)?;
@@ -364,6 +364,7 @@ fn report(cx: &Cx, kit: &Kit, path: &Path, rows: &[Value], steps: Vec<Value>) ->
         }
     }
     let mut next: Vec<String> = vec![command(&["status"])];
+    next.push(command(&["kit"]));
     next.extend(systems.iter().map(|system| command(&["restore", system])));
     said.push_str("Next:\n");
     next.iter().for_each(|line| said.push_str(&format!("  {line}\n")));

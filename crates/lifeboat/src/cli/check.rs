@@ -1,5 +1,6 @@
 //! `lifeboat check`: of SQLite integrity, foreign keys and row counts, on a restored copy or on a database that nobody uses; of files that they are as
-//! captured, of a PKI what was found in it; of PostgreSQL the `checks` of the configuration, on the live databases or a restored one.
+//! captured, of a PKI what was found in it; of PostgreSQL the `checks` of the configuration, on the live databases or a restored one. Of a whole system
+//! also its probes, which ask the live application.
 //!
 //! A SQLite database in use is never looked at: it would compete with the application, and prove nothing about a backup. A PostgreSQL server answers
 //! beside its work, by transactions that only read.
@@ -10,10 +11,11 @@ use std::sync::Arc;
 use lifeboat_engine::pki::{Report, Severity};
 use lifeboat_engine::sqlite;
 use lifeboat_io::compute;
-use lifeboat_model::check::Verdict;
+use lifeboat_model::check::{Verdict, worst};
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
+use lifeboat_ops::probe::Probe;
 use lifeboat_ops::proof::Level;
 use lifeboat_ops::protected::{Choice, choose};
 use lifeboat_ops::restore::Findings;
@@ -23,7 +25,7 @@ use serde_json::{Value, json};
 
 use super::Cx;
 use super::args::Check;
-use super::context::Context;
+use super::context::{Context, system_of};
 use super::outcomes::Outcomes;
 use super::scratch::Scratch;
 use crate::config::ComponentSettings;
@@ -32,7 +34,13 @@ use crate::render::{json as document, text};
 
 pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
     let context = Context::load(cx)?;
-    let components = context.select(std::slice::from_ref(&args.what))?;
+    let probes = probes(&context, &args)?;
+    // A system may have probes and nothing that is backed up.
+    let components = if args.probes || (!probes.is_empty() && !has_components(&context, &args.what)) {
+        Vec::new()
+    } else {
+        context.select(std::slice::from_ref(&args.what))?
+    };
     if args.on.is_some() && components.len() > 1 {
         return Err(Error::new(
             ErrorKind::Usage,
@@ -42,7 +50,7 @@ pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
         )
         .with_hint("name the component: SYSTEM/COMPONENT"));
     }
-    let mut outcomes = Outcomes::new(components.len());
+    let mut outcomes = Outcomes::new(components.len() + usize::from(!probes.is_empty()));
     for component in components {
         let checked = match &args.on {
             on if component.source.cluster().is_some() => databases(cx, &context, component, on.as_deref()).await,
@@ -63,7 +71,42 @@ pub(super) async fn run(cx: &Cx, args: Check) -> Result<Exit> {
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
     }
+    if !probes.is_empty() {
+        let asked = lifeboat_ops::probe::run(&cx.env, probes).await;
+        if worst(&asked) != Some(Verdict::Passed) {
+            outcomes.but(Exit::of(ErrorKind::Corrupt));
+        }
+        let text = format!("{}: the live application\n{}", args.what, text::outcomes(&asked));
+        outcomes.beside("probes", document::outcomes(&asked), &text);
+    }
     outcomes.finish(cx, "check")
+}
+
+/// What is asked of the live application: of a whole system, and not where one database is named.
+fn probes<'a>(context: &'a Context, args: &Check) -> Result<&'a [Probe]> {
+    let wrong = |kind, detail: &str| Error::new(kind, "check", &args.what, detail);
+    let plan = context.settings.plans.get(&args.what);
+    if !args.probes {
+        let asked = plan.filter(|_| args.on.is_none());
+        return Ok(asked.map_or(&[], |plan| plan.probes.as_slice()));
+    }
+    match plan {
+        Some(plan) if !plan.probes.is_empty() => Ok(&plan.probes),
+        Some(_) => Err(wrong(ErrorKind::ConfigInvalid, "the configuration has no `probes` for it")
+            .with_hint("write `probes: [{ http: { url: \"https://app.example.com/health\" } }]` under the system; docs/how-to/probes.md has all kinds")),
+        None => {
+            // Whatever it is, it has to be known.
+            context.select(std::slice::from_ref(&args.what))?;
+            let system = args.what.split('/').next().unwrap_or_default();
+            Err(wrong(ErrorKind::Usage, "probes ask a whole system, and this is a component")
+                .with_hint(format!("run `lifeboat check {system} --probes`")))
+        }
+    }
+}
+
+fn has_components(context: &Context, system: &str) -> bool {
+    let of_system = |component: &ComponentSettings| system_of(component) == system;
+    context.settings.components.iter().any(of_system)
 }
 
 /// What the configuration wants of the databases of a server.

@@ -1,13 +1,16 @@
 //! `lifeboat drill`: restore into a sandbox, check, measure, and write down what came of it; show that; say what a person saw.
 
+mod remarks;
+
 use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_io::{compute, durable};
 use lifeboat_model::drill::Standing;
+use lifeboat_model::time::parse_duration;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Protected;
-use lifeboat_ops::drill::report::{Program, Who, underscored};
+use lifeboat_ops::drill::report::{Phase, Program, Took, Who, underscored};
 use lifeboat_ops::drill::{self, Point, Request, Said, Written, evidence};
 use lifeboat_repo::{Instance, format_utc};
 use serde_json::{Value, json};
@@ -22,6 +25,7 @@ use crate::config::ComponentSettings;
 use crate::config::plan::{Item, SystemPlan};
 use crate::exit::Exit;
 use crate::render;
+use remarks::Word;
 
 pub(super) async fn run(cx: &Cx, args: Drill) -> Result<Exit> {
     let context = Context::load(cx)?;
@@ -38,18 +42,34 @@ pub(super) async fn run(cx: &Cx, args: Drill) -> Result<Exit> {
             id,
             item,
             failed,
+            took,
             by,
             note,
         }) => {
+            let took = took.as_deref().map(parse_duration).transpose()?;
             let said = Said {
                 item,
                 good: !failed,
                 who: by.unwrap_or_else(user),
                 at: format_utc(cx.env.clock.wall_us()),
                 note,
+                took_s: took.map(|took| took.as_secs()),
             };
             tick(cx, &context, &id, said)
         }
+        Some(DrillCommand::Approve { id, refuse, by, note }) => remarks::approve(cx, &context, &id, !refuse, Word { by, note }),
+        Some(DrillCommand::Action {
+            id,
+            text,
+            owner,
+            due,
+            by,
+        }) => {
+            let word = Word { by, note: None };
+            remarks::action(cx, &context, &id, text, owner, due.as_deref(), word)
+        }
+        Some(DrillCommand::Done { id, action, by, note }) => remarks::done(cx, &context, &id, action, Word { by, note }),
+        Some(DrillCommand::Actions { all }) => remarks::list(cx, &context, all),
     }
 }
 
@@ -58,7 +78,7 @@ async fn drills(cx: &Cx, context: &Context, args: Drill) -> Result<Exit> {
     settle(cx, context)?;
     let (program, tester) = (program(context).await?, args.tester.clone().unwrap_or_else(user));
     let mut outcomes = Outcomes::new(asked.components.len());
-    let last = asked.components.len().saturating_sub(1);
+    let (last, mut before) = (asked.components.len().saturating_sub(1), Took::default());
     for (place, component) in asked.components.iter().enumerate() {
         let request = Request {
             point: asked.point,
@@ -69,11 +89,14 @@ async fn drills(cx: &Cx, context: &Context, args: Drill) -> Result<Exit> {
                 instance: context.settings.instance_name.clone(),
             },
             program: program.clone(),
-            // People look when all of it is back.
+            // People look when all of it is back, and only then the phases are those of the whole.
             manual: if place == last { asked.manual.clone() } else { Vec::new() },
+            phases: if place == last { asked.phases.clone() } else { Vec::new() },
+            before,
         };
         match one(cx, context, component, &asked, &request).await {
             Ok((written, kind)) => {
+                before = before.and(Took::of(&written.report));
                 outcomes.but(kind.map_or_else(|| exit(written.standing()), Exit::of));
                 outcomes.good(cx, as_json(&written), &render::drill::text(&written));
             }
@@ -90,6 +113,7 @@ struct Asked<'a> {
     trigger: String,
     from: Option<String>,
     manual: Vec<String>,
+    phases: Vec<(String, Duration)>,
     rpo: Option<Duration>,
     rto: Option<Duration>,
 }
@@ -102,6 +126,7 @@ fn planned<'a>(context: &'a Context, args: &Drill) -> Result<Asked<'a>> {
             trigger: "by hand".to_owned(),
             from: args.from.clone(),
             manual: args.manual.clone(),
+            phases: Vec::new(),
             rpo: None,
             rto: None,
         });
@@ -119,6 +144,9 @@ fn planned<'a>(context: &'a Context, args: &Drill) -> Result<Asked<'a>> {
         Item::Attest { text, .. } => Some(text.clone()),
         Item::Fact(_) => None,
     });
+    // What we cannot measure, people tell: `drill tick ID deploy --took 12m`.
+    let by_people = drill.phases.iter().map(|(name, _)| name);
+    let by_people = by_people.filter(|name| !Phase::is_measured(name)).cloned();
     Ok(Asked {
         components,
         point: point(args, drill.point.word())?,
@@ -130,7 +158,9 @@ fn planned<'a>(context: &'a Context, args: &Drill) -> Result<Asked<'a>> {
             .cloned()
             .chain(attested)
             .chain(args.manual.clone())
+            .chain(by_people)
             .collect(),
+        phases: drill.phases.clone(),
         rpo: drill.rpo,
         rto: drill.rto,
     })
@@ -294,8 +324,10 @@ fn as_json(written: &Written) -> Value {
         "component": written.report.component,
         "id": written.report.id,
         "standing": underscored(written.standing().words()),
+        "phases": written.phases(),
         "report": written.report,
         "said": written.said,
+        "remarks": written.remarks,
         "folder": written.folder,
         // The ledger holds it: evidence that is changed later is found out.
         "evidence_sha256": digest(&written.folder.join("report.json")).ok(),
@@ -371,7 +403,13 @@ fn tick(cx: &Cx, context: &Context, id: &str, said: Said) -> Result<Exit> {
         ..said
     };
     let written = evidence::tick(state_dir, &written, said)?;
-    cx.out
-        .result("drill-report", as_json(&written), &render::drill::text(&written))?;
+    told(cx, &written)?;
     Ok(exit(written.standing()))
+}
+
+/// Shows a drill of which somebody said something, which the ledger is to know.
+fn told(cx: &Cx, written: &Written) -> Result<()> {
+    let json = as_json(written);
+    cx.told.row(&json, Exit::OK);
+    cx.out.result("drill-report", json, &render::drill::text(written))
 }

@@ -118,6 +118,7 @@ Examples:
   lifeboat check shop                  on a copy, restored from the newest backup and removed afterwards
   lifeboat check shop/db --on /tmp/restored.db
   lifeboat check tartware/db --on tartware_recovery    the `checks` of the configuration, in PostgreSQL
+  lifeboat check tartware --probes     the live application, by the `probes` of the system
   lifeboat check shop --json";
 
 pub(super) const UNDELETE: &str = "\
@@ -162,6 +163,7 @@ Examples:
   lifeboat verify shop/db --backup 12 --level decrypt
   lifeboat verify --level hash --budget 20GB
   lifeboat verify --level list         the quickest look
+  lifeboat verify --due                what the configuration wants to be proven by now; for cron or a timer
   lifeboat verify shop --level app     of a PostgreSQL cluster: indexes, rows, and what the configuration asks for";
 
 pub(super) const STORE: &str = "\
@@ -390,6 +392,30 @@ Examples:
   lifeboat drill tick 3f9a1c 'the orders page shows today' --note 'order 4711 is there'
   lifeboat drill tick 3f9a1c 2 --failed --by erin";
 
+pub(crate) const DRILL_APPROVE: &str = "\
+Examples:
+  lifeboat drill approve 3f9a1c
+  lifeboat drill approve 3f9a1c --by frida --note 'read with the auditor'
+  lifeboat drill approve 3f9a1c --refuse --note 'the orders page was not looked at'";
+
+pub(crate) const DRILL_ACTION: &str = "\
+Examples:
+  lifeboat drill action 3f9a1c 'give the server more memory' --owner ada
+  lifeboat drill action 3f9a1c 'a second pair of eyes on the key' --owner erin --due 2026-12-01
+  lifeboat drill action 3f9a1c 'repeat with the new release' --owner ada --due 2027-01-15 --by frida";
+
+pub(crate) const DRILL_DONE: &str = "\
+Examples:
+  lifeboat drill done 3f9a1c 1
+  lifeboat drill done 3f9a1c 2 --by erin --note 'in the safe since Tuesday'
+  lifeboat drill done 3f9a1c 3 --json";
+
+pub(crate) const DRILL_ACTIONS: &str = "\
+Examples:
+  lifeboat drill actions               what is open, of all drills; exit code 4 where something is overdue
+  lifeboat drill actions --all
+  lifeboat drill actions --json";
+
 pub(super) const CHECKLIST: &str = "\
 Examples:
   lifeboat checklist
@@ -402,6 +428,14 @@ Examples:
   lifeboat checklist tick shop/quarterly 'the team is trained' --by ada --note 'course of May'
   lifeboat checklist tick shop/quarterly 4 --failed --note 'two people left'";
 
+pub(super) const KIT: &str = "\
+Examples:
+  lifeboat kit
+  lifeboat kit --format html --to kit.html    print it, write the rest by hand, and put it beside the key
+  lifeboat kit --to kit.md
+
+Stores get a kit of their own with the backups, for `lifeboat bootstrap`; this page is for people.";
+
 pub(super) const BOOTSTRAP: &str = "\
 Examples:
   lifeboat bootstrap /mnt/usb/lifeboat --key /mnt/key/shop-key.txt
@@ -409,4 +443,5 @@ Examples:
   lifeboat bootstrap /mnt/usb/lifeboat --key shop-key.txt --instance ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a
   lifeboat bootstrap /mnt/usb/lifeboat --key shop-key.txt --yes --json
 
-A bucket is reached with what AWS programs use: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL.";
+A bucket is reached with what the programs of its cloud use: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL;
+GOOGLE_APPLICATION_CREDENTIALS; AZURE_STORAGE_ACCOUNT_KEY or AZURE_CLIENT_ID and what belongs to it.";

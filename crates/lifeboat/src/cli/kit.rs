@@ -3,6 +3,8 @@
 //! Here and not in `lifeboat_ops`, because only the command line knows the text of the configuration. Nothing here changes how a backup ends.
 //! If we die before the put, the next backup puts it; behind it, before it is remembered, the next backup puts the same once more.
 
+pub(super) mod page;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -147,7 +149,7 @@ async fn content(context: &Context, settings: &Settings, text: String, here: &[&
 fn how() -> Vec<String> {
     [
         "This is a recovery kit: with it, the private key and this store, everything listed under components can be restored on a bare machine.",
-        "With Lifeboat: lifeboat bootstrap STORE --key FILE, where STORE is this folder or s3://BUCKET/PREFIX and FILE holds the private key.",
+        "With Lifeboat: lifeboat bootstrap STORE --key FILE, where STORE is this folder or s3://BUCKET/PREFIX (gs://, az:// too) and FILE holds the private key.",
         "It shows the public key that signed this kit (ed25519:…): compare it with what was written down, and go on with --instance.",
         "Then: lifeboat restore SYSTEM, in the order in which the components stand here.",
         "Without Lifeboat: tools/recover.py of its source restores from this store and the private key alone, with Python and nothing else of Lifeboat.",

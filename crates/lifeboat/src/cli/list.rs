@@ -1,8 +1,12 @@
 //! `lifeboat list`: every backup that counts, and what is stored but does not.
 
+use std::collections::BTreeMap;
+
 use lifeboat_model::Result;
 use lifeboat_model::time::human_bytes;
+use lifeboat_ops::proof::{self, Level};
 use lifeboat_ops::stores::{self, Held, Survey};
+use lifeboat_repo::{ComponentName, format_utc};
 use serde_json::{Value, json};
 
 use super::args::Listed;
@@ -23,13 +27,17 @@ pub(super) async fn run(cx: &Cx, args: &Listed) -> Result<Exit> {
     let mut outcomes = Outcomes::new(components.len());
     let several = args.from.is_none() && components.iter().any(|component| component.stores.len() > 1);
     let mut table = match several {
-        true => Table::new(&["COMPONENT", "BACKUP", "MOMENT", "SIZE", "ADDED", "STORES", "NOTE"], &[3, 4]),
-        false => Table::new(&["COMPONENT", "BACKUP", "MOMENT", "SIZE", "ADDED", "NOTE"], &[3, 4]),
+        true => Table::new(
+            &["COMPONENT", "BACKUP", "MOMENT", "SIZE", "ADDED", "STORES", "PROVEN", "NOTE"],
+            &[3, 4],
+        ),
+        false => Table::new(&["COMPONENT", "BACKUP", "MOMENT", "SIZE", "ADDED", "PROVEN", "NOTE"], &[3, 4]),
     };
     for component in components {
         match survey(&context, component, args).await {
             Ok(survey) => {
-                add_rows(&mut table, &survey, several);
+                let proven = proven(&context, component);
+                add_rows(&mut table, &survey, &proven, several);
                 if survey.backups.is_empty() {
                     cx.out.note(&format!(
                         "{}: there is no backup yet; `lifeboat backup {}` makes one",
@@ -49,7 +57,7 @@ pub(super) async fn run(cx: &Cx, args: &Listed) -> Result<Exit> {
                     ));
                 }
                 outcomes.but(tell_away(&component.name, &survey));
-                outcomes.good(cx, as_json(&component.name, &survey), "");
+                outcomes.good(cx, as_json(&component.name, &survey, &proven), "");
             }
             Err(error) => outcomes.bad(cx, &component.name, error),
         }
@@ -71,7 +79,24 @@ pub(super) fn tell_away(component: &str, survey: &Survey) -> Exit {
     if survey.away.is_empty() { Exit::OK } else { Exit::INCOMPLETE }
 }
 
-fn add_rows(table: &mut Table, survey: &Survey, several: bool) {
+/// How far each backup was proven, and when; what this machine does not know, nobody has proven here.
+type Proven = BTreeMap<String, (Level, i64)>;
+
+fn proven(context: &Context, component: &ComponentSettings) -> Proven {
+    let mut proven = Proven::new();
+    let name = ComponentName::new(&component.name);
+    for proof in name
+        .map(|name| proof::load(&context.settings.state_dir, &name))
+        .unwrap_or_default()
+    {
+        let found = (proof.level, proof.at_us);
+        let known = proven.entry(proof.backup).or_insert(found);
+        *known = found.max(*known);
+    }
+    proven
+}
+
+fn add_rows(table: &mut Table, survey: &Survey, proven: &Proven, several: bool) {
     for held in survey.backups.iter().rev() {
         let header = &held.backup.header;
         let mut notes = header.tags.clone();
@@ -92,13 +117,18 @@ fn add_rows(table: &mut Table, survey: &Survey, several: bool) {
         if several {
             cells.push(held.stores.join(", "));
         }
+        let proof = proven.get(&held.backup.id.to_string());
+        cells.push(proof.map_or_else(
+            || "never".to_owned(),
+            |(level, at_us)| format!("{} {}", level.word(), text::time(*at_us)),
+        ));
         cells.push(notes.join(", "));
         table.row(cells);
     }
 }
 
-fn as_json(component: &str, survey: &Survey) -> Value {
-    let backups: Vec<Value> = survey.backups.iter().rev().map(held_as_json).collect();
+fn as_json(component: &str, survey: &Survey, proven: &Proven) -> Value {
+    let backups: Vec<Value> = survey.backups.iter().rev().map(|held| held_as_json(held, proven)).collect();
     let rejected: Vec<Value> = survey
         .rejected
         .iter()
@@ -108,9 +138,12 @@ fn as_json(component: &str, survey: &Survey) -> Value {
 }
 
 /// A backup and where it counts.
-fn held_as_json(held: &Held) -> Value {
+fn held_as_json(held: &Held, proven: &Proven) -> Value {
     let mut json = document::backup(&held.backup);
     if let Value::Object(fields) = &mut json {
+        let proof = proven.get(&held.backup.id.to_string());
+        let proof = proof.map(|(level, at_us)| json!({ "level": level.word(), "at": format_utc(*at_us) }));
+        fields.insert("proven".to_owned(), json!(proof));
         fields.insert("stores".to_owned(), json!(held.stores));
     }
     json

@@ -269,6 +269,7 @@ async fn dispatch(cx: &Cx, command: Command, signals: Option<Signals>) -> Result
         Command::Store { command } => store::run(cx, command).await,
         Command::Diff(args) => diff::run(cx, args).await,
         Command::Undelete(args) => undelete::run(cx, args).await,
+        Command::Kit(args) => kit::page::run(cx, &args),
         Command::Bootstrap(args) => Box::pin(bootstrap::run(cx, args)).await,
         Command::Man { to } => man::run(cx, &to),
         Command::Audit { command } => audit::run(cx, command).await,

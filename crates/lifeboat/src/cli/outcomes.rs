@@ -18,6 +18,8 @@ pub(super) struct Outcomes {
     /// What the next row ends with besides.
     next: Exit,
     only: Option<Error>,
+    /// What stands beside the rows.
+    beside: Option<(&'static str, Value)>,
 }
 
 impl Outcomes {
@@ -31,6 +33,7 @@ impl Outcomes {
             exit: Exit::OK,
             next: Exit::OK,
             only: None,
+            beside: None,
         }
     }
 
@@ -51,6 +54,13 @@ impl Outcomes {
         if !text.is_empty() && !text.ends_with('\n') {
             self.text.push('\n');
         }
+    }
+
+    /// What belongs to no row: a field of its own, and its part of the text.
+    pub(super) fn beside(&mut self, name: &'static str, json: Value, text: &str) {
+        self.beside = Some((name, json));
+        self.text.push_str(text);
+        self.next = Exit::OK;
     }
 
     /// Besides, what is told next ends with `exit`.
@@ -100,7 +110,10 @@ impl Outcomes {
         if let Some(error) = self.only {
             return Err(error);
         }
-        let body = json!({ (format!("{}s", self.noun)): self.rows, "exit_code": self.exit.code() });
+        let mut body = json!({ (format!("{}s", self.noun)): self.rows, "exit_code": self.exit.code() });
+        if let (Some((name, json)), Some(fields)) = (self.beside, body.as_object_mut()) {
+            fields.insert(name.to_owned(), json);
+        }
         let text = frame(self.text);
         if cx.out.json || !text.is_empty() {
             cx.out.result(kind, body, &text)?;

@@ -8,6 +8,7 @@ use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_ops::Protected;
 use lifeboat_ops::status::{self, Status};
 use lifeboat_ops::store::{Thaw, thaw};
+use lifeboat_ops::verify::due;
 use lifeboat_repo::{Backup, format_utc};
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
@@ -65,6 +66,12 @@ pub(super) async fn of(cx: &Cx, context: &Context, component: &ComponentSettings
         let whole_run = lint::times(&context.settings, component).whole_run();
         status.judge_schedule(interval, whole_run, says.join(" and "));
     }
+    status.facts.verifications = due::standings(
+        &protected.state_dir,
+        &protected.component,
+        &component.stores,
+        &component.verifications,
+    );
     let exit = status.failure().map_or(Exit::OK, Exit::of);
     Ok((status, exit))
 }

@@ -1,5 +1,6 @@
 //! `lifeboat verify`: prove backups, level by level.
 
+mod due;
 mod slices;
 
 use lifeboat_model::time::{human_bytes, human_duration};
@@ -27,6 +28,9 @@ pub(super) async fn run(cx: &Cx, args: Verify) -> Result<Exit> {
         return artefact::verify(cx, &context, file).await;
     }
     let components = context.select(args.what.as_slice())?;
+    if args.due {
+        return due::run(cx, &context, &components).await;
+    }
     if let Some(budget) = &args.budget {
         return slices::run(cx, &context, &components, &args, budget).await;
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_repo::{Identities, Recipient};
+use lifeboat_store::Key;
 use serde_json::{Map, Value, json};
 
 use super::{StorePlace, StoreSettings, options, quoted};
@@ -104,21 +105,43 @@ impl Arrival<'_> {
                     fields.remove(gone);
                 }
                 fields.insert("bucket".to_owned(), json!(s3.bucket));
-                if let Some(prefix) = &s3.prefix {
-                    fields.insert("prefix".to_owned(), json!(prefix.as_str()));
-                }
-                if let Some(endpoint) = &s3.endpoint {
-                    fields.insert("endpoint".to_owned(), json!(endpoint));
-                }
+                put(&mut fields, "prefix", s3.prefix.as_ref().map(Key::as_str));
+                put(&mut fields, "endpoint", s3.endpoint.as_deref());
                 json!({ "s3": fields })
             }
-            StorePlace::Fs(_) | StorePlace::Gcs(_) | StorePlace::Azure(_) => {
+            StorePlace::Gcs(gcs) => {
+                let mut fields = before("gcs");
+                for gone in ["credentials", "prefix", "endpoint"] {
+                    fields.remove(gone);
+                }
+                fields.insert("bucket".to_owned(), json!(gcs.bucket));
+                put(&mut fields, "prefix", gcs.prefix.as_ref().map(Key::as_str));
+                put(&mut fields, "endpoint", gcs.endpoint.as_deref());
+                json!({ "gcs": fields })
+            }
+            StorePlace::Azure(azure) => {
+                let mut fields = before("azure");
+                for gone in ["account_key", "sas_token", "prefix", "endpoint"] {
+                    fields.remove(gone);
+                }
+                fields.insert("account".to_owned(), json!(azure.account));
+                fields.insert("container".to_owned(), json!(azure.container));
+                put(&mut fields, "prefix", azure.prefix.as_ref().map(Key::as_str));
+                put(&mut fields, "endpoint", azure.endpoint.as_deref());
+                json!({ "azure": fields })
+            }
+            StorePlace::Fs(_) => {
                 let mut fields = before("fs");
                 fields.extend(self.place.folder().map(|path| ("path".to_owned(), shown(path))));
                 json!({ "fs": fields })
             }
         }
     }
+}
+
+/// Where there is something.
+fn put(fields: &mut Map<String, Value>, name: &str, text: Option<&str>) {
+    fields.extend(text.map(|text| (name.to_owned(), json!(text))));
 }
 
 fn shown(path: &Path) -> Value {

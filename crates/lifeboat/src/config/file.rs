@@ -8,7 +8,9 @@ mod care;
 mod check;
 mod plan;
 mod postgres;
+mod probe;
 mod store;
+mod verify;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -25,7 +27,9 @@ pub(super) use care::{ColdFile, LockFile, MaintenanceFile};
 pub(super) use check::{CheckFile, ExpectFile, OrphansFile};
 pub(super) use plan::{DrillFile, ItemFile, ScenarioFile, ScheduleFile};
 pub(super) use postgres::{PostgresFile, TenantsFile};
+pub(super) use probe::{CertificateProbeFile, CommandProbeFile, FileProbeFile, HttpProbeFile, ProbeFile, WebSocketProbeFile};
 pub(super) use store::{AzureFile, FsFile, GcsFile, LimitFile, S3File, StoreFile};
+use verify::VerifyFile;
 
 /// A value and where it stands. Compares by value only, so that it can be the key of a map.
 #[derive(Debug, Clone)]
@@ -294,6 +298,10 @@ pub(super) struct SystemFile {
     #[serde(default)]
     #[schemars(with = "Option<BTreeMap<String, ReasonText>>")]
     pub(super) not_backed_up: Option<Named<At<String>>>,
+    /// Whom to call in an emergency, by role: `role: a name and how to reach it`. It is on the page that `lifeboat kit` prints.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, ContactText>>")]
+    pub(super) contacts: Option<Named<At<String>>>,
     /// What is backed up, by name. Everywhere else a component is called `SYSTEM/COMPONENT`.
     #[serde(default)]
     #[schemars(with = "Option<BTreeMap<String, ComponentFile>>")]
@@ -310,7 +318,16 @@ pub(super) struct SystemFile {
     #[serde(default)]
     #[schemars(with = "Option<BTreeMap<String, Vec<ItemFile>>>")]
     pub(super) checklists: Option<Named<Vec<At<ItemFile>>>>,
+    /// What is asked of the live application, before a disaster or after one: `lifeboat check SYSTEM`, or `lifeboat check SYSTEM --probes` alone.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<ProbeFile>>")]
+    pub(super) probes: Option<Vec<At<ProbeFile>>>,
 }
+
+/// A name, and how to reach it.
+#[derive(Debug, JsonSchema)]
+#[expect(dead_code, reason = "gives the schema its description; never made")]
+struct ContactText(String);
 
 /// Why it is not backed up, in a few words.
 #[derive(Debug, JsonSchema)]
@@ -349,6 +366,9 @@ pub(super) struct ComponentFile {
     #[serde(default)]
     #[schemars(with = "Option<Vec<CheckFile>>")]
     pub(super) checks: Option<Vec<At<CheckFile>>>,
+    /// What is proven again and again, and how often: `lifeboat verify --due` does what is due, `lifeboat status` says what is late.
+    #[serde(default)]
+    pub(super) verify: Option<VerifyFile>,
     /// Where its backups go.
     pub(super) backup: BackupFile,
 }

@@ -9,9 +9,11 @@ mod keys;
 mod legacy;
 mod plan;
 mod postgres;
+mod probes;
 mod source;
 mod stores;
 mod values;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -248,6 +250,7 @@ impl Lowering<'_> {
             name: full.to_owned(),
             schedules: self.schedules(full, component, &source, &stores),
             alert_after: alert_after.map(|text| self.some_duration(text, "alert_after", "14h")),
+            verifications: self.verifications(full, component, &source),
             writers: self.writers(component),
             follows: follows(component, &source),
             source,

@@ -17,6 +17,7 @@ mod problem;
 mod recipient;
 pub(crate) mod retention;
 mod settings;
+mod show_checks;
 mod store;
 mod surroundings;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use lifeboat_engine::sqlite::Extract;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
 use lifeboat_ops::protected::Mode;
+use lifeboat_ops::verify::due::Wanted;
 use serde_json::{Value as Json, json};
 
 pub(crate) use arrival::Arrival;
@@ -264,6 +266,17 @@ pub(crate) fn show(settings: &Settings) -> Json {
     })
 }
 
+fn show_verifications(wanted: &[Wanted]) -> Json {
+    let one = |wanted: &Wanted| {
+        json!({
+            "level": wanted.level.word(),
+            "every": exact_duration(wanted.every),
+            "budget_bytes": wanted.budget_bytes,
+        })
+    };
+    wanted.iter().map(one).collect()
+}
+
 fn show_component(component: &ComponentSettings) -> Json {
     let mut shown = json!({
         "name": component.name,
@@ -279,15 +292,29 @@ fn show_component(component: &ComponentSettings) -> Json {
         "depends_on": component.depends_on,
         "schedules": plan::show_schedules(&component.schedules),
         "alert_after": component.alert_after.map(exact_duration),
+        "verify": show_verifications(&component.verifications),
     });
-    let own = match &component.source {
+    let own = show_source(component);
+    if let (Json::Object(shown), Json::Object(own)) = (&mut shown, own) {
+        shown.extend(own);
+    }
+    shown
+}
+
+/// What only components of its kind have.
+fn show_source(component: &ComponentSettings) -> Json {
+    match &component.source {
         Source::Sqlite {
             busy_timeout,
             max_stall,
             sql_dump,
             extracts,
+            checks,
+            heartbeat,
             ..
         } => json!({
+            "checks": show_checks::of_sqlite(checks),
+            "heartbeat": heartbeat,
             "busy_timeout": exact_duration(*busy_timeout),
             "max_stall": exact_duration(*max_stall),
             "sql_dump": sql_dump,
@@ -326,13 +353,11 @@ fn show_component(component: &ComponentSettings) -> Json {
             },
             "follow": component.follows,
             "slot": cluster.slot,
+            "checks": show_checks::of_postgres(&cluster.care.checks),
+            "heartbeat": show_checks::heartbeat(cluster.care.heartbeat.as_ref()),
             "binaries": cluster.binaries,
         }),
-    };
-    if let (Json::Object(shown), Json::Object(own)) = (&mut shown, own) {
-        shown.extend(own);
     }
-    shown
 }
 
 fn show_extract(extract: &Extract) -> Json {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_model::cron::{Cron, gaps};
+use lifeboat_ops::probe::Probe;
 use lifeboat_ops::protected::Method;
 use serde_json::{Value as Json, json};
 
@@ -79,12 +80,16 @@ pub(crate) fn interval(schedules: &[ScheduleSettings]) -> Option<Duration> {
 /// What is rehearsed and promised for a system.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SystemPlan {
+    /// Whom to call, by role, in the order in which they were written.
+    pub(crate) contacts: Vec<(String, String)>,
     /// Rehearsals, by name.
     pub(crate) drills: BTreeMap<String, DrillSettings>,
     /// Disasters that were thought of, by name.
     pub(crate) scenarios: BTreeMap<String, ScenarioSettings>,
     /// Checklists, by name.
     pub(crate) checklists: BTreeMap<String, Vec<Item>>,
+    /// What is asked of the live application.
+    pub(crate) probes: Vec<Probe>,
 }
 
 /// Which moment a drill restores.
@@ -252,9 +257,17 @@ pub(super) fn show(plans: &BTreeMap<String, SystemPlan>) -> Json {
             .collect();
         (
             name.clone(),
-            json!({ "drills": drills, "scenarios": scenarios, "checklists": checklists }),
+            json!({
+                "probes": plan.probes.iter().map(|probe| &probe.name).collect::<Vec<_>>(),
+                "contacts": show_contacts(&plan.contacts),
+                "drills": drills, "scenarios": scenarios, "checklists": checklists }),
         )
     });
+    Json::Object(all.collect())
+}
+
+fn show_contacts(contacts: &[(String, String)]) -> Json {
+    let all = contacts.iter().map(|(role, contact)| (role.clone(), json!(contact)));
     Json::Object(all.collect())
 }
 

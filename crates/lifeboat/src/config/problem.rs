@@ -16,7 +16,19 @@ const WIDTH: usize = 120;
 const SECRET_PREFIX: &str = "AGE-SECRET-KEY-";
 
 /// Keys whose value is a credential when it is no reference.
-const SECRET_FIELDS: [&str; 5] = ["access_key", "secret_key", "session_token", "account_key", "sas_token"];
+const SECRET_FIELDS: [&str; 11] = [
+    "access_key",
+    "secret_key",
+    "session_token",
+    "account_key",
+    "sas_token",
+    "authorization",
+    "Authorization",
+    "cookie",
+    "Cookie",
+    "x-api-key",
+    "X-Api-Key",
+];
 
 /// One thing that is wrong.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use lifeboat_engine::artefact::OpensslKdf;
 use lifeboat_io::process::Process;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Source;
+use lifeboat_ops::verify::due::Wanted;
 use lifeboat_repo::Rights;
 use zeroize::Zeroizing;
 
@@ -179,6 +180,8 @@ pub(crate) struct ComponentSettings {
     pub(crate) schedules: Vec<ScheduleSettings>,
     /// When somebody is to be told that no backup came.
     pub(crate) alert_after: Option<Duration>,
+    /// What is proven again and again, and how often.
+    pub(crate) verifications: Vec<Wanted>,
     /// Copies of the application that write into an SQLite database.
     pub(crate) writers: u32,
     /// Whether the log of a cluster is kept between backups.

@@ -166,22 +166,17 @@ pub(crate) struct Limits {
 }
 
 impl StoreSettings {
-    /// A store that no configuration names: a path, or `s3://BUCKET/PREFIX` with the standard variables of AWS. `None` for what is
-    /// neither; a Usage error for a URL that cannot be one.
+    /// A store that no configuration names: a path, or `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` and `az://ACCOUNT/CONTAINER/PREFIX` with the standard
+    /// variables of each cloud. `None` for what is none of these; a Usage error for a URL that cannot be one.
     pub(crate) fn unnamed(text: &str) -> Result<Option<Self>> {
+        let told = |name: &str| std::env::var(name).ok().filter(|endpoint| !endpoint.is_empty());
         let place = if let Some(rest) = text.strip_prefix("s3://") {
-            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            let prefix = prefix.trim_matches('/');
-            if bucket.is_empty() {
-                return Err(Error::new(ErrorKind::Usage, "use the store", text, "it names no bucket")
-                    .with_hint("write s3://BUCKET or s3://BUCKET/PREFIX"));
-            }
+            let (bucket, prefix) = bucket_of(text, rest, "s3://BUCKET/PREFIX")?;
             // Another service than Amazon's, as every AWS program is told of one.
-            let told = |name: &str| std::env::var(name).ok().filter(|endpoint| !endpoint.is_empty());
             let endpoint = told("AWS_ENDPOINT_URL_S3").or_else(|| told("AWS_ENDPOINT_URL"));
             StorePlace::S3(Box::new(S3Place {
-                bucket: bucket.to_owned(),
-                prefix: (!prefix.is_empty()).then(|| Key::new(prefix)).transpose()?,
+                bucket,
+                prefix,
                 region: None,
                 path_style: endpoint.is_some(),
                 endpoint,
@@ -190,6 +185,29 @@ impl StoreSettings {
                 keys: None,
                 care: BucketCare::default(),
             }))
+        } else if let Some(rest) = text.strip_prefix("gs://") {
+            let (bucket, prefix) = bucket_of(text, rest, "gs://BUCKET/PREFIX")?;
+            StorePlace::Gcs(GcsPlace {
+                bucket,
+                prefix,
+                // As Google's own libraries are told of another service.
+                endpoint: told("STORAGE_EMULATOR_HOST"),
+                storage_class: None,
+                credentials: None,
+            })
+        } else if let Some(rest) = text.strip_prefix("az://") {
+            let (account, rest) = rest.split_once('/').unwrap_or((rest, ""));
+            let (container, prefix) = bucket_of(text, rest, "az://ACCOUNT/CONTAINER/PREFIX")?;
+            StorePlace::Azure(AzurePlace {
+                account: account.to_owned(),
+                container,
+                prefix,
+                // As Microsoft's own command is told of another service.
+                endpoint: told("AZURE_STORAGE_SERVICE_ENDPOINT"),
+                storage_class: None,
+                account_key: None,
+                sas_token: None,
+            })
         } else if text.contains('/') && !text.contains("://") {
             StorePlace::Fs(FsPlace {
                 path: PathBuf::from(text),
@@ -301,6 +319,48 @@ impl StoreSettings {
     }
 }
 
+/// Bucket and folder of a URL, whose scheme has been taken off.
+fn bucket_of(text: &str, rest: &str, form: &str) -> Result<(String, Option<Key>)> {
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let prefix = prefix.trim_matches('/');
+    if bucket.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "use the store", text, "it names no bucket")
+            .with_hint(format!("write it as {form}; the folder may be left out")));
+    }
+    let prefix = (!prefix.is_empty()).then(|| Key::new(prefix)).transpose()?;
+    Ok((bucket.to_owned(), prefix))
+}
+
 fn shown_secret(reference: Option<&SecretRef>) -> Option<String> {
     reference.map(ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_without_a_name_are_read_by_their_scheme() {
+        let read = |text: &str| StoreSettings::unnamed(text).unwrap().unwrap();
+        for (text, address) in [
+            ("s3://bucket/a/b/", "s3://bucket/a/b"),
+            ("gs://bucket", "gs://bucket"),
+            ("gs://bucket/a", "gs://bucket/a"),
+            ("az://account/container", "az://account/container"),
+            ("az://account/container/a/b", "az://account/container/a/b"),
+            ("./folder", "./folder"),
+        ] {
+            let settings = read(text);
+            assert_eq!(
+                (settings.address(), settings.off_site),
+                (address.to_owned(), text.contains("://"))
+            );
+        }
+        for wrong in ["s3://", "gs:///a", "az://account", "az://account//a"] {
+            assert_eq!(StoreSettings::unnamed(wrong).unwrap_err().kind(), ErrorKind::Usage, "{wrong}");
+        }
+        for other in ["disk", "ftp://host/path"] {
+            assert!(StoreSettings::unnamed(other).unwrap().is_none(), "{other}");
+        }
+    }
 }

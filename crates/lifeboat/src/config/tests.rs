@@ -6,6 +6,7 @@ mod accepted;
 mod checks;
 mod places;
 mod plan;
+mod probes;
 mod reference;
 mod refused;
 

@@ -4,7 +4,8 @@ use lifeboat_model::check::Outcome;
 use lifeboat_model::time::{human_bytes, human_duration};
 use lifeboat_ops::drill::Written;
 use lifeboat_ops::drill::evidence::Signature;
-use lifeboat_ops::drill::report::{Check, Report};
+use lifeboat_ops::drill::remarks::Action;
+use lifeboat_ops::drill::report::{Check, Phase, Report};
 
 use super::text::{self, Table, counted};
 
@@ -21,8 +22,21 @@ pub(crate) fn text(written: &Written) -> String {
     for (place, (item, said)) in items(written).into_iter().enumerate() {
         text.push_str(&format!("  {:<13}  {}. {item}\n", said, place + 1));
     }
+    for phase in written.phases() {
+        text.push_str(&format!(
+            "  {:<15} {}\n",
+            format!("phase {}", phase.name),
+            beside_plan(&phase)
+        ));
+    }
     for reason in report.why() {
         text.push_str(&format!("  because: {reason}\n"));
+    }
+    for action in written.actions() {
+        text.push_str(&format!("  action {}: {} ({})\n", action.action, action.text, whose(&action)));
+    }
+    if let Some(said) = approved(written) {
+        text.push_str(&format!("  {said}\n"));
     }
     if let Some(hint) = report.error.as_ref().and_then(|error| error.hint.as_deref()) {
         text.push_str(&format!("  next: {hint}\n"));
@@ -70,6 +84,57 @@ fn items(written: &Written) -> Vec<(String, String)> {
         (item.clone(), word)
     };
     written.report.manual.iter().map(one).collect()
+}
+
+/// What a phase took beside what the plan gives it.
+pub(super) fn beside_plan(phase: &Phase) -> String {
+    let planned = seconds(phase.planned_s);
+    match phase.took_s {
+        Some(took) if took > phase.planned_s => format!("{}, longer than the {planned} that are planned", seconds(took)),
+        Some(took) => format!("{} of {planned}", seconds(took)),
+        None => format!("nobody said how long it took, planned {planned}"),
+    }
+}
+
+/// Who is to do it until when, or who did.
+pub(super) fn whose(action: &Action) -> String {
+    match (&action.done, &action.due) {
+        (Some((who, at)), _) => format!("{}; done, says {who} at {}", action.owner, moment(at)),
+        (None, Some(due)) => format!("{}, until {due}", action.owner),
+        (None, None) => format!("{}, open", action.owner),
+    }
+}
+
+/// What was said last of the whole report.
+pub(super) fn approved(written: &Written) -> Option<String> {
+    let (remark, accepted) = written.approval()?;
+    let word = if accepted { "accepted by" } else { "not accepted, says" };
+    let note = remark.note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
+    Some(format!("{word} {} at {}{note}", remark.who, moment(&remark.at)))
+}
+
+/// The list of what has to be done.
+#[must_use]
+pub(crate) fn action_table() -> Table {
+    Table::new(&["DUE", "OWNER", "DRILL", "ACTION", "WHAT"], &[3])
+}
+
+/// A line of it. `today` is a date.
+#[must_use]
+pub(crate) fn action_row(written: &Written, action: &Action, today: &str) -> Vec<String> {
+    let due = action.due.as_deref().unwrap_or("no date");
+    let due = match (&action.done, action.overdue(today)) {
+        (Some(_), _) => "done".to_owned(),
+        (None, true) => format!("{due}, overdue"),
+        (None, false) => due.to_owned(),
+    };
+    vec![
+        due,
+        action.owner.clone(),
+        format!("{} {}", written.report.component, written.report.id),
+        action.action.to_string(),
+        action.text.clone(),
+    ]
 }
 
 /// A time to the second, as everywhere else; what cannot be read stays.
@@ -168,11 +233,42 @@ pub(super) fn row(written: &Written) -> Vec<String> {
     ]
 }
 
+/// Text for a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+/// The parts that only some drills have.
+fn phases_and_actions(written: &Written) -> String {
+    let mut text = String::new();
+    let phases = written.phases();
+    if !phases.is_empty() {
+        text.push_str("\n## Phases\n\n| phase | planned | took |\n|---|---:|---:|\n");
+        for phase in &phases {
+            let took = phase.took_s.map_or_else(|| "not said".to_owned(), seconds);
+            text.push_str(&format!(
+                "| {} | {} | {took} |\n",
+                cell(&phase.name),
+                seconds(phase.planned_s)
+            ));
+        }
+    }
+    let actions = written.actions();
+    if !actions.is_empty() {
+        text.push_str("\n## What has to be done\n\n");
+        for action in &actions {
+            let mark = if action.done.is_some() { "x" } else { " " };
+            let (what, whose) = (cell(&action.text), cell(&whose(action)));
+            text.push_str(&format!("- [{mark}] {}. {what} ({whose})\n", action.action));
+        }
+    }
+    text
+}
+
 /// For a document: everything, in tables, with the guide's own table last.
 #[must_use]
 pub(crate) fn markdown(written: &Written, signature: &Signature, earlier: &[Written]) -> String {
     let report = &written.report;
-    let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
     let mut text = format!("# Drill of {}: {}\n\n", report.component, written.standing().words());
     for reason in report.why() {
         text.push_str(&format!("- {}\n", cell(&reason)));
@@ -202,6 +298,7 @@ pub(crate) fn markdown(written: &Written, signature: &Signature, earlier: &[Writ
             text.push_str(&format!("- [{mark}] {} ({})\n", cell(&item), cell(&said)));
         }
     }
+    text.push_str(&phases_and_actions(written));
     text.push_str("\n## Timeline\n\n| at | after | step | took |\n|---|---:|---|---:|\n");
     for step in &report.steps {
         let (at, name) = (&step.at, cell(&step.name));
@@ -240,6 +337,10 @@ pub(super) fn about(written: &Written, signature: &Signature) -> Vec<(&'static s
         ("ended", report.ended_at.clone().unwrap_or_else(|| "never".to_owned())),
         ("why", report.trigger.clone()),
         ("tester", format!("{}, on {}", report.who.tester, report.who.host)),
+        (
+            "approval",
+            approved(written).unwrap_or_else(|| "nobody has accepted it yet".to_owned()),
+        ),
         ("instance", report.who.instance.clone()),
         (
             "program",

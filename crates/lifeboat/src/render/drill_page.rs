@@ -3,8 +3,10 @@
 use lifeboat_model::drill::Standing;
 use lifeboat_ops::drill::Written;
 use lifeboat_ops::drill::evidence::Signature;
+use lifeboat_ops::drill::remarks::Action;
+use lifeboat_ops::drill::report::Phase;
 
-use super::drill::{about, facts};
+use super::drill::{about, beside_plan, facts, whose};
 
 /// Width of the drawings, in their own units.
 const WIDTH: f64 = 860.0;
@@ -62,6 +64,18 @@ pub(crate) fn page(written: &Written, signature: &Signature, earlier: &[Written]
         body.push_str("<h2>For people</h2>\n");
         body.push_str(&manual(written));
     }
+    let phases = written.phases();
+    if !phases.is_empty() {
+        body.push_str("<h2>Phases</h2>\n");
+        let line = |phase: &Phase| format!("{}: {}", phase.name, beside_plan(phase));
+        body.push_str(&list(&phases.iter().map(line).collect::<Vec<_>>()));
+    }
+    let actions = written.actions();
+    if !actions.is_empty() {
+        body.push_str("<h2>What has to be done</h2>\n");
+        let line = |action: &Action| format!("{}. {} ({})", action.action, action.text, whose(action));
+        body.push_str(&list(&actions.iter().map(line).collect::<Vec<_>>()));
+    }
     body.push_str("<h2>Drills of this component</h2>\n");
     body.push_str(&trend(earlier));
     body.push_str("<h2>Evidence</h2>\n<div class=\"wide\"><table>\n");
@@ -84,7 +98,7 @@ pub(crate) fn page(written: &Written, signature: &Signature, earlier: &[Written]
 }
 
 /// Text for HTML.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -6,6 +6,7 @@ pub(crate) mod drill;
 pub(crate) mod drill_page;
 pub(crate) mod error;
 pub(crate) mod json;
+pub(crate) mod kit;
 pub(crate) mod progress;
 pub(crate) mod text;
 

@@ -84,3 +84,21 @@ fn a_cluster_comes_back_to_the_moment_of_a_backup_and_starts() {
         assert_eq!(origin.query("select count(*) from pg_replication_slots"), "0");
     }
 }
+
+#[test]
+fn a_cluster_comes_back_on_a_machine_that_has_nothing_but_store_and_key() {
+    let major = majors()[0];
+    let origin = cluster(major);
+    let lost = world(&origin);
+    lost.run(&["backup", "bank"]).ends(0);
+    drop(origin);
+    let bare = crate::kit::bare(&lost);
+    let told = bare.run(&["bootstrap", "usb", "--key", "key.txt", "--yes"]).ends(0);
+    assert!(told.stdout.contains("bank/db: newest backup of "), "{}", told.stdout);
+    let mut restored = Cluster::around(major, &Options::new(), |data| {
+        let to = data.display().to_string();
+        bare.run(&["restore", "bank", "--to", &to]).ends(0);
+    });
+    restored.begin();
+    assert_eq!(count(&restored), "first|1000");
+}

@@ -61,7 +61,14 @@ fn a_drill_of_a_cluster_reaches_its_newest_heartbeat_while_production_is_away() 
             (&measures["recovery_point"], &measures["recovery_point_by"]),
             (&beats[beats.len() - 1].as_str().into(), &"heartbeat".into())
         );
-        for name in ["recovery", "page checksums", "rows", "all tenants", "isolation"] {
+        for name in [
+            "recovery",
+            "page checksums",
+            "rows",
+            "all tenants",
+            "isolation",
+            "negative control",
+        ] {
             assert_eq!(verdict(&latest, name), "passed", "{major}: {latest:#}");
         }
         let sandbox = latest["report"]["sandbox"].as_str().unwrap();

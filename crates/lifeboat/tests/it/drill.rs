@@ -10,7 +10,7 @@ use crate::world::{Ran, World};
 const STORE: &str = "lifeboat-backups";
 
 /// The report of the only component.
-fn report(ran: &Ran) -> Value {
+pub fn report(ran: &Ran) -> Value {
     ran.json("drill")["components"][0].clone()
 }
 
@@ -37,7 +37,8 @@ fn dr_01_02_a_drill_needs_no_production_and_says_what_it_checked() {
     std::fs::remove_file(world.path("shop.db")).unwrap();
     let done = report(&world.run(&["drill", "--json", "--tester", "erin"]).ends(0));
     assert_eq!(done["standing"], "passed", "{done:#}");
-    let wanted = ["integrity", "foreign keys", "as captured", "isolation"].map(|name| (name.to_owned(), "passed".to_owned()));
+    let wanted = ["integrity", "foreign keys", "as captured", "isolation", "negative control"]
+        .map(|name| (name.to_owned(), "passed".to_owned()));
     assert_eq!(verdicts(&done), wanted);
     let report = &done["report"];
     assert_eq!(
@@ -172,6 +173,31 @@ fn dr_04_what_people_are_to_look_at_stays_open_until_they_say_so() {
     // What was said before stays, and so does the report.
     assert_eq!(done["said"].as_array().unwrap().len(), 3);
     assert_eq!(done["report"]["verdict"], "waiting_for_people");
+}
+
+#[test]
+fn what_the_plan_gives_each_phase_stands_beside_what_it_took() {
+    let world = World::protected();
+    let plan =
+        "systems:\n  shop:\n    drills:\n      quick: { at: \"0 4 * * *\", phases: { restore: 1h, checks: 1ms, deploy: 10m } }";
+    world.edit_config("systems:\n  shop:", plan);
+    let done = report(&world.run(&["drill", "--plan", "quick", "--json"]).ends(0));
+    assert_eq!(done["standing"], "waiting_for_people", "{done:#}");
+    let phases = done["phases"].as_array().unwrap();
+    let names: Vec<&str> = phases.iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["restore", "checks", "deploy"]);
+    let steps = done["report"]["steps"].as_array().unwrap();
+    let recovery = steps.iter().take_while(|step| step["name"] != "clean up");
+    let whole: f64 = recovery.map(|step| step["took_s"].as_f64().unwrap()).sum();
+    let took = |place: usize| phases[place]["took_s"].as_f64().unwrap();
+    assert!((took(0) + took(1) - whole).abs() < 1e-6, "{done:#}");
+    assert!(phases[2]["took_s"].is_null());
+    let id = done["id"].as_str().unwrap();
+    world.run(&["drill", "tick", id, "deploy", "--took", "ages"]).ends(2);
+    let told = world.run(&["drill", "tick", id, "deploy", "--took", "12m"]).ends(0).stdout;
+    for part in ["phase deploy", "12m, longer than the 10m that are planned", " of 1h"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
 }
 
 #[test]
@@ -323,7 +349,7 @@ fn what_the_configuration_wants_of_a_database_is_asked_of_the_copy() {
         (&beat.replace('Z', "000Z").into(), &"heartbeat".into())
     );
     let names: Vec<String> = verdicts(&done).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names.len(), 7, "{names:?}");
+    assert_eq!(names.len(), 8, "{names:?}");
     for name in ["orders", "heartbeat", "integrity"] {
         assert!(names.iter().any(|found| found == name), "{names:?}");
     }

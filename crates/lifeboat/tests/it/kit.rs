@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lifeboat_testkit::s3::{ACCESS_KEY, BUCKET, S3Options, S3Server, SECRET_KEY};
+use lifeboat_testkit::servers::{AZURE_ACCOUNT, AZURE_KEY, Server};
 
 use crate::world::World;
 
@@ -16,7 +17,7 @@ fn kits(world: &World, store: &str) -> Vec<PathBuf> {
 }
 
 /// The store and the key of a world that is gone, on a machine that has nothing else.
-fn bare(lost: &World) -> World {
+pub fn bare(lost: &World) -> World {
     let bare = World::empty();
     bare.copy_folder(&lost.path("lifeboat-backups"), "usb");
     bare.write("key.txt", &std::fs::read_to_string(lost.key()).unwrap());
@@ -291,4 +292,79 @@ fn a_bucket_and_backups_in_the_clear_work_as_well() {
     assert_eq!(document["kit"]["encrypted"], false);
     bare.run(&["restore", "shop", "--to", "back.db"]).ends(0);
     assert_eq!(bare.rows("back.db"), 1_000);
+}
+
+#[test]
+fn a_container_of_azure_works_as_well() {
+    let server = Server::azurite();
+    let container = server.azure_container("bootstrap");
+    let endpoint = format!("{}/{AZURE_ACCOUNT}", server.endpoint());
+    let mut lost = World::with_database();
+    let mut bare = World::empty();
+    for world in [&mut lost, &mut bare] {
+        world.set_env("AZURE_STORAGE_ACCOUNT_KEY", AZURE_KEY);
+    }
+    let words = ["init", "--path", "shop.db", "--system", "shop", "--no-backup", "--yes"];
+    lost.run(&words).ends(0);
+    let folder = format!("fs:\n      path: {}\n      min_free: 5%", lost.shown("lifeboat-backups"));
+    let place = format!("azure: {{ account: {AZURE_ACCOUNT}, container: {container}, prefix: shop, endpoint: \"{endpoint}\" }}");
+    lost.edit_config(&folder, &place);
+    lost.run(&["init"]);
+    lost.run(&["backup"]).ends(0);
+    bare.write("key.txt", &std::fs::read_to_string(lost.key()).unwrap());
+    bare.set_env("AZURE_STORAGE_SERVICE_ENDPOINT", &endpoint);
+    let store = format!("az://{AZURE_ACCOUNT}/{container}/shop");
+    bare.run(&["bootstrap", &format!("az://{AZURE_ACCOUNT}"), "--key", "key.txt", "--yes"])
+        .ends(2);
+    bare.run(&["bootstrap", &store, "--key", "key.txt", "--yes"]).ends(0);
+    let config = std::fs::read_to_string(bare.path("lifeboat.yaml")).unwrap();
+    assert!(!config.contains(AZURE_KEY) && config.contains(&container), "{config}");
+    bare.run(&["restore", "shop", "--to", "back.db"]).ends(0);
+    assert_eq!(bare.rows("back.db"), 1_000);
+}
+
+#[test]
+fn the_page_for_people_has_what_is_needed_and_no_secret() {
+    let world = World::protected();
+    let plan = "systems:\n  shop:\n    contacts: { hosting: \"<support@example.com>\", database: Ada }\n    scenarios: { fire: { rto: 4h, restore: [db], manual: [call the landlord] } }";
+    world.edit_config("systems:\n  shop:", plan);
+    world.run(&["verify"]).ends(0);
+    let page = world.run(&["kit"]).ends(0).stdout;
+    let config = std::fs::read_to_string(world.path("lifeboat.yaml")).unwrap();
+    for part in [
+        signer(&world).as_str(),
+        "lifeboat bootstrap ",
+        "lifeboat restore shop",
+        "hosting: <support@example.com>",
+        "shop/db: sqlite, ",
+        "proven up to restore at ",
+        "shop: fire",
+        "- [ ] call the landlord",
+        "its copy is at: ____",
+        "tools/recover.py",
+    ] {
+        assert!(page.contains(part), "no {part:?}: {page}");
+    }
+    // Contacts stand in the order in which they were written.
+    assert!(page.find("hosting:") < page.find("database:"), "{page}");
+    let key = std::fs::read_to_string(world.key()).unwrap();
+    let secret = key.lines().find(|line| line.starts_with("AGE-SECRET-KEY")).unwrap();
+    world.run(&["kit", "--format", "html", "--to", "kit.html"]).ends(0);
+    world.run(&["kit", "--to", "kit.html"]).ends(6);
+    let html = std::fs::read_to_string(world.path("kit.html")).unwrap();
+    assert!(
+        html.contains("&lt;support@example.com&gt;") && !html.contains("<support"),
+        "{html}"
+    );
+    for shown in [&page, &html] {
+        assert!(!shown.contains(secret), "the secret half is on the page");
+        let recipient = config
+            .split('"')
+            .chain(config.split_whitespace())
+            .find(|word| word.starts_with("age1"));
+        assert!(
+            recipient.is_none_or(|recipient| shown.contains(recipient.trim_matches(['"', ',', ']', '[']))),
+            "{shown}"
+        );
+    }
 }

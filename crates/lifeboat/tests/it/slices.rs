@@ -10,7 +10,6 @@ fn slice(world: &World, budget: &str, code: i32) -> Value {
         .run(&["verify", "--level", "hash", "--budget", budget, "--json"])
         .ends(code);
     let said = ran.json("verify-slice");
-    keeps("verify-slice", &said);
     said["components"][0]["slices"][0].clone()
 }
 
@@ -54,7 +53,10 @@ fn each_run_reads_what_was_read_longest_ago_until_everything_was() {
     };
     // From now on it is the turn of the one that was read longest ago.
     let before = read(&world);
-    let all = slice(&world, "1B", 0);
+    let words = ["verify", "--level", "hash", "--budget", "1B", "--json"];
+    let all = world.run(&words).ends(0).json("verify-slice");
+    keeps("verify-slice", &all);
+    let all = all["components"][0]["slices"][0].clone();
     assert!(all["oldest_read_s"].as_f64().is_some(), "{all:#}");
     let after = read(&world);
     assert_eq!(after.last().unwrap().1, before[0].1);
@@ -129,4 +131,50 @@ fn mistakes_are_told_before_anything_is_read() {
     std::fs::rename(world.path("lifeboat-backups"), world.path("away")).unwrap();
     let away = world.run(&["verify", "--level", "hash", "--budget", "1GB"]);
     assert!([10, 13].contains(&away.code), "{} {}", away.code, away.stderr);
+}
+
+#[test]
+fn what_is_due_is_proven_once_and_what_is_late_is_told() {
+    let world = world();
+    let component = "      db:\n";
+    world.edit_config(component, &format!("{component}        verify: {{ hash: {{ every: 1d, budget: 1GiB }}, decrypt: {{ every: 7d }}, app: {{ every: 30d }} }}\n"));
+    let codes = || {
+        let said = world.run(&["status", "--json"]).json("status");
+        said["components"][0]["reason_codes"].clone()
+    };
+    let late = |codes: &Value| codes.as_array().unwrap().iter().any(|code| code == "verification_late");
+    // What `init` proved is no slice; without it nothing was proven at all.
+    assert!(late(&codes()), "{:#}", codes());
+    std::fs::remove_dir_all(world.state_dir().join("proofs")).unwrap();
+    let run = || world.run(&["verify", "--due", "--json"]).ends(0).json("verify-due");
+    let first = run();
+    keeps("verify-due", &first);
+    let first = &first["components"][0];
+    // One restore serves all that is not a slice.
+    assert_eq!(first["proofs"].as_array().unwrap().len(), 1, "{first:#}");
+    assert_eq!(first["proofs"][0]["level"], "restore");
+    assert_eq!(first["slices"][0]["never_read"], 0);
+    assert!(!late(&codes()), "{:#}", codes());
+    let second = run()["components"][0].clone();
+    assert!(second["proofs"].is_null() && second["slices"].is_null(), "{second:#}");
+    let text = world.run(&["verify", "--due"]).ends(0).stdout;
+    assert!(
+        text.contains("nothing is due") && text.contains("restore: due again in 30d"),
+        "{text}"
+    );
+    // Each backup says how far it was proven.
+    let listed = world.run(&["list", "--json"]).ends(0).json("list");
+    let proven: Vec<&Value> = listed["components"][0]["backups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["proven"]["level"])
+        .collect();
+    assert_eq!(proven[0], "restore", "{listed:#}");
+    // A drill is a proof, too; what has gone is proven anew.
+    std::fs::remove_dir_all(world.state_dir().join("proofs")).unwrap();
+    assert!(late(&codes()), "{:#}", codes());
+    world.run(&["drill"]).ends(0);
+    assert!(!late(&codes()), "{:#}", codes());
+    world.run(&["verify", "--due", "--all"]).ends(2);
 }

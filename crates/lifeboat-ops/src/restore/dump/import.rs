@@ -39,7 +39,7 @@ pub struct Taking {
 ///
 /// # Errors
 /// `Usage` for another component than a PostgreSQL server, or where the dump does not say of which database it is; `NotFound` where there are no programs
-/// for a server; otherwise as [`plan`] and a backup.
+/// for a server; otherwise as a restore of the dump and a backup.
 pub async fn import(
     env: &Env,
     protected: &Protected,

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 /// `drill`.
 #[derive(Debug, Args)]
 pub(crate) struct Drill {
-    /// `drill report`, `drill tick`.
+    /// `drill report`, `drill tick`, `drill approve`, `drill action`, `drill done`, `drill actions`.
     #[command(subcommand)]
     pub(crate) command: Option<DrillCommand>,
     /// SYSTEM or SYSTEM/COMPONENT; without it, all, in the order of recovery.
@@ -66,12 +66,73 @@ pub(crate) enum DrillCommand {
         /// It was not as it should be.
         #[arg(long)]
         failed: bool,
+        /// How long it took, such as 12m: beside what the plan gives this phase.
+        #[arg(long, value_name = "DURATION")]
+        took: Option<String>,
         /// Who says so. Default: the user of this process.
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
         /// What else there is to say.
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
+    },
+    /// Accept the report of a drill, as somebody who did not do it.
+    #[command(after_help = super::super::examples::DRILL_APPROVE)]
+    Approve {
+        /// Which drill, by its id or the end of it.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Say that it is not accepted, and in --note why.
+        #[arg(long, requires = "note")]
+        refuse: bool,
+        /// Who says so. Default: the user of this process.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        /// What else there is to say.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Write down what has to be done about what a drill found.
+    #[command(after_help = super::super::examples::DRILL_ACTION)]
+    Action {
+        /// Which drill, by its id or the end of it.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// What has to be done.
+        #[arg(value_name = "TEXT")]
+        text: String,
+        /// Who does it.
+        #[arg(long, value_name = "NAME")]
+        owner: String,
+        /// Until when: a date, such as 2026-12-01.
+        #[arg(long, value_name = "DATE")]
+        due: Option<String>,
+        /// Who says so. Default: the user of this process.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+    },
+    /// Say that an action was done.
+    #[command(after_help = super::super::examples::DRILL_DONE)]
+    Done {
+        /// Of which drill, by its id or the end of it.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Which of its actions, from 1.
+        #[arg(value_name = "NUMBER")]
+        action: usize,
+        /// Who says so. Default: the user of this process.
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        /// What else there is to say.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// List what has to be done, of all drills.
+    #[command(after_help = super::super::examples::DRILL_ACTIONS)]
+    Actions {
+        /// Also those that were done.
+        #[arg(long)]
+        all: bool,
     },
 }
 

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// `bootstrap`.
 #[derive(Debug, Args)]
 pub(crate) struct Bootstrap {
-    /// Where the backups are: a folder or `s3://BUCKET/PREFIX`.
+    /// Where the backups are: a folder, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://ACCOUNT/CONTAINER/PREFIX`.
     #[arg(value_name = "STORE")]
     pub(crate) store: String,
     /// The file with the private key.
@@ -22,4 +22,24 @@ pub(crate) struct Bootstrap {
     /// Believe whoever signed the kit, where it is only one, without asking.
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+/// `kit`.
+#[derive(Debug, Args)]
+pub(crate) struct Kit {
+    /// How it is written.
+    #[arg(long, value_name = "FORMAT", default_value = "markdown")]
+    pub(crate) format: PageFormat,
+    /// Write it to this new file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// How a page is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PageFormat {
+    /// For a document.
+    Markdown,
+    /// A page that needs nothing but itself.
+    Html,
 }

@@ -11,6 +11,8 @@ use crate::exit::Exit;
 
 /// The only names of fields that are kept. A new one is told by adding it here.
 const KEPT: &[&str] = &[
+    "accepted",
+    "action",
     "age_s",
     "alarms",
     "already_restored",
@@ -92,6 +94,8 @@ const KEPT: &[&str] = &[
     "packs",
     "parent",
     "path",
+    "phases",
+    "planned_s",
     "point",
     "program",
     "proof",
@@ -105,8 +109,10 @@ const KEPT: &[&str] = &[
     "recovery_point_by",
     "recovery_s",
     "released",
+    "remarks",
     "removed",
     "report",
+    "report_sha256",
     "reused_bytes",
     "rotated",
     "rows",

@@ -123,7 +123,10 @@ pub(crate) fn subject(command: &Command) -> Option<Subject> {
         Command::Drill(args) => match &args.command {
             None => what("drill", &args.what),
             Some(DrillCommand::Tick { .. }) => Some(Subject::new("drill-tick", Whom::Told)),
-            Some(DrillCommand::Report { .. }) => None,
+            Some(DrillCommand::Approve { .. }) => Some(Subject::new("drill-approve", Whom::Told)),
+            Some(DrillCommand::Action { .. }) => Some(Subject::new("drill-action", Whom::Told)),
+            Some(DrillCommand::Done { .. }) => Some(Subject::new("drill-done", Whom::Told)),
+            Some(DrillCommand::Report { .. } | DrillCommand::Actions { .. }) => None,
         },
         Command::Checklist(args) => args.command.as_ref().map(|_| Subject::new("attest", Whom::Told)),
         Command::Store { command } => store(command),
@@ -148,6 +151,7 @@ pub(crate) fn subject(command: &Command) -> Option<Subject> {
         | Command::Audit { .. }
         | Command::Catalog { .. }
         // It only reads the store, and the machine has no key to sign with.
+        | Command::Kit(_)
         | Command::Bootstrap(_)
         | Command::Completions { .. }
         | Command::Man { .. }

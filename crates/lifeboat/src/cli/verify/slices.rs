@@ -30,7 +30,7 @@ pub(super) async fn run(
     let budget = parse_size(budget)?;
     let mut outcomes = Outcomes::new(components.len());
     for component in components {
-        match stores(cx, context, component, args, budget).await {
+        match stores(cx, context, component, args.from.as_ref(), budget).await {
             Ok((rows, text, exit)) => {
                 outcomes.but(exit);
                 outcomes.good(cx, json!({ "component": component.name, "slices": rows }), &text);
@@ -42,14 +42,14 @@ pub(super) async fn run(
 }
 
 /// In every store, because a bit that flips does so in one. One that does not answer keeps nobody from the others.
-async fn stores(
+pub(super) async fn stores(
     cx: &Cx,
     context: &Context,
     component: &ComponentSettings,
-    args: &Verify,
+    from: Option<&String>,
     budget: u64,
 ) -> Result<(Vec<Value>, String, Exit)> {
-    let named: Vec<String> = args.from.iter().cloned().collect();
+    let named: Vec<String> = from.into_iter().cloned().collect();
     let stores = if named.is_empty() { &component.stores } else { &named };
     let (mut rows, mut shown, mut exit, mut first) = (Vec::new(), String::new(), Exit::OK, None);
     for store in stores {

@@ -178,13 +178,34 @@ impl Lowering<'_> {
         let mut plans = BTreeMap::new();
         for (system, content) in file.systems.iter().flatten() {
             let plan = SystemPlan {
+                contacts: self.contacts(content),
                 drills: self.drills(file, &system.value, content, components),
                 scenarios: self.scenarios(file, &system.value, content),
                 checklists: self.checklists(content),
+                probes: self.probes(&system.value, content),
             };
             plans.insert(system.value.clone(), plan);
         }
         plans
+    }
+
+    /// Whom to call, in the order in which they were written.
+    fn contacts(&mut self, content: &SystemFile) -> Vec<(String, String)> {
+        let mut contacts: Vec<(&At<String>, &At<String>)> = content.contacts.iter().flatten().collect();
+        contacts.sort_by_key(|(role, _)| (role.place.line(), role.place.column()));
+        for (role, contact) in &contacts {
+            if contact.value.trim().is_empty() {
+                self.problems.push(
+                    Problem::at(contact.place, format!("nobody is called for `{}`", role.value))
+                        .label("empty")
+                        .help("write a name and how to reach it, or leave the line out"),
+                );
+            }
+        }
+        contacts
+            .into_iter()
+            .map(|(role, contact)| (role.value.clone(), contact.value.trim().to_owned()))
+            .collect()
     }
 
     fn drills(

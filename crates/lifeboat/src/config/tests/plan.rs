@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lifeboat_ops::proof::Level;
+
 use super::super::plan::{DrillPoint, Fact, Item, When, interval};
 use super::{GOOD, assert_refused, read, with};
 
@@ -35,6 +37,53 @@ fn schedules_arrive() {
     assert_eq!(db.schedules[0].when, When::Every(HOUR * 6));
     assert_eq!(db.schedules[1].stores, ["disk"]);
     assert_eq!(interval(&read(GOOD).unwrap().components[0].schedules), None);
+}
+
+#[test]
+fn what_is_proven_again_and_again_arrives() {
+    let with_verify = |keys: &str| with("encrypt: main }", &format!("encrypt: main }}\n        verify: {{ {keys} }}"));
+    let settings = read(&with_verify(
+        "hash: { every: 1d, budget: 20GiB }, app: { every: 30d }, decrypt: { every: 7d }",
+    ))
+    .unwrap();
+    let db = settings
+        .components
+        .iter()
+        .find(|component| !component.verifications.is_empty())
+        .unwrap();
+    let all: Vec<_> = db
+        .verifications
+        .iter()
+        .map(|wanted| (wanted.level, wanted.every, wanted.budget_bytes))
+        .collect();
+    let wanted = [
+        (Level::Hash, DAY, Some(20 << 30)),
+        (Level::Decrypt, DAY * 7, None),
+        // Nothing more than a restore checks is asked of it.
+        (Level::Restore, DAY * 30, None),
+    ];
+    assert_eq!(all, wanted);
+    assert!(read(GOOD).unwrap().components[0].verifications.is_empty());
+    for (name, text) in [
+        ("verify-budget-nothing", with_verify("hash: { every: 1d, budget: 0B }")),
+        ("verify-budget-what", with_verify("hash: { every: 1d, budget: some }")),
+        ("verify-never", with_verify("app: { every: 0s }")),
+        ("verify-unknown", with_verify("deep: { every: 1d }")),
+    ] {
+        assert_refused(name, text.as_bytes());
+    }
+}
+
+#[test]
+fn contacts_arrive_in_their_order() {
+    let settings = read(&planned(
+        "contacts: { hosting: support@example.com, database: ' Ada, 4711 ' }",
+    ))
+    .unwrap();
+    let own = |role: &str, contact: &str| (role.to_owned(), contact.to_owned());
+    let wanted = vec![own("hosting", "support@example.com"), own("database", "Ada, 4711")];
+    assert!(settings.plans.values().any(|plan| plan.contacts == wanted));
+    assert_refused("contact-empty", planned("contacts: { hosting: ' ' }").as_bytes());
 }
 
 #[test]

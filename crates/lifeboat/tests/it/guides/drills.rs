@@ -96,7 +96,15 @@ fn architect_go_each_day() {
     );
     let drills = drilled(&guide, &["--plan", "monthly", "--seed", "5"], 0);
     assert_eq!(drills[0]["report"]["point"]["rule"], "random");
-    looked_at(&guide, &drills[0], 1);
+    // The deployment is a phase that people measure, and the review is theirs.
+    let phases: Vec<&str> = drills[0]["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|phase| phase["name"].as_str())
+        .collect();
+    assert_eq!(phases, ["restore", "deploy", "checks"]);
+    looked_at(&guide, &drills[0], 2);
 }
 
 #[test]
