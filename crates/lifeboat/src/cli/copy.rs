@@ -7,10 +7,10 @@ use lifeboat_ops::ledger;
 use lifeboat_repo::{Copied, Which};
 use serde_json::{Value, json};
 
-use super::Cx;
 use super::args::Copy;
 use super::context::Context;
 use super::outcomes::Outcomes;
+use super::{Cx, kit};
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
 use crate::render::{json as document, tell, text};
@@ -76,6 +76,9 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &C
     // What was done goes where the backups are.
     if let Err(error) = ledger::copy(&protected, &from, &to).await {
         copied.notes.push(format!("the ledger was not copied: {error}"));
+    }
+    if let Err(error) = kit::along(&protected, &from, &to).await {
+        copied.notes.push(format!("the recovery kit was not copied: {error}"));
     }
     Ok((from.name, copied))
 }

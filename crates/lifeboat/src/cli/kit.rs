@@ -7,13 +7,15 @@ pub(super) mod page;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lifeboat_io::durable;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::backup::Report;
 use lifeboat_ops::protected::{Place, Protected};
 use lifeboat_repo::{
-    Content, Encryption, Instance, KitComponent, KitConfiguration, NewKit, RepositoryId, kit_digest, put_kit, seal_kit,
+    Content, Encryption, Instance, KitComponent, KitConfiguration, NewKit, Repository, RepositoryId, get_kit, kit_digest,
+    list_kits, open_kit, put_kit, seal_kit,
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +46,30 @@ pub(super) async fn after_backup(cx: &Cx, context: &Context, protected: &Protect
             ));
         }
     }
+}
+
+/// Brings a store the newest kit of each installation that another one has: whoever has nothing but the copy begins from it, too.
+pub(super) async fn along(protected: &Protected, from: &Place, to: &Place) -> Result<()> {
+    let source = Repository::open(Arc::clone(&from.store)).await?;
+    let copy = Repository::open(Arc::clone(&to.store)).await?;
+    let there = list_kits(&copy).await?.names;
+    // The newest comes last.
+    let newest: BTreeMap<_, _> = (list_kits(&source).await?.names.into_iter())
+        .map(|name| (name.signer, name))
+        .collect();
+    let mut first = None;
+    for name in newest.into_values().filter(|name| !there.contains(name)) {
+        let brought = async {
+            let stored = get_kit(&source, &name).await?;
+            // What nobody trusts here does not get around.
+            open_kit(source.id(), &protected.trust, &name, &stored)?;
+            put_kit(to.store.as_ref(), &name, stored).await
+        };
+        if let Err(error) = brought.await {
+            first.get_or_insert(error);
+        }
+    }
+    first.map_or(Ok(()), Err)
 }
 
 async fn put(cx: &Cx, context: &Context, instance: &Instance, repository: RepositoryId, place: &Place) -> Result<()> {

@@ -175,11 +175,12 @@ pub(crate) async fn run(cli: Cli, mut signals: Signals) -> Exit {
     };
     let note = interrupted_note(&cli.command);
     let subject = recorder::subject(&cli.command);
+    let run = subject.as_ref().and_then(|subject| recorder::begins(&cx, subject));
     if ends_by_signal(&cli.command) {
         let outcome = Box::pin(dispatch(&cx, cli.command, Some(signals))).await;
         let (exit, ended) = tell_end(&cx, Ended::Itself(outcome), note);
         if let Some(subject) = &subject {
-            Box::pin(recorder::record(&cx, subject, &ended)).await;
+            Box::pin(recorder::record(&cx, subject, &ended, run)).await;
         }
         return exit;
     }
@@ -195,7 +196,7 @@ pub(crate) async fn run(cli: Cli, mut signals: Signals) -> Exit {
         tokio::select! {
             biased;
             _ = signals.first() => {}
-            () = Box::pin(recorder::record(&cx, subject, &ended)) => {}
+            () = Box::pin(recorder::record(&cx, subject, &ended, run)) => {}
         }
     }
     exit

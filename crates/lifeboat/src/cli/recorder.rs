@@ -4,6 +4,7 @@
 //! that it was about gets a record. Nothing here changes how the command ends: what could not be recorded is said on stderr.
 
 mod facts;
+mod runs;
 mod subject;
 mod told;
 
@@ -21,6 +22,7 @@ use crate::config::{self, ComponentSettings, Settings};
 use crate::exit::Exit;
 use crate::render::{json as document, tell};
 
+pub(crate) use runs::Run;
 pub(crate) use subject::{Subject, subject};
 pub(crate) use told::{Steps, Told};
 
@@ -61,14 +63,62 @@ fn outcome_of(exit: Exit) -> Outcome {
     }
 }
 
-/// Records a command that has ended.
-pub(crate) async fn record(cx: &Cx, subject: &Subject, ended: &Ended) {
+/// Marks a command that begins, so that the next one records it if this one is killed. Where that cannot be written down, nobody is kept from anything.
+pub(crate) fn begins(cx: &Cx, subject: &Subject) -> Option<Run> {
+    let context = Context::quiet(cx, super::zero::settings(cx).ok()?);
+    let components = subject.components(&context, &cx.told);
+    if components.is_empty() {
+        return None;
+    }
+    Run::begin(&cx.env, &context.settings.state_dir, subject.verb, components, who()).ok()
+}
+
+/// Records the runs that were killed.
+async fn record_killed(cx: &Cx, context: &Context) -> Result<()> {
+    for killed in runs::killed(&context.settings.state_dir)? {
+        let begun = &killed.begun;
+        for component in context
+            .settings
+            .components
+            .iter()
+            .filter(|component| begun.components.contains(&component.name))
+        {
+            let mut facts = begun.facts.clone();
+            facts.insert("began_at".to_owned(), json!(begun.at));
+            facts.insert("killed".to_owned(), json!(true));
+            let entry = Entry {
+                verb: begun.verb.clone(),
+                outcome: Outcome::Interrupted,
+                facts,
+            };
+            keep(cx, context, component, entry).await;
+        }
+        killed.end()?;
+    }
+    Ok(())
+}
+
+/// Records a command that has ended, and before it those that were killed.
+pub(crate) async fn record(cx: &Cx, subject: &Subject, ended: &Ended, run: Option<Run>) {
     let Ok(settings) = super::zero::settings(cx) else {
         // Without a configuration nobody knows where the ledger is; the command has said so.
         return;
     };
     let context = Context::quiet(cx, settings);
-    let names = subject.components(&context, &cx.told);
+    record_ended(cx, &context, subject, ended).await;
+    let over = run.map_or(Ok(()), Run::end);
+    if let Err(error) = over {
+        cx.out
+            .note(&format!("note: the mark of this run could not be removed: {error}"));
+    }
+}
+
+async fn record_ended(cx: &Cx, context: &Context, subject: &Subject, ended: &Ended) {
+    if let Err(error) = record_killed(cx, context).await {
+        cx.out
+            .note(&format!("note: runs that were killed could not be recorded: {error}"));
+    }
+    let names = subject.components(context, &cx.told);
     let took = cx.env.clock.monotonic().saturating_sub(cx.told.began());
     for component in &context.settings.components {
         if !names.contains(&component.name) {
@@ -93,7 +143,7 @@ pub(crate) async fn record(cx: &Cx, subject: &Subject, ended: &Ended) {
         if let Some(reason) = &subject.reason {
             entry.facts.insert("reason".to_owned(), json!(reason));
         }
-        keep(cx, &context, component, entry).await;
+        keep(cx, context, component, entry).await;
     }
 }
 

@@ -49,7 +49,14 @@ pub(crate) fn markdown(title: &str, sections: &[Section]) -> String {
     let mut text = format!("# {title}\n");
     for section in sections {
         text.push_str(&format!("\n## {}\n\n", section.title));
+        let mut in_list = false;
         for line in &section.lines {
+            // A paragraph behind a list would belong to its last line.
+            let is_item = matches!(line, Line::Pair(..) | Line::Step(_) | Line::Blank(_));
+            if in_list && !is_item {
+                text.push('\n');
+            }
+            in_list = is_item;
             text.push_str(&match line {
                 Line::Pair(name, says) => format!("- {name}: {says}\n"),
                 Line::Text(says) => format!("{says}\n\n"),

@@ -139,6 +139,17 @@ fn dr_03_a_killed_drill_is_found_and_its_sandbox_removed() {
         "{drill:#}"
     );
     nothing_is_left(&world);
+    // The ledger hears of it by the next command that is recorded, once.
+    world.run(&["verify", "--level", "list"]).ends(0);
+    world.run(&["verify", "--level", "list"]).ends(0);
+    let ledger = world
+        .run(&["audit", "list", "--verb", "drill", "--json"])
+        .ends(0)
+        .json("audit-list");
+    let records = ledger["components"][0]["records"].as_array().unwrap();
+    assert_eq!(records.len(), 1, "{ledger:#}");
+    assert_eq!(records[0]["outcome"], "interrupted");
+    assert_eq!(records[0]["facts"]["killed"], true);
     // What is damaged keeps nobody from the next one.
     let damaged = world.state_dir().join("drills/20260101T000000-000000");
     std::fs::create_dir(&damaged).unwrap();

@@ -324,6 +324,32 @@ fn a_container_of_azure_works_as_well() {
 }
 
 #[test]
+fn a_copy_is_enough_to_begin_from() {
+    let lost = World::protected();
+    std::fs::create_dir(lost.path("usb")).unwrap();
+    lost.run(&["copy", "--to", "./usb"]).ends(0);
+    assert_eq!(kits(&lost, "usb").len(), 1);
+    // Nothing new to say: nothing more is copied.
+    lost.run(&["copy", "--to", "./usb"]).ends(0);
+    assert_eq!(kits(&lost, "usb").len(), 1);
+    let bare = World::empty();
+    bare.copy_folder(&lost.path("usb"), "stick");
+    bare.write("key.txt", &std::fs::read_to_string(lost.key()).unwrap());
+    bare.run(&["bootstrap", "stick", "--key", "key.txt", "--yes"]).ends(0);
+    bare.run(&["restore", "shop", "--to", "back.db"]).ends(0);
+    assert_eq!(bare.rows("back.db"), 1_000);
+    // A kit that is damaged on the way is told, and does not get around.
+    let kit = kits(&lost, "lifeboat-backups").pop().unwrap();
+    let mut bytes = std::fs::read(&kit).unwrap();
+    bytes[100] ^= 1;
+    overwrite(&kit, &bytes);
+    std::fs::create_dir(lost.path("second")).unwrap();
+    let told = lost.run(&["copy", "--to", "./second"]).ends(0);
+    assert!(told.stderr.contains("the recovery kit was not copied"), "{}", told.stderr);
+    assert_eq!(kits(&lost, "second").len(), 0);
+}
+
+#[test]
 fn the_page_for_people_has_what_is_needed_and_no_secret() {
     let world = World::protected();
     let plan = "systems:\n  shop:\n    contacts: { hosting: \"<support@example.com>\", database: Ada }\n    scenarios: { fire: { rto: 4h, restore: [db], manual: [call the landlord] } }";

@@ -22,6 +22,7 @@ mod cluster_reach;
 mod cluster_replaced;
 mod diff;
 mod drill;
+mod drill_kill;
 mod drill_remarks;
 mod dumps;
 mod environment;

@@ -8,7 +8,7 @@ use lifeboat_model::time::human_duration;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::Protected;
 use lifeboat_ops::proof;
-use lifeboat_repo::{ComponentName, Instance, format_utc};
+use lifeboat_repo::{ComponentName, Instance};
 
 use super::super::Cx;
 use super::super::args::kit::{Kit, PageFormat};
@@ -201,7 +201,7 @@ fn of_component(context: &Context, component: &ComponentSettings) -> String {
         .map(|name| proof::load(&context.settings.state_dir, &name))
         .unwrap_or_default();
     parts.push(match proofs.iter().max_by_key(|proof| (proof.level, proof.at_us)) {
-        Some(proof) => format!("proven up to {} at {}", proof.level.word(), format_utc(proof.at_us)),
+        Some(proof) => format!("proven up to {} at {}", proof.level.word(), text::time(proof.at_us)),
         None => "never proven on this machine".to_owned(),
     });
     parts.join(", ")
