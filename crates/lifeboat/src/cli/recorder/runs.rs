@@ -76,15 +76,21 @@ impl Run {
 
     /// It was recorded.
     pub(super) fn end(self) -> Result<()> {
-        durable::remove_folder(&self.folder)
+        remove(&self.folder)
     }
 }
 
 impl Killed {
     /// It was recorded.
     pub(super) fn end(self) -> Result<()> {
-        durable::remove_folder(&self.folder)
+        remove(&self.folder)
     }
+}
+
+/// What it says goes first: without it, whoever takes the lock between two steps takes it for nothing.
+fn remove(folder: &Path) -> Result<()> {
+    durable::remove_file(&folder.join(BEGUN))?;
+    durable::remove_folder(folder)
 }
 
 /// Locks a folder; `None` while somebody is at work.
