@@ -122,24 +122,38 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// When it is due, microseconds since 1970; what was never done, or in the future, is due.
+    /// When it was done last; what was done in the future was not done.
+    #[must_use]
+    pub fn done_us(&self, now_us: i64) -> Option<i64> {
+        self.last_us.filter(|last_us| *last_us <= now_us)
+    }
+
+    /// When it is due, microseconds since 1970; what was never done is due.
     #[must_use]
     pub fn due_us(&self, now_us: i64) -> i64 {
         let every_us = i64::try_from(self.every.as_micros()).unwrap_or(i64::MAX);
-        let last_us = self.last_us.filter(|last_us| *last_us <= now_us);
-        last_us.map_or(now_us, |last_us| last_us.saturating_add(every_us))
+        self.done_us(now_us)
+            .map_or(now_us, |last_us| last_us.saturating_add(every_us))
     }
 
-    /// Whether somebody should have done it by now: whoever runs daily is never exactly a day apart.
+    /// Whether it is to be done now: a little before its time, because whoever runs daily is never exactly a day apart, and the next run is a day away.
+    #[must_use]
+    pub fn is_due(&self, now_us: i64) -> bool {
+        let early = (self.every / 8).min(VERIFICATION_GRACE);
+        let early_us = i64::try_from(early.as_micros()).unwrap_or(i64::MAX);
+        self.due_us(now_us).saturating_sub(early_us) <= now_us
+    }
+
+    /// Whether somebody should have done it by now.
     #[must_use]
     pub fn is_late(&self, now_us: i64) -> bool {
         let grace = (self.every / 4).max(VERIFICATION_GRACE);
         let grace_us = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
-        self.last_us.is_none() || self.due_us(now_us).saturating_add(grace_us) <= now_us
+        self.done_us(now_us).is_none() || self.due_us(now_us).saturating_add(grace_us) <= now_us
     }
 }
 
-/// A proof may be so late at least.
+/// A proof may be so late at least, and so early at most.
 const VERIFICATION_GRACE: Duration = Duration::from_secs(3600);
 
 /// The newest backup.

@@ -151,6 +151,8 @@ enum Newest {
 /// What came of a restore into the sandbox.
 struct Done {
     backup: Backup,
+    /// What it was read from; first of all, where several stores gave it.
+    repository: Option<Repository>,
     findings: Findings,
     bytes: u64,
     newest: Newest,
@@ -178,9 +180,9 @@ impl Asked<'_> {
             Some(_) => self.cluster(env, &survey, identities, report).await?,
             None => self.backup(env, &survey, identities, report).await?,
         };
-        if let Some((_, repository, backup)) = survey.holders(&done.backup.id).into_iter().next() {
+        if let Some(repository) = &done.repository {
             // Behind the clock: it proves the proof, and brings nothing back.
-            let control = control::run(env, &repository, &backup, identities).await;
+            let control = control::run(env, repository, &done.backup, identities).await;
             done.findings.checks.push(control);
         }
         Ok(done)
@@ -251,6 +253,7 @@ impl Asked<'_> {
         }
         Ok(Done {
             backup: backup.clone(),
+            repository: Some(repository.clone()),
             newest: findings
                 .newest_us
                 .map_or(Newest::Backup(backup.header.moment_us), Newest::Heartbeat),
@@ -295,8 +298,13 @@ impl Asked<'_> {
         let newest = self.newest(survey, &plan.backup, &drilled, report).await;
         report.notes.extend(drilled.notes);
         report.notes.push(format!("the server stood at {}", drilled.until));
+        let used = options.store.as_deref();
+        let holders = survey.holders(&plan.backup.id).into_iter();
+        let repository = holders.filter(|(store, _, _)| used.is_none_or(|used| used == store));
+        let repository = repository.map(|(_, repository, _)| repository).next();
         Ok(Done {
             backup: plan.backup.clone(),
+            repository,
             findings: drilled.findings,
             bytes: plan.backup.header.size_bytes.saturating_add(plan.log_bytes),
             newest,

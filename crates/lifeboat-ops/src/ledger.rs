@@ -97,14 +97,21 @@ pub struct Appended {
 /// # Errors
 /// Only where the state folder cannot be written to. Stores that do not answer are told in what it returns.
 pub async fn append(env: &Env, protected: &Protected, instance: &Instance, entry: Entry) -> Result<Appended> {
-    append_all(env, protected, instance, vec![entry]).await
+    append_all(env, protected, instance, vec![entry], || {}).await
 }
 
-/// Records several things, in this order.
+/// Records several things, in this order. `written` is called when they stand in the state folder, before any store is asked: from there on they are not
+/// lost.
 ///
 /// # Errors
 /// As [`append`].
-pub async fn append_all(env: &Env, protected: &Protected, instance: &Instance, entries: Vec<Entry>) -> Result<Appended> {
+pub async fn append_all(
+    env: &Env,
+    protected: &Protected,
+    instance: &Instance,
+    entries: Vec<Entry>,
+    written: impl FnOnce(),
+) -> Result<Appended> {
     let home = Home::of(protected, instance);
     let at_us = env.clock.wall_us();
     let mut entries: Vec<home::Waiting> = entries.into_iter().map(|entry| home::Waiting::new(entry, at_us)).collect();
@@ -120,6 +127,7 @@ pub async fn append_all(env: &Env, protected: &Protected, instance: &Instance, e
         }
         _ => home.keep_waiting(&entries)?,
     }
+    written();
     send(env, protected, instance, &home, (known, &entries), &mut appended).await?;
     Ok(appended)
 }

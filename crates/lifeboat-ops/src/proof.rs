@@ -177,10 +177,23 @@ pub fn record(state_dir: &Path, component: &ComponentName, proof: Proof) -> Resu
             json.failed_checks = None;
         }
         json.proofs.push(proof);
-        if json.proofs.len() > KEPT {
-            json.proofs.drain(..json.proofs.len() - KEPT);
-        }
+        thin(&mut json.proofs);
     })
+}
+
+/// Forgets the oldest beyond [`KEPT`], but never the newest of a level: many near proofs must not hide a far one.
+fn thin(proofs: &mut Vec<Proof>) {
+    let mut surplus = proofs.len().saturating_sub(KEPT);
+    let mut place = 0;
+    while surplus > 0 && place < proofs.len() {
+        let is_newest = |level: Level| !proofs.iter().skip(place + 1).any(|later| later.level == level);
+        if proofs.get(place).is_some_and(|proof| is_newest(proof.level)) {
+            place += 1;
+        } else {
+            proofs.remove(place);
+            surplus -= 1;
+        }
+    }
 }
 
 /// Takes over what other records prove, where it is not known here. What is known of damage stays. Returns how many are new.
@@ -198,9 +211,7 @@ pub fn adopt(state_dir: &Path, component: &ComponentName, proofs: Vec<Proof>) ->
     update(state_dir, component, |json| {
         json.proofs.extend(new);
         json.proofs.sort_by_key(|proof| proof.at_us);
-        if json.proofs.len() > KEPT {
-            json.proofs.drain(..json.proofs.len() - KEPT);
-        }
+        thin(&mut json.proofs);
     })?;
     Ok(count)
 }
@@ -278,4 +289,31 @@ fn write(state_dir: &Path, component: &ComponentName, json: ProofsJson) -> Resul
     let path = path(state_dir, component);
     durable::create_folder(&durable::parent_of(&path))?;
     durable::replace_file(&path, &bytes, durable::FILE_MODE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_near_proofs_do_not_hide_a_far_one() {
+        let proof = |level: Level, at_us: i64| Proof {
+            backup: "1-a".to_owned(),
+            level,
+            at_us,
+            took_s: 1.0,
+            bytes: 1,
+        };
+        let mut proofs = vec![proof(Level::App, 1), proof(Level::App, 2), proof(Level::Decrypt, 3)];
+        proofs.extend((4..104).map(|at_us| proof(Level::Hash, at_us)));
+        thin(&mut proofs);
+        assert_eq!(proofs.len(), KEPT);
+        let far: Vec<(Level, i64)> = proofs.iter().take(2).map(|proof| (proof.level, proof.at_us)).collect();
+        assert_eq!(far, [(Level::App, 2), (Level::Decrypt, 3)]);
+        assert_eq!(proofs.last().map(|proof| proof.at_us), Some(103));
+        let few = vec![proof(Level::Hash, 1), proof(Level::Hash, 2)];
+        let mut same = few.clone();
+        thin(&mut same);
+        assert_eq!(same, few);
+    }
 }

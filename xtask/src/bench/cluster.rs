@@ -122,7 +122,7 @@ struct Room<'bench> {
 
 /// A configuration of ours with its key, state and store, where the server's user can get to.
 pub(super) struct Home {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     lifeboat: PathBuf,
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod repo;
 pub(crate) mod s3;
 pub(crate) mod scale;
 pub(crate) mod sqlite;
+pub(crate) mod tenant;
 
 use std::path::PathBuf;
 
@@ -67,6 +68,11 @@ const BENCHES: &[Bench] = &[
         "logical",
         "databases of 2 GB by definitions and rows, against pg_dump and pg_restore",
         logical::run,
+    ),
+    (
+        "tenant",
+        "one of 200 tenants exported, deleted and restored among the others",
+        tenant::run,
     ),
     (
         "drill",

@@ -252,6 +252,20 @@ fn a_proof_that_is_wanted_again_and_again_is_late_behind_its_grace() {
     says(with(Some(ago(DAY * 8))), &[]);
     says(with(Some(ago(DAY * 10) + 1)), &[]);
     says(with(Some(ago(DAY * 10))), &[("verification_late", RISK)]);
+    // What was done in the future was not done.
+    says(with(Some(NOW_US + 1)), &[("verification_late", RISK)]);
+    // A daily run is never exactly a day behind the one before it.
+    let daily = |age: Duration| Verification {
+        level: "hash".into(),
+        every: DAY,
+        last_us: Some(ago(age)),
+    };
+    assert!(daily(DAY - HOUR / 60).is_due(NOW_US) && !daily(HOUR * 22).is_due(NOW_US));
+    let minutely = Verification {
+        every: HOUR / 60,
+        ..daily(HOUR / 80)
+    };
+    assert!(!minutely.is_due(NOW_US));
     // A backup that is not there cannot be proven.
     let mut facts = good();
     (facts.newest, facts.verifications) = (None, vec![wanted(None)]);

@@ -27,7 +27,7 @@ pub struct Shipped {
 pub async fn ship(env: &Env, protected: &Protected, instance: Option<&Instance>) -> Result<Shipped> {
     let mut shipped = Shipped::default();
     if let Some(instance) = instance {
-        shipped.own = append_all(env, protected, instance, Vec::new()).await?;
+        shipped.own = append_all(env, protected, instance, Vec::new(), || {}).await?;
     }
     let chains = gather(protected, None, false).await?;
     shipped

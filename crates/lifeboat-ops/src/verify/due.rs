@@ -22,12 +22,20 @@ pub struct Wanted {
 
 /// When each of them was done last, in the order of `wanted`. What goes farther counts, too; a slice only counts where every store had one.
 #[must_use]
-pub fn standings(state_dir: &Path, component: &ComponentName, stores: &[String], wanted: &[Wanted]) -> Vec<Verification> {
-    let proofs = proof::load(state_dir, component);
+pub fn standings(
+    state_dir: &Path,
+    component: &ComponentName,
+    stores: &[String],
+    wanted: &[Wanted],
+    now_us: i64,
+) -> Vec<Verification> {
+    let mut proofs = proof::load(state_dir, component);
+    // A clock that was ahead proves nothing for ever.
+    proofs.retain(|proof| proof.at_us <= now_us);
     let last_us = |wanted: &Wanted| match wanted.budget_bytes {
         Some(_) => stores
             .iter()
-            .map(|store| slice::last_us(state_dir, component, store))
+            .map(|store| slice::last_us(state_dir, component, store, now_us))
             .min()
             .flatten(),
         None => {

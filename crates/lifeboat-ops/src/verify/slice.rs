@@ -68,9 +68,10 @@ fn save(protected: &Protected, store: &str, read: BTreeMap<String, i64>) -> Resu
     durable::replace_file(&path, &bytes, durable::FILE_MODE)
 }
 
-/// When the last slice of this store was read.
-pub(super) fn last_us(state_dir: &Path, component: &ComponentName, store: &str) -> Option<i64> {
-    load(state_dir, component, store).values().max().copied()
+/// When the last slice of this store was read, as far as that is not in the future.
+pub(super) fn last_us(state_dir: &Path, component: &ComponentName, store: &str, now_us: i64) -> Option<i64> {
+    let read = load(state_dir, component, store);
+    read.values().filter(|at_us| **at_us <= now_us).max().copied()
 }
 
 /// Reads about `budget` bytes of what `backups` need in one store, called `store`.

@@ -45,6 +45,11 @@ impl Context {
         Self::load(cx)
     }
 
+    /// The moment, microseconds since 1970.
+    pub(super) fn now_us(&self) -> i64 {
+        self.clock.wall_us()
+    }
+
     /// The same of settings that were told already.
     pub(super) fn quiet(cx: &Cx, settings: Settings) -> Self {
         Self {

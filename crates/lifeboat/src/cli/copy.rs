@@ -1,5 +1,7 @@
 //! `lifeboat copy`: bring a store what it lacks, from another one.
 
+use std::sync::Arc;
+
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_ops::copy::{self, Wanted};
@@ -59,6 +61,7 @@ pub(super) async fn run(cx: &Cx, args: Copy) -> Result<Exit> {
 async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &Copy) -> Result<(String, Copied)> {
     let protected = context.protected(component, &[]).await?;
     let instance = protected.instance(&context.settings.instance_name)?;
+    let own = Arc::clone(&instance);
     let to = context.place(component, &args.to).await?;
     let from = match &args.from {
         Some(name) => context.place(component, name).await?,
@@ -77,7 +80,7 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings, args: &C
     if let Err(error) = ledger::copy(&protected, &from, &to).await {
         copied.notes.push(format!("the ledger was not copied: {error}"));
     }
-    if let Err(error) = kit::along(&protected, &from, &to).await {
+    if let Err(error) = kit::after_copy(cx, context, &protected, &own, (&from, &to)).await {
         copied.notes.push(format!("the recovery kit was not copied: {error}"));
     }
     Ok((from.name, copied))

@@ -402,6 +402,11 @@ fn tick(cx: &Cx, context: &Context, id: &str, said: Said) -> Result<Exit> {
         item: item.unwrap_or_else(|| said.item.clone()),
         ..said
     };
+    if said.took_s.is_some() && !written.report.phases.iter().any(|phase| phase.name == said.item) {
+        let detail = format!("{:?} is no phase of its plan", said.item);
+        return Err(Error::new(ErrorKind::Usage, "tick", &written.report.id, detail)
+            .with_hint("leave --took out; phases stand under the drill in the configuration"));
+    }
     let written = evidence::tick(state_dir, &written, said)?;
     told(cx, &written)?;
     Ok(exit(written.standing()))

@@ -48,25 +48,41 @@ pub(super) async fn after_backup(cx: &Cx, context: &Context, protected: &Protect
     }
 }
 
-/// Brings a store the newest kit of each installation that another one has: whoever has nothing but the copy begins from it, too.
-pub(super) async fn along(protected: &Protected, from: &Place, to: &Place) -> Result<()> {
+/// Behind a copy: whoever has nothing but that store begins from it, too. A store of the configuration gets its own kit, as after a backup; any other one
+/// the newest whole kit of each installation that the source has.
+pub(super) async fn after_copy(
+    cx: &Cx,
+    context: &Context,
+    protected: &Protected,
+    instance: &Instance,
+    (from, to): (&Place, &Place),
+) -> Result<()> {
     let source = Repository::open(Arc::clone(&from.store)).await?;
+    let is_own = |component: &ComponentSettings| component.stores.contains(&to.name);
+    if context.settings.components.iter().any(is_own) {
+        return put(cx, context, instance, source.id(), to).await;
+    }
     let copy = Repository::open(Arc::clone(&to.store)).await?;
     let there = list_kits(&copy).await?.names;
+    let (mut settled, mut first) = (Vec::new(), None);
     // The newest comes last.
-    let newest: BTreeMap<_, _> = (list_kits(&source).await?.names.into_iter())
-        .map(|name| (name.signer, name))
-        .collect();
-    let mut first = None;
-    for name in newest.into_values().filter(|name| !there.contains(name)) {
+    for name in list_kits(&source).await?.names.into_iter().rev() {
+        if settled.contains(&name.signer) {
+            continue;
+        }
+        if there.contains(&name) {
+            settled.push(name.signer);
+            continue;
+        }
         let brought = async {
             let stored = get_kit(&source, &name).await?;
             // What nobody trusts here does not get around.
             open_kit(source.id(), &protected.trust, &name, &stored)?;
             put_kit(to.store.as_ref(), &name, stored).await
         };
-        if let Err(error) = brought.await {
-            first.get_or_insert(error);
+        match brought.await {
+            Ok(()) => settled.push(name.signer),
+            Err(error) => first = first.or(Some(error)),
         }
     }
     first.map_or(Ok(()), Err)

@@ -56,6 +56,13 @@ impl Outcomes {
         }
     }
 
+    /// The same of what changed and proved nothing: the ledger does not hear of it.
+    pub(super) fn seen(&mut self, json: Value, text: &str) {
+        self.next = Exit::OK;
+        self.rows.push(json);
+        self.text.push_str(text);
+    }
+
     /// What belongs to no row: a field of its own, and its part of the text.
     pub(super) fn beside(&mut self, name: &'static str, json: Value, text: &str) {
         self.beside = Some((name, json));

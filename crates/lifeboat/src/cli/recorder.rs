@@ -73,16 +73,12 @@ pub(crate) fn begins(cx: &Cx, subject: &Subject) -> Option<Run> {
     Run::begin(&cx.env, &context.settings.state_dir, subject.verb, components, who()).ok()
 }
 
-/// Records the runs that were killed.
+/// Records the runs that were killed, of which this configuration knows the components.
 async fn record_killed(cx: &Cx, context: &Context) -> Result<()> {
     for killed in runs::killed(&context.settings.state_dir)? {
-        let begun = &killed.begun;
-        for component in context
-            .settings
-            .components
-            .iter()
-            .filter(|component| begun.components.contains(&component.name))
-        {
+        let begun = killed.begun();
+        let own = context.settings.components.iter();
+        for component in own.filter(|component| begun.components.contains(&component.name)) {
             let mut facts = begun.facts.clone();
             facts.insert("began_at".to_owned(), json!(begun.at));
             facts.insert("killed".to_owned(), json!(true));
@@ -91,9 +87,8 @@ async fn record_killed(cx: &Cx, context: &Context) -> Result<()> {
                 outcome: Outcome::Interrupted,
                 facts,
             };
-            keep(cx, context, component, entry).await;
+            keep(cx, context, component, entry, Some(&killed)).await;
         }
-        killed.end()?;
     }
     Ok(())
 }
@@ -105,7 +100,7 @@ pub(crate) async fn record(cx: &Cx, subject: &Subject, ended: &Ended, run: Optio
         return;
     };
     let context = Context::quiet(cx, settings);
-    record_ended(cx, &context, subject, ended).await;
+    record_ended(cx, &context, subject, ended, run.as_ref()).await;
     let over = run.map_or(Ok(()), Run::end);
     if let Err(error) = over {
         cx.out
@@ -113,7 +108,7 @@ pub(crate) async fn record(cx: &Cx, subject: &Subject, ended: &Ended, run: Optio
     }
 }
 
-async fn record_ended(cx: &Cx, context: &Context, subject: &Subject, ended: &Ended) {
+async fn record_ended(cx: &Cx, context: &Context, subject: &Subject, ended: &Ended, run: Option<&Run>) {
     if let Err(error) = record_killed(cx, context).await {
         cx.out
             .note(&format!("note: runs that were killed could not be recorded: {error}"));
@@ -143,7 +138,7 @@ async fn record_ended(cx: &Cx, context: &Context, subject: &Subject, ended: &End
         if let Some(reason) = &subject.reason {
             entry.facts.insert("reason".to_owned(), json!(reason));
         }
-        keep(cx, context, component, entry).await;
+        keep(cx, context, component, entry, run).await;
     }
 }
 
@@ -154,16 +149,24 @@ pub(super) async fn began(cx: &Cx, context: &Context, component: &ComponentSetti
         outcome: Outcome::Began,
         facts: who(),
     };
-    keep(cx, context, component, entry).await;
+    keep(cx, context, component, entry, None).await;
 }
 
-/// Writes an entry, and before it what changed in the configuration since the last one. What goes wrong is said.
-async fn keep(cx: &Cx, context: &Context, component: &ComponentSettings, entry: Entry) {
+/// Writes an entry, and before it what changed in the configuration since the last one, and takes the component out of the mark of its run. What goes
+/// wrong is said.
+async fn keep(cx: &Cx, context: &Context, component: &ComponentSettings, entry: Entry, run: Option<&Run>) {
     let kept = async {
         let protected = context.for_ledger(component).await?;
         let instance = protected.instance(&context.settings.instance_name)?;
         let parts = parts(&context.settings, component);
-        append(cx, &protected, &instance, entry, &parts).await
+        let written = || {
+            // A mark that stays makes a second record, and loses none.
+            if let Some(Err(error)) = run.map(|run| run.recorded(&component.name)) {
+                cx.out
+                    .note(&format!("note: the mark of this run could not be changed: {error}"));
+            }
+        };
+        append(cx, &protected, &instance, entry, &parts, written).await
     };
     match kept.await {
         Ok(appended) => say(cx, &component.name, &appended),
@@ -180,11 +183,12 @@ async fn append(
     instance: &Instance,
     entry: Entry,
     parts: &BTreeMap<String, String>,
+    written: impl FnOnce(),
 ) -> Result<Appended> {
     let changed = ledger::config_entry(protected, instance, parts)?;
     let is_changed = changed.is_some();
     let entries = changed.into_iter().chain([entry]).collect();
-    let appended = ledger::append_all(&cx.env, protected, instance, entries).await?;
+    let appended = ledger::append_all(&cx.env, protected, instance, entries, written).await?;
     if is_changed {
         ledger::remember_config(protected, instance, parts)?;
     }

@@ -71,6 +71,7 @@ pub(super) async fn of(cx: &Cx, context: &Context, component: &ComponentSettings
         &protected.component,
         &component.stores,
         &component.verifications,
+        cx.env.clock.wall_us(),
     );
     let exit = status.failure().map_or(Exit::OK, Exit::of);
     Ok((status, exit))

@@ -258,7 +258,7 @@ pub(super) fn show(plans: &BTreeMap<String, SystemPlan>) -> Json {
         (
             name.clone(),
             json!({
-                "probes": plan.probes.iter().map(|probe| &probe.name).collect::<Vec<_>>(),
+                "probes": plan.probes.iter().map(super::show_checks::probe).collect::<Vec<_>>(),
                 "contacts": show_contacts(&plan.contacts),
                 "drills": drills, "scenarios": scenarios, "checklists": checklists }),
         )

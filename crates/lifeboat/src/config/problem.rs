@@ -15,20 +15,11 @@ const WIDTH: usize = 120;
 /// What every age secret key begins with; the rest is the secret.
 const SECRET_PREFIX: &str = "AGE-SECRET-KEY-";
 
+/// Names of headers whose values are secrets, in lower case: in the clear they give a warning, and are never shown.
+pub(super) const SECRET_HEADERS: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"];
+
 /// Keys whose value is a credential when it is no reference.
-const SECRET_FIELDS: [&str; 11] = [
-    "access_key",
-    "secret_key",
-    "session_token",
-    "account_key",
-    "sas_token",
-    "authorization",
-    "Authorization",
-    "cookie",
-    "Cookie",
-    "x-api-key",
-    "X-Api-Key",
-];
+const SECRET_FIELDS: [&str; 5] = ["access_key", "secret_key", "session_token", "account_key", "sas_token"];
 
 /// One thing that is wrong.
 #[derive(Debug)]
@@ -132,11 +123,13 @@ fn mask(text: &str) -> String {
 /// A line without what stands in the clear after the keys that hold credentials, and without a password in an address.
 fn mask_logins(line: &str) -> String {
     let mut letters: Vec<char> = line.chars().collect();
-    for field in SECRET_FIELDS {
+    // Names of headers are written in any case. ASCII keeps its length.
+    let lower = line.to_ascii_lowercase();
+    for field in SECRET_FIELDS.iter().chain(SECRET_HEADERS) {
         let mut from = 0;
-        while let Some(end) = line
+        while let Some(end) = lower
             .get(from..)
-            .and_then(|rest| rest.find(field))
+            .and_then(|rest| rest.find(*field))
             .map(|at| from + at + field.len())
         {
             from = end;

@@ -191,7 +191,10 @@ impl StoreSettings {
                 bucket,
                 prefix,
                 // As Google's own libraries are told of another service.
-                endpoint: told("STORAGE_EMULATOR_HOST"),
+                endpoint: told("STORAGE_EMULATOR_HOST").map(|host| match host.contains("://") {
+                    true => host,
+                    false => format!("http://{host}"),
+                }),
                 storage_class: None,
                 credentials: None,
             })
@@ -301,6 +304,25 @@ impl StoreSettings {
             );
         }
         shown
+    }
+
+    /// What has to stand in the environment so that [`StoreSettings::unnamed`] finds it by its address; no credentials.
+    #[must_use]
+    pub(crate) fn told_by_the_environment(&self) -> Option<String> {
+        let variable = |name: &str, value: Option<&String>| value.map(|value| format!("{name}={value}"));
+        match &self.place {
+            StorePlace::Fs(_) => None,
+            StorePlace::S3(s3) => {
+                let all = [
+                    variable("AWS_ENDPOINT_URL", s3.endpoint.as_ref()),
+                    variable("AWS_REGION", s3.region.as_ref()),
+                ];
+                let all: Vec<String> = all.into_iter().flatten().collect();
+                (!all.is_empty()).then(|| all.join(" "))
+            }
+            StorePlace::Gcs(gcs) => variable("STORAGE_EMULATOR_HOST", gcs.endpoint.as_ref()),
+            StorePlace::Azure(azure) => variable("AZURE_STORAGE_SERVICE_ENDPOINT", azure.endpoint.as_ref()),
+        }
     }
 
     /// Where it is, for people: a path, or a URL without secrets.

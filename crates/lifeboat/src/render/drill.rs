@@ -110,7 +110,10 @@ pub(super) fn approved(written: &Written) -> Option<String> {
     let (remark, accepted) = written.approval()?;
     let word = if accepted { "accepted by" } else { "not accepted, says" };
     let note = remark.note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
-    Some(format!("{word} {} at {}{note}", remark.who, moment(&remark.at)))
+    // Times are written alike, so that their order is that of their letters.
+    let later = written.said.iter().any(|said| said.at > remark.at);
+    let since = if later { "; items were ticked anew since" } else { "" };
+    Some(format!("{word} {} at {}{note}{since}", remark.who, moment(&remark.at)))
 }
 
 /// The list of what has to be done.

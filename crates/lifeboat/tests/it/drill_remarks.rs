@@ -49,6 +49,14 @@ fn somebody_else_than_the_tester_accepts_a_report_when_nothing_is_open() {
         let shown = say(&world, "report", &id, &format!("--format|{format}")).ends(0).stdout;
         assert!(shown.contains("accepted by frida at "), "{format}: {shown}");
     }
+    // What is said of an item afterwards was not accepted.
+    assert!(!say(&world, "report", &id, "").ends(0).stdout.contains("ticked anew"));
+    let told = say(&world, "tick", &id, "1|--failed").ends(5).stdout;
+    assert!(
+        told.contains("accepted by frida at ") && told.contains("; items were ticked anew since"),
+        "{told}"
+    );
+    say(&world, "tick", &id, "1|--took|3m").ends(2);
     // The report itself does not change, and the ledger knows who accepted it.
     assert_eq!(sum_of(&world, &id), sum);
     let ledger = world.run(&["audit", "list", "--json"]).ends(0).stdout;

@@ -157,7 +157,17 @@ fn what_is_due_is_proven_once_and_what_is_late_is_told() {
     assert!(!late(&codes()), "{:#}", codes());
     let second = run()["components"][0].clone();
     assert!(second["proofs"].is_null() && second["slices"].is_null(), "{second:#}");
+    // Of what was not done the ledger hears nothing.
+    let records = || {
+        let ledger = world
+            .run(&["audit", "list", "--verb", "verify", "--json"])
+            .ends(0)
+            .json("audit-list");
+        ledger["components"][0]["records"].as_array().unwrap().len()
+    };
+    let before = records();
     let text = world.run(&["verify", "--due"]).ends(0).stdout;
+    assert_eq!(records(), before);
     assert!(
         text.contains("nothing is due") && text.contains("restore: due again in 30d"),
         "{text}"

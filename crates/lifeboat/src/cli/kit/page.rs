@@ -14,7 +14,7 @@ use super::super::Cx;
 use super::super::args::kit::{Kit, PageFormat};
 use super::super::context::{Context, system_of};
 use crate::config::plan::ScenarioSettings;
-use crate::config::{ComponentSettings, Encrypt, KeySettings};
+use crate::config::{ComponentSettings, Encrypt, KeySettings, StoreSettings};
 use crate::exit::Exit;
 use crate::render;
 use crate::render::kit::{Line, Section};
@@ -87,13 +87,21 @@ fn about(cx: &Cx, context: &Context) -> Section {
 
 /// The first commands.
 fn beginning(context: &Context) -> Section {
-    let store = context.settings.stores.values().next();
-    let store = store.map_or_else(|| "STORE".to_owned(), |store| store.address());
+    // What survives the loss of the place comes first.
+    let mut stores: Vec<&StoreSettings> = context.settings.stores.values().collect();
+    stores.sort_by_key(|store| !store.off_site);
+    let commands = stores.iter().map(|store| {
+        let told = store
+            .told_by_the_environment()
+            .map(|told| format!("{told} "))
+            .unwrap_or_default();
+        format!("{told}lifeboat bootstrap {} --key FILE", store.address())
+    });
     Section::new(
         "When everything is gone",
         vec![
-            Line::Text("On any machine with the program, the private key and one of the stores:".to_owned()),
-            Line::Command(format!("lifeboat bootstrap {store} --key FILE")),
+            Line::Text("On any machine with the program, the private key and one of the stores that is left (off-site ones first):".to_owned()),
+            Line::Commands(commands.collect()),
             Line::Text("Compare the public key that it shows with “signs as” above, and say yes only if it is the same. Then, in this order:".to_owned()),
             Line::Command("lifeboat status".to_owned()),
             Line::Commands(restores(context)),

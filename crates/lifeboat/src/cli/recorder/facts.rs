@@ -128,6 +128,7 @@ const KEPT: &[&str] = &[
     "sessions",
     "sha256",
     "size_bytes",
+    "slices",
     "stall_s",
     "standing",
     "start",

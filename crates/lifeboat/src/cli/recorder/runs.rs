@@ -1,11 +1,13 @@
 //! Runs that are under way, so that one that is killed is recorded by the next.
 //!
-//! `runs/ID/` in the state folder: a lock, which whoever runs holds, and `begun.json`, which says what it does. The run removes both when it has been
-//! recorded. A folder whose lock nobody holds is of a run that was killed, or whose host went down: whoever records next says so, and removes it.
-//! Dying in the moment between the record and the removing makes a second record; none is missing.
+//! `runs/ID/` in the state folder: a lock, which whoever runs holds, and `begun.json`, which says what it does and about which components nothing is
+//! recorded yet. A component goes out of it as soon as its record stands in the state folder; when none is left, or when the run has ended, both go.
+//! A folder whose lock nobody holds is of a run that was killed, or whose host went down: whoever records next says so of what is left in it. What cannot be
+//! recorded then stays for the next one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use lifeboat_io::durable;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
@@ -29,18 +31,11 @@ pub(super) struct Begun {
     pub(super) facts: Map<String, Value>,
 }
 
-/// A run that is under way: this one.
+/// A run: this one, or one that was killed, which whoever holds this is about to record.
 #[derive(Debug)]
 pub(crate) struct Run {
     folder: PathBuf,
-    _lock: File,
-}
-
-/// A run that was killed; whoever holds this is about to record it.
-#[derive(Debug)]
-pub(super) struct Killed {
-    pub(super) begun: Begun,
-    folder: PathBuf,
+    begun: Mutex<Begun>,
     _lock: File,
 }
 
@@ -68,23 +63,40 @@ impl Run {
             at: format_utc(env.clock.wall_us()),
             facts,
         };
-        let bytes =
-            serde_json::to_vec(&begun).map_err(|error| Error::new(ErrorKind::Bug, "encode", "what begins", error.to_string()))?;
-        durable::replace_file(&folder.join(BEGUN), &bytes, durable::FILE_MODE)?;
-        Ok(Self { folder, _lock: lock })
+        write(&folder, &begun)?;
+        Ok(Self {
+            folder,
+            begun: Mutex::new(begun),
+            _lock: lock,
+        })
     }
 
-    /// It was recorded.
+    /// What is left of it.
+    pub(super) fn begun(&self) -> Begun {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The record of this component stands.
+    pub(super) fn recorded(&self, component: &str) -> Result<()> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.components.retain(|name| name != component);
+        if begun.components.is_empty() {
+            remove(&self.folder)
+        } else {
+            write(&self.folder, &begun)
+        }
+    }
+
+    /// It has ended: what was not recorded until now was not begun.
     pub(super) fn end(self) -> Result<()> {
         remove(&self.folder)
     }
 }
 
-impl Killed {
-    /// It was recorded.
-    pub(super) fn end(self) -> Result<()> {
-        remove(&self.folder)
-    }
+fn write(folder: &Path, begun: &Begun) -> Result<()> {
+    let bytes =
+        serde_json::to_vec(begun).map_err(|error| Error::new(ErrorKind::Bug, "encode", "what begins", error.to_string()))?;
+    durable::replace_file(&folder.join(BEGUN), &bytes, durable::FILE_MODE)
 }
 
 /// What it says goes first: without it, whoever takes the lock between two steps takes it for nothing.
@@ -107,7 +119,7 @@ fn lock(folder: &Path) -> Result<Option<File>> {
 }
 
 /// The runs that were killed. What cannot be understood says nothing, and is removed.
-pub(super) fn killed(state_dir: &Path) -> Result<Vec<Killed>> {
+pub(super) fn killed(state_dir: &Path) -> Result<Vec<Run>> {
     let parent = all(state_dir);
     let entries = match std::fs::read_dir(&parent) {
         Ok(entries) => entries,
@@ -120,11 +132,12 @@ pub(super) fn killed(state_dir: &Path) -> Result<Vec<Killed>> {
         if !folder.is_dir() {
             continue;
         }
-        let Some(lock) = lock(&folder)? else { continue };
+        // One of another user is his to record.
+        let Ok(Some(lock)) = lock(&folder) else { continue };
         let bytes = std::fs::read(folder.join(BEGUN)).unwrap_or_default();
         match serde_json::from_slice(&bytes) {
-            Ok(begun) => found.push(Killed {
-                begun,
+            Ok(begun) => found.push(Run {
+                begun: Mutex::new(begun),
                 folder,
                 _lock: lock,
             }),
@@ -146,7 +159,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (env, state) = (test_env(7), folder.path());
         assert!(killed(state).unwrap().is_empty());
-        let names = vec!["shop/db".to_owned()];
+        let names = vec!["shop/db".to_owned(), "shop/files".to_owned()];
         let begin = |verb: &str| Run::begin(&env, state, verb, names.clone(), Map::new()).unwrap();
         let (running, dying) = (begin("backup"), begin("verify"));
         assert!(killed(state).unwrap().is_empty(), "both are under way");
@@ -155,11 +168,16 @@ mod tests {
         durable::create_folder(&all(state).join("0000")).unwrap();
         let found = killed(state).unwrap();
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].begun.verb.as_str(), &found[0].begun.components), ("verify", &names));
+        let begun = found[0].begun();
+        assert_eq!((begun.verb.as_str(), &begun.components), ("verify", &names));
         assert!(killed(state).unwrap().is_empty(), "somebody is about to record it");
-        for one in found {
-            one.end().unwrap();
-        }
+        // What could not be recorded stays for the next one.
+        found[0].recorded("shop/db").unwrap();
+        drop(found);
+        let found = killed(state).unwrap();
+        assert_eq!(found[0].begun().components, ["shop/files"]);
+        found[0].recorded("shop/files").unwrap();
+        drop(found);
         running.end().unwrap();
         assert!(killed(state).unwrap().is_empty());
         assert_eq!(std::fs::read_dir(all(state)).unwrap().count(), 0);

@@ -3,6 +3,8 @@
 use lifeboat_ops::restore::logical::place;
 use lifeboat_ops::restore::record as restores;
 use lifeboat_ops::undelete;
+use lifeboat_ops::verify::due;
+use lifeboat_repo::ComponentName;
 
 use super::super::args::drill::DrillCommand;
 use super::super::args::{Command, Hold, Key, RestoreCommand, Store};
@@ -31,6 +33,10 @@ enum Whom {
     Undelete(String),
     /// Every component that has backups in these stores; in any where there are none.
     Stores(Vec<String>),
+    /// What a plan drills: its name, and the words beside it.
+    Plan(String, Vec<String>),
+    /// What of these has proofs that are due.
+    Due(Vec<String>),
     /// Whom the command told of.
     Told,
 }
@@ -60,6 +66,27 @@ impl Subject {
                 // What nobody is called was an error of the command.
                 let found = context.select(what).unwrap_or_default();
                 names.extend(found.iter().map(|component| component.name.clone()));
+            }
+            Whom::Plan(name, what) => {
+                let plans = context.settings.plans.iter();
+                let meant = plans.filter(|(system, _)| what.is_empty() || what.contains(system));
+                let drills = meant.filter_map(|(_, plan)| plan.drills.get(name));
+                for component in drills.flat_map(|drill| &drill.components) {
+                    let found = context.select(std::slice::from_ref(component)).unwrap_or_default();
+                    names.extend(found.iter().map(|component| component.name.clone()));
+                }
+            }
+            Whom::Due(what) => {
+                let found = context.select(what).unwrap_or_default();
+                let now_us = context.now_us();
+                let is_due = |component: &&&ComponentSettings| {
+                    let name = ComponentName::new(&component.name);
+                    name.is_ok_and(|name| {
+                        let standings = due::standings(state_dir, &name, &component.stores, &component.verifications, now_us);
+                        standings.iter().any(|standing| standing.is_due(now_us))
+                    })
+                };
+                names.extend(found.iter().filter(is_due).map(|component| component.name.clone()));
             }
             Whom::Restore(id) => {
                 let known = restores::known(state_dir).unwrap_or_default();
@@ -119,9 +146,13 @@ pub(crate) fn subject(command: &Command) -> Option<Subject> {
             what("import", std::slice::from_ref(&args.what)).map(|subject| subject.because(args.reason.as_ref()))
         }
         Command::Verify(args) if args.what.is_none() && args.from.is_some() => Some(Subject::new("verify", Whom::Told)),
+        Command::Verify(args) if args.due => Some(Subject::new("verify", Whom::Due(args.what.iter().cloned().collect()))),
         Command::Verify(args) => what("verify", args.what.as_slice()),
         Command::Drill(args) => match &args.command {
-            None => what("drill", &args.what),
+            None => match &args.plan {
+                Some(plan) => Some(Subject::new("drill", Whom::Plan(plan.clone(), args.what.clone()))),
+                None => what("drill", &args.what),
+            },
             Some(DrillCommand::Tick { .. }) => Some(Subject::new("drill-tick", Whom::Told)),
             Some(DrillCommand::Approve { .. }) => Some(Subject::new("drill-approve", Whom::Told)),
             Some(DrillCommand::Action { .. }) => Some(Subject::new("drill-action", Whom::Told)),

@@ -14,6 +14,7 @@ use super::super::outcomes::Outcomes;
 use super::{Level, slices};
 use crate::config::ComponentSettings;
 use crate::exit::Exit;
+use crate::render::{self, json as document};
 
 pub(super) async fn run(cx: &Cx, context: &Context, components: &[&ComponentSettings]) -> Result<Exit> {
     let mut outcomes = Outcomes::new(components.len());
@@ -23,6 +24,8 @@ pub(super) async fn run(cx: &Cx, context: &Context, components: &[&ComponentSett
     }
     for component in components {
         match one(cx, context, component).await {
+            // Nothing was proven, and the ledger hears of nothing.
+            Ok(done) if done.is_nothing => outcomes.seen(done.row, &done.text),
             Ok(done) => {
                 outcomes.but(done.exit);
                 outcomes.good(cx, done.row, &done.text);
@@ -38,17 +41,19 @@ struct Done {
     row: Value,
     text: String,
     exit: Exit,
+    /// Nothing was due.
+    is_nothing: bool,
 }
 
 async fn one(cx: &Cx, context: &Context, component: &ComponentSettings) -> Result<Done> {
     let name = ComponentName::new(&component.name)?;
     let wanted = &component.verifications;
-    let standings = || due::standings(&context.settings.state_dir, &name, &component.stores, wanted);
-    let before = standings();
     let now_us = cx.env.clock.wall_us();
-    let is_due = |standing: &Verification| standing.due_us(now_us) <= now_us;
-    let all: Vec<(&Wanted, &Verification)> = wanted.iter().zip(&before).filter(|(_, standing)| is_due(standing)).collect();
-    let (mut row, mut text, mut exit) = (json!({ "component": component.name }), String::new(), Exit::OK);
+    let standings = |now_us| due::standings(&context.settings.state_dir, &name, &component.stores, wanted, now_us);
+    let before = standings(now_us);
+    let due = wanted.iter().zip(&before).filter(|(_, standing)| standing.is_due(now_us));
+    let all: Vec<(&Wanted, &Verification)> = due.collect();
+    let (mut row, mut text, mut exit, mut first) = (json!({ "component": component.name }), String::new(), Exit::OK, None);
     let farthest = all.iter().filter(|(wanted, _)| wanted.budget_bytes.is_none());
     if let Some(level) = farthest.map(|(wanted, _)| wanted.level).max() {
         let args = Verify {
@@ -60,18 +65,39 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings) -> Resul
             budget: None,
             due: false,
         };
-        let proven = super::stores(cx, context, component, &args).await?;
-        row["proofs"] = json!(proven.rows);
-        text.push_str(&proven.text);
-        exit = exit.worse(proven.exit.unwrap_or(Exit::OK));
+        // What fails here keeps nobody from the slices, which need no key.
+        match super::stores(cx, context, component, &args).await {
+            Ok(proven) => {
+                row["proofs"] = json!(proven.rows);
+                text.push_str(&proven.text);
+                exit = exit.worse(proven.exit.unwrap_or(Exit::OK));
+            }
+            Err(error) => first = Some(error),
+        }
     }
     if let Some(budget) = all.iter().find_map(|(wanted, _)| wanted.budget_bytes) {
-        let (slices, shown, ended) = slices::stores(cx, context, component, None, budget).await?;
-        row["slices"] = json!(slices);
-        text.push_str(&shown);
-        exit = exit.worse(ended);
+        match slices::stores(cx, context, component, None, budget).await {
+            Ok((slices, shown, ended)) => {
+                row["slices"] = json!(slices);
+                text.push_str(&shown);
+                exit = exit.worse(ended);
+            }
+            Err(error) => first = first.or(Some(error)),
+        }
     }
-    let standings = standings();
+    if let Some(error) = first {
+        // Without anything beside it, it is what came of the component.
+        if row["proofs"].is_null() && row["slices"].is_null() {
+            return Err(error);
+        }
+        exit = exit.worse(Exit::of(error.kind()));
+        cx.env.progress.finish();
+        if !cx.out.json {
+            render::tell(&render::error::for_people(&error));
+        }
+        row["error"] = document::error(&error);
+    }
+    let standings = standings(cx.env.clock.wall_us());
     if all.is_empty() && !standings.is_empty() {
         text.push_str(&format!("{}: nothing is due\n", component.name));
     }
@@ -79,7 +105,12 @@ async fn one(cx: &Cx, context: &Context, component: &ComponentSettings) -> Resul
         text.push_str(&format!("  {}\n", next(standing, now_us)));
     }
     row["verify"] = standings.iter().map(|standing| as_json(standing, now_us)).collect();
-    Ok(Done { row, text, exit })
+    Ok(Done {
+        row,
+        text,
+        exit,
+        is_nothing: all.is_empty(),
+    })
 }
 
 const fn choice(level: Level) -> LevelChoice {

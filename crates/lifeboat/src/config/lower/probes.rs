@@ -14,11 +14,9 @@ use crate::config::file::{
     At, CertificateProbeFile, CommandProbeFile, FileProbeFile, HttpProbeFile, Named, ProbeFile, SecretFile, SystemFile,
     WebSocketProbeFile,
 };
-use crate::config::problem::Problem;
+use crate::config::problem::{Problem, SECRET_HEADERS};
 use crate::config::settings::SecretRef;
 
-/// Names of headers whose values are secrets: in the clear they give a warning.
-const SECRET_HEADERS: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"];
 /// The port of TLS where none is written.
 const TLS_PORT: u16 = 443;
 

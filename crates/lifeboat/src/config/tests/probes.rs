@@ -1,11 +1,13 @@
 //! What is asked of the live application.
 
+use std::path::Path;
 use std::time::Duration;
 
 use lifeboat_ops::probe::{Asked, Place, Probe};
 use serde_json::json;
 
-use super::{assert_refused, read, with};
+use super::super::parse;
+use super::{PATH, assert_refused, read, surroundings, with};
 
 /// The example with these probes, one a line.
 fn probes(list: &[&str]) -> String {
@@ -95,6 +97,18 @@ fn a_secret_of_a_header_in_the_clear_gives_a_warning_and_is_not_shown() {
         settings.warnings
     );
     assert!(!format!("{settings:?}").contains("s3cret"));
+    // Nor where a mistake beside it is shown, however the name is written.
+    for name in ["X-API-Key", "AUTHORIZATION", "x-auth-token", "Proxy-Authorization", "cookie"] {
+        let text = probes(&[&format!(
+            "{{ http: {{ url: \"http://app/\", headers: {{ {name}: s3cret }}, within: soon }} }}"
+        )]);
+        let error = parse(Path::new(PATH), text.as_bytes(), &surroundings())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("within: soon") && !error.contains("s3cret"), "{error}");
+    }
+    let shown = crate::config::show(&settings).to_string();
+    assert!(shown.contains("authorization: …") && !shown.contains("s3cret"), "{shown}");
 }
 
 #[test]
