@@ -58,12 +58,16 @@ pub(super) async fn after_copy(
     (from, to): (&Place, &Place),
 ) -> Result<()> {
     let source = Repository::open(Arc::clone(&from.store)).await?;
-    let is_own = |component: &ComponentSettings| component.stores.contains(&to.name);
-    if context.settings.components.iter().any(is_own) {
-        return put(cx, context, instance, source.id(), to).await;
-    }
     let copy = Repository::open(Arc::clone(&to.store)).await?;
     let there = list_kits(&copy).await?.names;
+    let is_own = |component: &ComponentSettings| component.stores.contains(&to.name);
+    if context.settings.components.iter().any(is_own) {
+        if there.is_empty() {
+            // It was replaced since: what was put into the one before is not in it.
+            durable::remove_file(&remembered(&context.settings, &to.name))?;
+        }
+        return put(cx, context, instance, source.id(), to).await;
+    }
     let (mut settled, mut first) = (Vec::new(), None);
     // The newest comes last.
     for name in list_kits(&source).await?.names.into_iter().rev() {

@@ -338,6 +338,11 @@ fn a_copy_is_enough_to_begin_from() {
     bare.run(&["bootstrap", "stick", "--key", "key.txt", "--yes"]).ends(0);
     bare.run(&["restore", "shop", "--to", "back.db"]).ends(0);
     assert_eq!(bare.rows("back.db"), 1_000);
+    // A store of the configuration that was replaced gets its own again, which nothing new to say would not bring.
+    let kept = kits(&lost, "lifeboat-backups").pop().unwrap();
+    std::fs::remove_file(&kept).unwrap();
+    lost.run(&["copy", "--from", "./usb", "--to", "disk"]).ends(0);
+    assert_eq!(kits(&lost, "lifeboat-backups").len(), 1);
     // A kit that is damaged on the way is told, and does not get around.
     let kit = kits(&lost, "lifeboat-backups").pop().unwrap();
     let mut bytes = std::fs::read(&kit).unwrap();
