@@ -432,6 +432,44 @@ fn a_killed_restore_is_repeated_and_nothing_is_lost() {
     }
 }
 
+/// Its server has no `postmaster.pid` yet, or one that does not name a socket: it is found and ended all the same.
+#[test]
+fn a_restore_killed_while_its_server_starts_is_repeated() {
+    let major = majors()[2];
+    let mut scene = Scene::new(major);
+    scene.cluster.stop(Stop::Fast);
+    let (control, marker) = (scene.path("global/pg_control"), scene.path("lifeboat-delta.json"));
+    for late in (0..300).step_by(if std::env::var_os("LIFEBOAT_SOAK").is_some() { 5 } else { 75 }) {
+        let all = [
+            "restore",
+            "bank",
+            "--backup",
+            "1",
+            "--to",
+            &scene.data,
+            "--yes",
+            "--overwrite",
+        ];
+        let mut child = scene.world.command().args(all).spawn().unwrap();
+        // The marker comes before the old file is taken away, and the file comes back right before the server.
+        let is_ready = || marker.exists() && control.exists();
+        let mut was_away = false;
+        while child.try_wait().unwrap().is_none() && !(was_away && is_ready()) {
+            was_away |= marker.exists() && !control.exists();
+            std::thread::yield_now();
+        }
+        // The fault is a time; nothing is waited for.
+        std::thread::park_timeout(Duration::from_millis(late));
+        child.kill().unwrap();
+        println!("{late} ms: {}", child.wait().unwrap());
+        scene.restore(&["--overwrite", "--yes"]).ends(0);
+        assert_eq!(scene.rows(), BEFORE, "{late}");
+        scene.cluster.begin();
+        scene.cluster.query("update accounts set note = 'other' where id % 7 = 0");
+        scene.cluster.stop(Stop::Fast);
+    }
+}
+
 #[test]
 fn a_disk_that_fills_up_is_said_and_the_restore_goes_on_afterwards() {
     let mut scene = Scene::new(majors()[2]);

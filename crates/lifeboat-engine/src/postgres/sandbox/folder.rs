@@ -3,7 +3,7 @@
 //! `ROOT/lbsb-TOKEN` belongs to us and can be written by nobody else; in it `marker` (the data directory, and whether it goes with the
 //! sandbox), locked while somebody uses it; `log`; and `run`, which belongs to the server: its socket and an empty configuration. A data
 //! directory that goes with the sandbox holds the token, too. If we die: before the marker is whole, the folder is swept and nothing else;
-//! later, [`sweep`] kills the server, and removes the folder last.
+//! later, [`sweep`] kills the server, and removes the folder last. Whoever sweeps holds a lock on the folder itself.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -292,9 +292,11 @@ fn is_ours(path: &Path) -> Result<bool> {
 
 fn sweep_one(path: &Path, token: &str) -> Result<bool> {
     let marker = path.join(MARKER);
+    // Whoever sweeps it at the same time is waited for: when this returns, what was left is gone, whoever removed it.
+    let Some(_alone) = lock_folder(path)? else { return Ok(false) };
     let mut locked = match lock_marker(path) {
         Ok(file) => file,
-        // In use, or just being removed by somebody else.
+        // In use, or just being removed by its own process.
         Err(error) if matches!(error.kind(), ErrorKind::Locked | ErrorKind::NotFound) => return Ok(false),
         Err(error) => return Err(error),
     };
@@ -309,8 +311,8 @@ fn sweep_one(path: &Path, token: &str) -> Result<bool> {
         _ => (false, &b""[..]),
     };
     let data_dir = PathBuf::from(std::ffi::OsString::from_vec(data_dir.to_vec()));
+    end_servers(&path.join("run"))?;
     if data_dir.is_absolute() && data_dir.is_dir() {
-        end_server(&data_dir, &path.join("run"))?;
         let bears_token = std::fs::read(data_dir.join(TOKEN_FILE)).is_ok_and(|found| found == token.as_bytes());
         if dispose && bears_token {
             durable::remove_folder(&data_dir)?;
@@ -320,27 +322,58 @@ fn sweep_one(path: &Path, token: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Kills the server on `data_dir` if it is the sandbox's: its socket stands in `run`.
-fn end_server(data_dir: &Path, run: &Path) -> Result<()> {
-    let lines = pid_file(data_dir)?;
-    if lines.get(4).map(String::as_str) != run.to_str() {
-        return Ok(());
-    }
-    let Some(pid) = running(data_dir)?
-        .and_then(|pid| i32::try_from(pid).ok())
-        .and_then(Pid::from_raw)
-    else {
-        return Ok(());
+/// Waits until nobody else sweeps this folder; none where it is gone.
+fn lock_folder(path: &Path) -> Result<Option<File>> {
+    let folder = match File::open(path) {
+        Ok(folder) => folder,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("open", path.display(), error)),
     };
+    loop {
+        match flock(&folder, FlockOperation::LockExclusive) {
+            Err(rustix::io::Errno::INTR) => {}
+            // A file system without locks on folders has none that are waited for.
+            Ok(()) | Err(rustix::io::Errno::BADF | rustix::io::Errno::OPNOTSUPP) => return Ok(Some(folder)),
+            Err(error) => return Err(Error::io("lock", path.display(), error.into())),
+        }
+    }
+}
+
+/// Ends the servers of a sandbox whose process is gone.
+///
+/// They are known by the arguments that they were started with: a server that is just starting has no `postmaster.pid` yet, or one that does not
+/// name its socket. Until a child has become a server it holds the lock on the marker, which it has from the process that started it.
+fn end_servers(run: &Path) -> Result<()> {
+    let settings = run.join("postgresql.conf");
+    let wanted = [b"config_file=", settings.as_os_str().as_bytes()].concat();
+    let failed = |error| Error::io("list", "/proc", error);
+    for entry in Path::new("/proc").read_dir().map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else { continue };
+        let is_server = || {
+            let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            arguments.split(|byte| *byte == 0).any(|argument| argument == wanted)
+        };
+        if is_server() {
+            end_server(pid, run, is_server)?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends one process, of which `is_server` tells whether its number is still its own.
+fn end_server(pid: Pid, run: &Path, is_server: impl Fn() -> bool) -> Result<()> {
     let gone = |error: rustix::io::Errno| error == rustix::io::Errno::SRCH;
-    let failed = |error: rustix::io::Errno| Error::io("stop", format!("the server in {}", data_dir.display()), error.into());
+    let name = || format!("the server of {}", run.display());
+    let failed = |error: rustix::io::Errno| Error::io("stop", name(), error.into());
     let process = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(process) => process,
         Err(error) if gone(error) => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
     // The number may have gone to another process before it was held fast.
-    if running(data_dir)?.is_none() {
+    if !is_server() {
         return Ok(());
     }
     for (signal, patience) in [
@@ -357,12 +390,7 @@ fn end_server(data_dir: &Path, run: &Path) -> Result<()> {
         }
     }
     let detail = "it does not end, not even when killed";
-    Err(Error::new(
-        ErrorKind::Failed,
-        "stop",
-        format!("the server in {}", data_dir.display()),
-        detail,
-    ))
+    Err(Error::new(ErrorKind::Failed, "stop", name(), detail))
 }
 
 fn has_ended(process: &rustix::fd::OwnedFd, patience: Duration) -> rustix::io::Result<bool> {
