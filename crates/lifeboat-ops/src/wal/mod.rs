@@ -11,6 +11,7 @@ mod restore_file;
 mod serve;
 mod sources;
 mod talk;
+mod walk;
 
 pub use archive::{Answer, Archive, Limit};
 pub use fetch::{Fetched, Patience, fetch};
@@ -18,3 +19,4 @@ pub use resolve::{Bracket, Commit, Goal, MARGIN_US, Resolved, resolve};
 pub use restore_file::RestoreFile;
 pub use serve::{Serving, serve, socket_in};
 pub use sources::{Place, Source};
+pub(crate) use walk::walk;

@@ -79,7 +79,7 @@ fn a_drill_of_a_cluster_that_is_killed_leaves_neither_files_nor_a_server() {
         true => &[
             "choose the point",
             "find the target",
-            "look for tablespaces",
+            "look through the log",
             "fetch",
             "replay",
             "check tables and indexes",

@@ -41,6 +41,12 @@ impl Watch {
         })
     }
 
+    /// From where on the log is of interest.
+    #[must_use]
+    pub const fn from(&self) -> Lsn {
+        self.from
+    }
+
     /// Looks at the next record.
     pub fn see(&mut self, record: &Record) {
         if let Some(place) = record.relation.filter(|place| self.counted.contains(place))

@@ -7,8 +7,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use lifeboat_engine::postgres::records::{PAGE_BYTES, Scan};
-use lifeboat_io::compute;
+use lifeboat_engine::postgres::records::{PAGE_BYTES, Record};
 use lifeboat_model::wal::SegmentSize;
 use lifeboat_model::{Error, ErrorKind, Lsn, Result};
 use lifeboat_repo::block_end;
@@ -31,33 +30,41 @@ struct Made {
     place: PathBuf,
 }
 
-/// Looks for them in the log from `from` until `until`, and refuses those that cannot be made here without harm. Returns what to know about the
-/// others.
-pub(super) async fn look(archive: &Archive, from: Lsn, until: Lsn) -> Result<Vec<String>> {
-    let mut scan = Scan::new(from, archive.segment_size());
-    let mut found = Vec::new();
-    let mut at = scan.begins();
-    while at < until && !scan.is_over() {
-        let end = block_end(at).min(until);
-        let bytes = archive.along_way(at, end).await?;
-        (scan, found) = compute::run("look for tablespaces", move || {
-            scan.take(&bytes, |record| {
-                let makes = (record.kind.0, record.kind.1 & 0xf0) == MAKES;
-                if makes && record.start >= from && record.end <= until {
-                    found.push((record.start, record.end));
-                }
-            });
-            Ok((scan, found))
-        })
-        .await?;
-        at = end;
+/// Where the log makes them: the records that do.
+#[derive(Debug)]
+pub(super) struct Seen {
+    from: Lsn,
+    until: Lsn,
+    found: Vec<(Lsn, Lsn)>,
+}
+
+impl Seen {
+    /// Of log from `from` until `until`.
+    pub(super) const fn new(from: Lsn, until: Lsn) -> Self {
+        Self {
+            from,
+            until,
+            found: Vec::new(),
+        }
     }
-    let mut notes = Vec::new();
-    for (start, end) in found {
-        let made = read(archive, start, end).await?;
-        notes.extend(judge(&made, start)?);
+
+    /// Looks at the next record.
+    pub(super) fn see(&mut self, record: &Record) {
+        let makes = (record.kind.0, record.kind.1 & 0xf0) == MAKES;
+        if makes && record.start >= self.from && record.end <= self.until {
+            self.found.push((record.start, record.end));
+        }
     }
-    Ok(notes)
+
+    /// Refuses those that cannot be made here without harm. Returns what to know about the others.
+    pub(super) async fn judge(self, archive: &Archive) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        for (start, end) in self.found {
+            let made = read(archive, start, end).await?;
+            notes.extend(judge(&made, start)?);
+        }
+        Ok(notes)
+    }
 }
 
 async fn read(archive: &Archive, start: Lsn, end: Lsn) -> Result<Made> {

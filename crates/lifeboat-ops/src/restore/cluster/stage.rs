@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use lifeboat_engine::postgres::checks::{Reach, Watch};
+use lifeboat_engine::postgres::records::Record;
 use lifeboat_engine::postgres::recovery::{self, Action, Settings};
 use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Lsn, Result};
@@ -16,7 +18,7 @@ use super::replay::{self, Replayed};
 use super::{Options, Plan, Way, cluster_of};
 use crate::protected::Protected;
 use crate::verify::cluster as verify;
-use crate::wal::{Archive, Limit, Place, Resolved, RestoreFile, resolve};
+use crate::wal::{Archive, Limit, Place, Resolved, RestoreFile, resolve, walk};
 
 /// What came of it.
 #[derive(Debug)]
@@ -51,8 +53,9 @@ pub(super) async fn stage(
     let archive = Archive::open(place, plan.limit).await?;
     let resolved = resolved(&archive, plan).await?;
     let base = need(plan)?;
-    env.progress.step("look for tablespaces", None);
-    let made = locations::look(&archive, base.0, resolved.until).await?;
+    env.progress.step("look through the log", None);
+    let watch = options.app.then(|| verify::watch(&plan.facts)).flatten();
+    let (made, reach) = look(&archive, (base.0, resolved.until), watch).await?;
     let delta = match plan.way {
         Way::New | Way::InPlace => None,
         Way::Onto => Some(begin_delta(plan, layout).await?),
@@ -68,7 +71,7 @@ pub(super) async fn stage(
         let replayed = match &plan.binaries {
             Some(binaries) => {
                 let wanted = match options.app {
-                    true => Some(verify::wanted(cluster_of(protected)?, &plan.facts, &archive).await),
+                    true => Some(verify::wanted(cluster_of(protected)?, &plan.facts, reach)),
                     false => None,
                 };
                 let job = replay::Job {
@@ -115,6 +118,34 @@ async fn begin_delta(plan: &Plan, layout: &Layout) -> Result<Delta> {
         Delta::begin(&layout, &facts, reader.files())
     })
     .await
+}
+
+/// What the records that are replayed are looked at for.
+struct Look {
+    spaces: locations::Seen,
+    rows: Option<Watch>,
+}
+
+/// Goes once through the log: for tablespaces that it makes, and for changes of rows that were counted, as far as they are watched.
+async fn look(
+    archive: &Archive,
+    (from, until): (Lsn, Lsn),
+    watch: Option<Result<Watch>>,
+) -> Result<(Vec<String>, Option<Result<Reach>>)> {
+    let (rows, unknown) = match watch {
+        Some(Ok(watch)) => (Some(watch), None),
+        Some(Err(error)) => (None, Some(Err(error))),
+        None => (None, None),
+    };
+    let begin = rows.as_ref().map_or(from, |watch| watch.from().min(from));
+    let spaces = locations::Seen::new(from, until);
+    let see = |look: &mut Look, record: &Record| {
+        look.spaces.see(record);
+        look.rows.iter_mut().for_each(|watch| watch.see(record));
+    };
+    let (look, end) = walk(archive, (begin, until), Look { spaces, rows }, see).await?;
+    let reach = look.rows.map(|watch| verify::reach(watch, end.at, until)).or(unknown);
+    Ok((look.spaces.judge(archive).await?, reach))
 }
 
 /// From where on the base needs log, and from where on it is consistent.
