@@ -4,9 +4,11 @@
 //! spool (`spool`). Where following goes on is decided in `place`. If we die anywhere, nothing that was acknowledged is lost: the spool or a
 //! store holds it.
 
+mod beat;
 mod idle;
 mod lineages;
 mod marks;
+mod options;
 mod place;
 mod push;
 mod receive;
@@ -15,7 +17,6 @@ mod spool;
 mod standing;
 mod stream;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,10 +27,11 @@ use lifeboat_repo::{Instance, Lineage, NewLog};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::protected::{Cluster, Login, Protected};
+use crate::protected::Protected;
 use marks::Marks;
 pub(crate) use ship::held_of;
 
+pub use options::{Event, Options, Tell};
 pub use push::{Pushed, push, refused_pushes};
 use receive::End;
 use ship::Shipper;
@@ -44,86 +46,6 @@ const OLD_LOG: Duration = Duration::from_secs(60);
 
 /// A spool has room for the block that is written and the one before it, at least.
 const LEAST_SPOOL: u64 = 2 * lifeboat_repo::BLOCK_BYTES + (4 << 20);
-
-/// Something that happened, in one line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// Whether somebody has to look at it.
-    pub is_alarm: bool,
-    /// What.
-    pub text: String,
-}
-
-/// Who is told.
-#[derive(Clone)]
-pub struct Tell(Arc<dyn Fn(&Event) + Send + Sync>);
-
-impl Tell {
-    /// Tells this function.
-    pub fn to(function: impl Fn(&Event) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(function))
-    }
-
-    fn note(&self, text: impl Into<String>) {
-        (self.0)(&Event {
-            is_alarm: false,
-            text: text.into(),
-        });
-    }
-}
-
-impl fmt::Debug for Tell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tell").finish_non_exhaustive()
-    }
-}
-
-/// What to follow, and how.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where the server is, and who we are there: asked for on every connection.
-    pub login: Login,
-    /// Our replication slot; made where it is not there.
-    pub slot: String,
-    /// The spool takes so many bytes of the disk at most; then nothing more is received.
-    pub max_spool: u64,
-    /// More log than this held back by our slot is an alarm.
-    pub max_slot_lag: u64,
-    /// While the spool is full, our slot is dropped where it holds back more than this: the server's disk is worth more than our log. None: never.
-    pub drop_slot_at: Option<u64>,
-    /// New log reaches the stores at least so often.
-    pub frame_every: Duration,
-    /// A store that failed is tried again after this time, then less and less often.
-    pub rejoin_after: Duration,
-    /// A server that says nothing is asked so often how far it is; less than a second is of no use.
-    pub ask_every: Duration,
-    /// While nothing new comes, the time until when the log is complete is stored at most so often; zero: never.
-    pub mark_every: Duration,
-    /// End once everything is stored that the server had at the start.
-    pub once: bool,
-    /// Who is told what happens.
-    pub tell: Tell,
-}
-
-impl Options {
-    /// The usual ones.
-    #[must_use]
-    pub fn new(cluster: &Cluster, tell: Tell) -> Self {
-        Self {
-            login: cluster.login.clone(),
-            slot: cluster.slot.clone(),
-            max_spool: 16 << 30,
-            max_slot_lag: 8 << 30,
-            drop_slot_at: None,
-            frame_every: Duration::from_secs(1),
-            rejoin_after: Duration::from_secs(30),
-            ask_every: Duration::from_secs(5),
-            mark_every: Duration::from_secs(60),
-            once: false,
-            tell,
-        }
-    }
-}
 
 /// What came of it.
 #[derive(Debug, Clone, Default)]
@@ -333,11 +255,16 @@ pub async fn run(
         max_spool: options.max_spool.max(LEAST_SPOOL),
         ..options
     };
-    let work = follow(env.clone(), protected.clone(), instance, options.clone(), sender.clone());
-    tokio::pin!(work, stop);
+    let mut work = Box::pin(async {
+        beat::first(&options).await;
+        follow(env.clone(), protected.clone(), instance, options.clone(), sender.clone()).await
+    });
+    let beats = Box::pin(beat::keep(&options));
+    tokio::pin!(stop);
     tokio::select! {
         ended = &mut work => return ended,
         () = &mut stop => {}
+        never = beats => match never {},
     }
     sender.send_replace(true);
     match tokio::time::timeout(LAST_WORDS, &mut work).await {

@@ -4,6 +4,7 @@
 
 pub mod attest;
 pub mod backup;
+pub mod canary;
 pub mod check;
 pub mod copy;
 pub mod diff;

@@ -5,10 +5,12 @@
 //! consists of, copy it, and start what was restored.
 //!
 //! Rules that hold everywhere in this folder:
-//! - The source is never changed: nothing is written into its data directory, no setting, no table. Slots are named and told about.
+//! - The source is never changed: nothing is written into its data directory, no setting, no table. Slots are named and told about; a [`canary`] is
+//!   written where the configuration asks for one.
 //! - What a server says is checked before it allocates, indexes or multiplies.
 
 pub mod binaries;
+pub mod canary;
 pub mod capture;
 pub mod checks;
 pub mod conf;

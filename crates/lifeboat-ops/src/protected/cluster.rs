@@ -13,6 +13,8 @@ use lifeboat_engine::postgres::undelete::SoftDelete;
 use lifeboat_model::Result;
 use lifeboat_repo::{Header, IMPORTED};
 
+use crate::canary::Canary;
+
 /// The word for a cluster in a backup's header.
 pub(super) const KIND: &str = "postgres";
 
@@ -172,6 +174,8 @@ pub struct Care {
     pub checks: Vec<Assertion>,
     /// How new the data of a restored copy is, by its own account.
     pub heartbeat: Option<Heartbeat>,
+    /// Where we write how new the data is ourselves.
+    pub canary: Option<Canary>,
     /// How the application marks rows as deleted.
     pub soft_delete: SoftDelete,
 }
@@ -183,6 +187,7 @@ impl Default for Care {
             count_rows: COUNT_ROWS,
             checks: Vec::new(),
             heartbeat: None,
+            canary: None,
             soft_delete: SoftDelete::default(),
         }
     }

@@ -25,7 +25,10 @@ pub(crate) fn reach(watch: Watch, ended: Lsn, until: Lsn) -> Result<Reach> {
 
 /// The checks of `cluster`, on a copy of which the log was looked through; without a `reach` no rows were counted.
 pub(crate) fn wanted<'a>(cluster: &'a Cluster, facts: &'a Facts, reach: Option<Result<Reach>>) -> Wanted<'a> {
-    let rows = facts.counts.as_ref().map(|counts| (counts, reach.unwrap_or_else(|| Ok(Reach::default()))));
+    let rows = facts
+        .counts
+        .as_ref()
+        .map(|counts| (counts, reach.unwrap_or_else(|| Ok(Reach::default()))));
     Wanted {
         rows,
         assertions: &cluster.care.checks,

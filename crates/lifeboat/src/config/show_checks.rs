@@ -1,6 +1,7 @@
 //! What is asked of a restored copy and of the live application, as it takes effect.
 
 use lifeboat_engine::{postgres, sqlite};
+use lifeboat_ops::canary::Canary;
 use lifeboat_ops::probe::{Asked, Header, Place, Probe};
 use serde_json::{Value as Json, json};
 
@@ -37,6 +38,14 @@ pub(super) fn heartbeat(heartbeat: Option<&postgres::checks::Heartbeat>) -> Json
     heartbeat.map_or(
         Json::Null,
         |heartbeat| json!({ "database": heartbeat.database, "sql": heartbeat.sql, "within": exact_duration(heartbeat.limit) }),
+    )
+}
+
+/// What we write ourselves.
+pub(super) fn canary(canary: Option<&Canary>) -> Json {
+    canary.map_or(
+        Json::Null,
+        |canary| json!({ "database": canary.database, "every": exact_duration(canary.every) }),
     )
 }
 

@@ -11,6 +11,7 @@
 )]
 
 mod audit;
+mod canary;
 mod checklist;
 mod checks;
 mod cli;

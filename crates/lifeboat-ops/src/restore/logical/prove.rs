@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifeboat_engine::postgres::binaries::Binaries;
-use lifeboat_engine::postgres::checks;
+use lifeboat_engine::postgres::checks::{self, Beat, Heartbeat};
 use lifeboat_engine::postgres::logical::{Database, Facts};
 use lifeboat_engine::postgres::sandbox::{self, Recovery, Sandbox};
 use lifeboat_engine::postgres::{ConnInfo, Surroundings};
@@ -21,6 +21,7 @@ use crate::protected::{Cluster, Protected};
 use crate::restore::record::Underway;
 use crate::restore::staging::{CLUSTER, Staging};
 use crate::restore::{CLEAN_UP, Findings, cluster, draw_id};
+use crate::verify::cluster as verify;
 use crate::words::counted;
 
 /// The superuser of the server: no role of a backup is called so.
@@ -173,8 +174,29 @@ async fn databases(
             assertion.database = restored_name(&assertion.database);
             findings.checks.push(checks::assert(sandbox, &assertion).await);
         }
+        if let Some(heartbeat) = &cluster.care.heartbeat {
+            let beat = newest(sandbox, facts, heartbeat).await;
+            findings.checks.push(verify::heartbeat(&beat));
+            findings.newest_us = match beat {
+                Beat::At(at_us) => Some(at_us),
+                Beat::Nothing | Beat::Unknown(_) => None,
+            };
+        }
     }
     Ok(findings)
+}
+
+/// How new the data is, by its own account.
+async fn newest(sandbox: &Sandbox, facts: &Facts, heartbeat: &Heartbeat) -> Beat {
+    let name = &heartbeat.database;
+    if !facts.databases.iter().any(|database| database.name == *name) {
+        return Beat::Unknown(format!("the database {name} is not in this backup"));
+    }
+    let asked = Heartbeat {
+        database: restored_name(name),
+        ..heartbeat.clone()
+    };
+    checks::newest(sandbox, &asked).await
 }
 
 /// The server has a database `postgres` of its own.

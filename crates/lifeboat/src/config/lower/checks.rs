@@ -7,6 +7,7 @@ use lifeboat_engine::postgres::undelete::SoftDelete;
 use lifeboat_engine::postgres::{ConnInfo, Surroundings};
 use lifeboat_engine::sqlite::checks as sqlite;
 use lifeboat_ops::Source;
+use lifeboat_ops::canary::Canary;
 use lifeboat_ops::protected::Care;
 
 use super::Lowering;
@@ -27,6 +28,7 @@ impl Lowering<'_> {
         match (source, &component.postgres) {
             (Source::Postgres(cluster), Some(postgres)) => {
                 let care = Care::default();
+                let canary = postgres.canary.as_ref().and_then(|every| self.canary(full, every, postgres));
                 cluster.care = Care {
                     max_rate: max_rate.and_then(|text| self.bandwidth(text, "max_rate", LEAST_RATE)),
                     count_rows: match &postgres.count_rows {
@@ -34,10 +36,11 @@ impl Lowering<'_> {
                         None => care.count_rows,
                     },
                     checks: self.checks(full, component, postgres),
-                    heartbeat: postgres
-                        .heartbeat
-                        .as_ref()
-                        .and_then(|sql| self.heartbeat(full, sql, postgres)),
+                    heartbeat: match &postgres.heartbeat {
+                        Some(sql) => self.heartbeat(full, sql, postgres),
+                        None => canary.as_ref().map(|canary| canary.heartbeat(LIMIT)),
+                    },
+                    canary,
                     soft_delete: soft_delete(postgres),
                 };
             }
@@ -108,19 +111,37 @@ impl Lowering<'_> {
         if sql.value.trim().is_empty() {
             self.problems.push(Problem::at(sql.place, "this is no query").label("empty"));
         }
+        Some(Heartbeat {
+            database: self.which_database(full, sql, "heartbeat", postgres)?,
+            sql: sql.value.trim().to_owned(),
+            limit: LIMIT,
+        })
+    }
+
+    fn canary(&mut self, full: &str, every: &At<String>, postgres: &PostgresFile) -> Option<Canary> {
+        if postgres.heartbeat.is_some() {
+            self.problems.push(
+                Problem::at(every.place, format!("{full} has a heartbeat already"))
+                    .label("the copy is asked for one of them")
+                    .help("leave the canary out where the application writes times itself, else the heartbeat"),
+            );
+        }
+        Some(Canary {
+            every: self.some_duration(every, "canary", "1m"),
+            database: self.which_database(full, every, "canary", postgres)?,
+        })
+    }
+
+    fn which_database(&mut self, full: &str, asked: &At<String>, what: &str, postgres: &PostgresFile) -> Option<String> {
         let database = database_of(postgres);
         if database.is_none() {
             self.problems.push(
-                Problem::at(sql.place, format!("which database of {full} has the heartbeat?"))
+                Problem::at(asked.place, format!("which database of {full} has the {what}?"))
                     .label("`database` belongs beside this")
                     .help("write `database: NAME` into `postgres`"),
             );
         }
-        Some(Heartbeat {
-            database: database?,
-            sql: sql.value.trim().to_owned(),
-            limit: LIMIT,
-        })
+        database
     }
 
     fn checks(&mut self, full: &str, component: &ComponentFile, postgres: &PostgresFile) -> Vec<Assertion> {

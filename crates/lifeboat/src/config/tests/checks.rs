@@ -39,16 +39,6 @@ fn checks_and_limits_arrive() {
         ", max_rate: 50MiB",
     ));
     assert_eq!(found.heartbeat, None);
-    let beating = care(&cluster(
-        "url: \"postgresql://me@db/app\", heartbeat: \" select max(at) from beats \"",
-        "",
-        "",
-    ));
-    let heartbeat = beating.heartbeat.unwrap();
-    assert_eq!(
-        (heartbeat.database.as_str(), heartbeat.sql.as_str()),
-        ("app", "select max(at) from beats")
-    );
     assert_eq!((found.max_rate, found.count_rows), (Some(50 << 20), Duration::ZERO));
     let query = |sql: &str, expect: Expect| Asked::Query {
         sql: sql.to_owned(),
@@ -91,6 +81,29 @@ fn checks_and_limits_arrive() {
         })
         .collect();
     assert_eq!(got, wanted);
+}
+
+#[test]
+fn a_heartbeat_and_a_canary_arrive() {
+    let beating = care(&cluster(
+        "url: \"postgresql://me@db/app\", heartbeat: \" select max(at) from beats \"",
+        "",
+        "",
+    ));
+    assert_eq!(beating.canary, None);
+    let heartbeat = beating.heartbeat.unwrap();
+    assert_eq!(
+        (heartbeat.database.as_str(), heartbeat.sql.as_str()),
+        ("app", "select max(at) from beats")
+    );
+    let ours = care(&cluster("url: \"postgresql://me@db/other\", canary: 2m", "", ""));
+    let canary = ours.canary.unwrap();
+    assert_eq!((canary.database.as_str(), canary.every), ("other", Duration::from_secs(120)));
+    let asked = ours.heartbeat.unwrap();
+    assert_eq!(
+        (asked.database.as_str(), asked.sql.as_str()),
+        ("other", "select at from lifeboat.canary")
+    );
 }
 
 #[test]
@@ -140,6 +153,10 @@ fn what_makes_no_sense_is_refused() {
         (
             "rate-of-sqlite",
             with("backup: { to: [disk] }", "backup: { to: [disk], max_rate: 1MiB }"),
+        ),
+        (
+            "canary-beside-heartbeat",
+            cluster("url: \"postgresql://me@db/app\", heartbeat: select 1, canary: 0s", "", ""),
         ),
         (
             "heartbeat-without-database",

@@ -8,10 +8,11 @@ use super::super::facts::Name;
 use super::super::quoted_name;
 use crate::postgres::sql::Sql;
 
-/// Tables that are nobody's partition, and foreign keys by which they refer to each other. What an extension made is not asked for.
+/// Tables that are nobody's partition, and foreign keys by which they refer to each other. What an extension made is not asked for, nor our canary.
 const RELATIONS: &str = "WITH mine AS (SELECT c.oid, n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
       WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname !~ '^(pg_temp_|pg_toast_temp_|lifeboat_restore_)' \
+        AND (n.nspname, c.relname) <> ('lifeboat', 'canary') \
         AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')) \
     SELECT json_build_object(\
     'tables', (SELECT coalesce(json_agg(t ORDER BY t.schema, t.name), '[]') FROM (SELECT m.nspname AS schema, m.relname AS name, m.relkind = 'p' AS partitioned, \
