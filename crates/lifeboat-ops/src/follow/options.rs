@@ -84,7 +84,7 @@ impl Options {
             ask_every: Duration::from_secs(5),
             mark_every: Duration::from_secs(60),
             once: false,
-            canary: cluster.care.canary.clone(),
+            canary: cluster.care.canary.as_deref().cloned(),
             tell,
         }
     }

@@ -175,7 +175,7 @@ pub struct Care {
     /// How new the data of a restored copy is, by its own account.
     pub heartbeat: Option<Heartbeat>,
     /// Where we write how new the data is ourselves.
-    pub canary: Option<Canary>,
+    pub canary: Option<Box<Canary>>,
     /// How the application marks rows as deleted.
     pub soft_delete: SoftDelete,
 }

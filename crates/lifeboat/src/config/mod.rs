@@ -355,7 +355,7 @@ fn show_source(component: &ComponentSettings) -> Json {
             "slot": cluster.slot,
             "checks": show_checks::of_postgres(&cluster.care.checks),
             "heartbeat": show_checks::heartbeat(cluster.care.heartbeat.as_ref()),
-            "canary": show_checks::canary(cluster.care.canary.as_ref()),
+            "canary": show_checks::canary(cluster.care.canary.as_deref()),
             "binaries": cluster.binaries,
         }),
     }

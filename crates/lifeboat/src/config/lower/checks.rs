@@ -40,7 +40,7 @@ impl Lowering<'_> {
                         Some(sql) => self.heartbeat(full, sql, postgres),
                         None => canary.as_ref().map(|canary| canary.heartbeat(LIMIT)),
                     },
-                    canary,
+                    canary: canary.map(Box::new),
                     soft_delete: soft_delete(postgres),
                 };
             }
