@@ -19,6 +19,7 @@ mod pki;
 mod source;
 
 use crate::canary;
+use crate::durations::{self, Took};
 use crate::proof;
 use crate::protected::{Method, Protected};
 use crate::stores;
@@ -187,6 +188,8 @@ impl Report {
 /// Makes one backup of `protected`, signed by `instance`, in all its stores. A store that fails is told in the report as long as another has
 /// the backup; one where the last backup cannot be built upon gets one of its own, from a second reading of the source.
 pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, request: Request) -> Result<Report> {
+    let began = env.clock.monotonic();
+    let is_usual = request.part == Part::Whole && !request.elsewhere;
     let common = if let Some(folder) = request.part.folder() {
         // It has not the rows that the next whole one wants to find.
         protected.state_dir.join("extracts").join(folder)
@@ -222,6 +225,11 @@ pub async fn run(env: &Env, protected: &Protected, instance: Arc<Instance>, requ
             }
             Err(error) => copy.missing = Some(error),
         }
+    }
+    // One that a store lacks says nothing about how long all of them take.
+    if is_usual && report.missing().next().is_none() {
+        let took = env.clock.monotonic().saturating_sub(began);
+        report.notes.extend(remember_took(env, protected, &report.backup, took));
     }
     Ok(report)
 }
@@ -325,4 +333,19 @@ fn remember_newest(protected: &Protected, backup: &Backup) -> Option<String> {
     proof::record_newest(&protected.state_dir, &protected.component, &backup.id.to_string())
         .err()
         .map(|error| format!("its number could not be remembered here: {error}"))
+}
+
+/// How long it took, for what a plan rests on. The backup stands without it.
+fn remember_took(env: &Env, protected: &Protected, backup: &Backup, took: Duration) -> Option<String> {
+    let mut stores: Vec<String> = protected.stores.iter().map(|place| place.name.clone()).collect();
+    stores.sort();
+    let took = Took {
+        at_us: env.clock.wall_us(),
+        took_s: took.as_secs_f64(),
+        method: backup.header.method.clone(),
+        stores,
+    };
+    durations::record(&protected.state_dir, &protected.component, took)
+        .err()
+        .map(|error| format!("how long it took could not be remembered here: {error}"))
 }

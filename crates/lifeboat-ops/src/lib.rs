@@ -10,6 +10,7 @@ pub mod copy;
 pub mod diff;
 pub mod doctor;
 pub mod drill;
+pub mod durations;
 pub mod export;
 pub mod follow;
 pub mod hold;

@@ -3,17 +3,18 @@
 //! It decides nothing. Records in it are judged anew whenever they are used, as if they came from a store; a catalog that is missing, damaged, of
 //! another version or of another instance is made anew, and one that cannot be made is done without.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use lifeboat_io::durable;
 use lifeboat_model::{Error, ErrorKind, Result};
-use lifeboat_repo::{ComponentName, LedgerName, LedgerRecord, PublicKey, RepositoryId};
+use lifeboat_repo::{ChainId, ComponentName, LedgerName, LedgerRecord, PublicKey, RepositoryId, flaws, parse_utc};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use super::read::read_with;
+use super::read::{Chains, read_with};
+use crate::attest::{self, Heard, Said};
 use crate::proof::{self, Level, Proof};
 use crate::protected::Protected;
 
@@ -178,25 +179,38 @@ pub struct Rebuilt {
     pub records: u64,
     /// Proofs that this machine did not know and knows now.
     pub proofs: u64,
+    /// What people said of checklists that this machine did not know and knows now.
+    pub attestations: u64,
+    /// Chains that do not hold (`audit verify`): what people said is not taken from them.
+    pub broken_chains: u64,
     /// Files under `ledger/` that are no record.
     pub refused: u64,
     /// Stores that did not answer.
     pub away: Vec<(String, Error)>,
 }
 
-/// Fills the catalog with the records of a component, and tells `status` what they prove.
+/// Fills the catalog with the records of a component, tells `status` what they prove, and checklists what people said.
 ///
 /// # Errors
-/// Where no store answers, or the state folder cannot be written to.
+/// Where no store answers, the state folder cannot be written to, or what it has of checklists cannot be understood.
 pub async fn rebuild(protected: &Protected, catalog: &mut Catalog) -> Result<Rebuilt> {
     catalog.begin();
     let read = read_with(protected, catalog).await;
     catalog.end();
     let chains = read?;
     let proofs = proofs(&chains.records);
+    let broken = broken(&chains);
+    let heard: Vec<Heard> = chains
+        .records
+        .iter()
+        .filter(|record| record.verb == "attest" && !broken.contains(&record.name.chain))
+        .flat_map(|record| attested(&protected.component, record))
+        .collect();
     Ok(Rebuilt {
         records: chains.records.len() as u64,
         proofs: proof::adopt(&protected.state_dir, &protected.component, proofs)?,
+        attestations: attest::adopt(&protected.state_dir, &heard)?,
+        broken_chains: broken.len() as u64,
         refused: chains.refused.len() as u64,
         away: chains.away,
     })
@@ -249,4 +263,47 @@ fn bad_news(value: &Value) -> bool {
         Value::Array(items) => items.iter().any(bad_news),
         _ => false,
     }
+}
+
+/// The chains that do not hold. Where a record is missing or cannot be read, somebody may have taken back in it what he said before.
+fn broken(chains: &Chains) -> BTreeSet<ChainId> {
+    let mut broken: BTreeSet<ChainId> = flaws(&chains.records).into_iter().map(|flaw| flaw.chain).collect();
+    let refused = chains
+        .refused
+        .iter()
+        .filter_map(|refused| refused.name.parse::<LedgerName>().ok());
+    let elsewhere: BTreeSet<LedgerName> = chains.records.iter().map(|record| record.name).collect();
+    broken.extend(refused.filter(|name| !elsewhere.contains(name)).map(|name| name.chain));
+    broken
+}
+
+/// What a record tells that somebody said. It was written down before it was told, so it was said however the command ended.
+fn attested(component: &ComponentName, record: &LedgerRecord) -> Vec<Heard> {
+    let Some(result) = record.facts.get("result") else {
+        return Vec::new();
+    };
+    let rows = result.as_array().map_or(std::slice::from_ref(result), Vec::as_slice);
+    rows.iter().filter_map(|row| heard(component, row, record.at_us)).collect()
+}
+
+fn heard(component: &ComponentName, row: &Value, recorded_us: i64) -> Option<Heard> {
+    let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
+    let checklist = text("checklist")?;
+    let (system, list) = checklist.split_once('/')?;
+    if component.as_str().split_once('/')?.0 != system {
+        return None;
+    }
+    let at_us = text("at").and_then(|at| parse_utc(&at).ok());
+    Some(Heard {
+        said: Said {
+            system: system.to_owned(),
+            list: list.to_owned(),
+            item: text("item")?,
+            good: row.get("good")?.as_bool()?,
+            who: text("who")?,
+            at_us: at_us.unwrap_or(recorded_us),
+            note: text("note"),
+        },
+        has_time: at_us.is_some(),
+    })
 }

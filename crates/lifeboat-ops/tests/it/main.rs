@@ -11,6 +11,7 @@
     reason = "tests"
 )]
 
+mod attest;
 mod bucket;
 mod cluster;
 mod cluster_faults;

@@ -34,11 +34,22 @@ pub(super) async fn run(cx: &Cx, command: Command) -> Result<Exit> {
                     }
                 }
                 let mut said = format!(
-                    "{}: {}, {}",
+                    "{}: {}; {} and {} of a checklist that this machine did not know",
                     component.name,
                     text::counted(rebuilt.records, "record"),
-                    text::counted(rebuilt.proofs, "proof") + " that this machine did not know"
+                    text::counted(rebuilt.proofs, "proof"),
+                    text::counted(rebuilt.attestations, "tick"),
                 );
+                if rebuilt.broken_chains > 0 {
+                    said.push_str(&format!(
+                        "; {} not hold, and no tick is taken from there: `lifeboat audit verify` says what is wrong",
+                        if rebuilt.broken_chains == 1 {
+                            "1 chain does".to_owned()
+                        } else {
+                            format!("{} chains do", rebuilt.broken_chains)
+                        }
+                    ));
+                }
                 if rebuilt.refused > 0 {
                     said.push_str("; not all files are records: `lifeboat audit verify` says more");
                 }
@@ -47,6 +58,8 @@ pub(super) async fn run(cx: &Cx, command: Command) -> Result<Exit> {
                     "component": component.name,
                     "records": rebuilt.records,
                     "proofs": rebuilt.proofs,
+                    "attestations": rebuilt.attestations,
+                    "broken_chains": rebuilt.broken_chains,
                     "refused": rebuilt.refused,
                     "away": away.map(|(store, error)| json!({ "store": store, "error": document::error(error) })).collect::<Vec<_>>(),
                 });

@@ -8,7 +8,9 @@ use lifeboat_model::ErrorKind;
 use lifeboat_model::estimate::{Estimate, Run, estimate};
 use lifeboat_model::plan::{self, Code, Component, Finding, Plan, RULES, Rule, Severity, Time, Times, span};
 use lifeboat_model::{Error, Result};
+use lifeboat_ops::durations::{self, Took};
 use lifeboat_ops::proof::{self, Level, Proof};
+use lifeboat_ops::protected::Method;
 use lifeboat_repo::ComponentName;
 use serde_json::{Value, json};
 
@@ -188,9 +190,21 @@ pub(crate) fn times(settings: &Settings, component: &ComponentSettings) -> Times
         return times;
     };
     let proofs = proof::load(&settings.state_dir, &name);
-    let Some(bytes) = proofs.last().map(|proof| proof.bytes).filter(|bytes| *bytes > 0) else {
-        return times;
-    };
+    if let Some(bytes) = proofs.last().map(|proof| proof.bytes).filter(|bytes| *bytes > 0) {
+        proven(settings, component, (&proofs, bytes), &mut times);
+    }
+    if let Some(run) = backed_up(component, &durations::load(&settings.state_dir, &name)) {
+        times.run = run;
+        times.upload = Time {
+            takes: Duration::ZERO,
+            basis: "part of the backup".to_owned(),
+        };
+    }
+    times
+}
+
+/// What the proofs tell, the last of which was of so many bytes.
+fn proven(settings: &Settings, component: &ComponentSettings, (proofs, bytes): (&[Proof], u64), times: &mut Times) {
     let at_least = |level: Level| {
         let runs: Vec<Run> = proofs.iter().filter(|proof| proof.level >= level).filter_map(run).collect();
         (!runs.is_empty()).then(|| estimate(bytes, &runs))
@@ -210,7 +224,46 @@ pub(crate) fn times(settings: &Settings, component: &ComponentSettings) -> Times
             basis: "from the limit of the slowest store".to_owned(),
         };
     }
-    times
+}
+
+/// How long a backup takes, from its begin until all its stores have it: the slowest of the newest ones of each schedule, because the worst case
+/// is asked for. Where none was made as a schedule says, the newest others; `None` where none was made here.
+fn backed_up(component: &ComponentSettings, known: &[Took]) -> Option<Time> {
+    let usual = component.source.cluster().map(|cluster| cluster.method);
+    let mut sorts: Vec<(Option<Method>, &[String])> = component
+        .schedules
+        .iter()
+        .map(|schedule| (schedule.method.or(usual), schedule.stores.as_slice()))
+        .collect();
+    if sorts.is_empty() {
+        sorts.push((usual, &component.stores));
+    }
+    let is_of = |took: &Took, (method, stores): (Option<Method>, &[String])| {
+        let as_planned = method.is_none_or(|method| method.word() == took.method);
+        as_planned && stores.len() == took.stores.len() && stores.iter().all(|store| took.stores.contains(store))
+    };
+    // Schedules that make the same sort of backup share its runs, which count once.
+    let mut used: Vec<&Took> = Vec::new();
+    for sort in sorts {
+        for took in known.iter().rev().filter(|took| is_of(took, sort)).take(durations::KEPT) {
+            if !used.contains(&took) {
+                used.push(took);
+            }
+        }
+    }
+    let as_planned = !used.is_empty();
+    if !as_planned {
+        used.extend(known.iter().rev().take(durations::KEPT));
+    }
+    let takes = used.iter().map(|took| took.duration()).max()?;
+    let mut basis = match used.len() {
+        1 => "1 measured backup".to_owned(),
+        count => format!("the slowest of {count} measured backups"),
+    };
+    if !as_planned {
+        basis.push_str(", made otherwise than planned");
+    }
+    Some(Time { takes, basis })
 }
 
 fn run(proof: &Proof) -> Option<Run> {

@@ -120,6 +120,83 @@ fn what_has_expired_does_not_hold_and_a_list_where_all_holds_is_ready() {
     assert!(damaged.stderr.contains("000000.json"), "{}", damaged.stderr);
 }
 
+/// How many ticks came back for each component.
+fn rebuilt(world: &World) -> Vec<u64> {
+    let rebuilt = world.run(&["catalog", "rebuild", "--json"]).ends(0).json("catalog-rebuild");
+    let components = rebuilt["components"].as_array().unwrap();
+    components.iter().map(|one| one["attestations"].as_u64().unwrap()).collect()
+}
+
+/// What was said, by the files that hold it.
+fn said(world: &World) -> Vec<Value> {
+    let files = std::fs::read_dir(world.state_dir().join("attestations")).unwrap();
+    let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "json"));
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
+        .collect()
+}
+
+#[test]
+fn what_people_said_comes_back_from_the_ledger() {
+    let world = World::protected();
+    world.make_database("other.db", 10);
+    world.edit_config(
+        "    components:",
+        &format!(
+            "    checklists: {{ daily: [{{ attest: it is well, valid: 1h }}, {{ attest: the key is in the safe }}] }}\n    components:\n      other:\n        sqlite: {{ path: {} }}\n        backup: {{ to: [disk], encrypt: main }}",
+            world.shown("other.db")
+        ),
+    );
+    let note = ["--by", "ada", "--note", "course of May"];
+    world
+        .run(&[&["checklist", "tick", "shop/daily", "1"][..], &note].concat())
+        .ends(0);
+    world
+        .run(&["checklist", "tick", "shop/daily", "2", "--failed", "--by", "bob"])
+        .ends(0);
+    let before = said(&world);
+    assert_eq!(before.len(), 2);
+    // Nothing is lost, nothing comes back.
+    assert_eq!(rebuilt(&world), [0, 0]);
+    std::fs::remove_dir_all(world.state_dir().join("attestations")).unwrap();
+    assert_eq!(held(&world.run(&["checklist", "--json"]).ends(4)), [""; 0]);
+    // Both components have a record of each tick.
+    let text = world.run(&["catalog", "rebuild"]).ends(0).stdout;
+    assert!(
+        text.contains("2 ticks of a checklist that this machine did not know"),
+        "{text}"
+    );
+    assert!(text.contains("0 ticks of a checklist"), "{text}");
+    assert_eq!(said(&world), before);
+    let list = world.run(&["checklist", "--json"]).ends(4);
+    assert_eq!(held(&list), ["it is well"]);
+    assert!(
+        list.stdout.contains("ada said so") && list.stdout.contains("course of May"),
+        "{}",
+        list.stdout
+    );
+    assert_eq!(rebuilt(&world), [0, 0]);
+    assert_eq!(said(&world), before);
+    // One file that cannot be understood: it is not guessed, and comes back.
+    let first = world.state_dir().join("attestations/000000.json");
+    std::fs::write(&first, "{").unwrap();
+    let damaged = world.run(&["catalog", "rebuild"]).ends(5);
+    assert!(
+        damaged.stderr.contains("000000.json") && damaged.stderr.contains("catalog rebuild"),
+        "{}",
+        damaged.stderr
+    );
+    std::fs::remove_file(&first).unwrap();
+    assert_eq!(rebuilt(&world), [1, 0]);
+    // The whole state folder, the signing key too.
+    std::fs::remove_dir_all(world.state_dir()).unwrap();
+    assert_eq!(rebuilt(&world), [2, 0]);
+    assert_eq!(said(&world), before);
+}
+
 #[test]
 fn only_what_people_say_can_be_ticked() {
     let world = world();

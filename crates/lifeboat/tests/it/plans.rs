@@ -180,8 +180,10 @@ before it is all there is. Where schedules name times of the day in a zone whose
 run adds another interval; that is shown beside it. Where the log of a PostgreSQL cluster is kept (`method: physical`; `follow: false` says that it is
 not), it is the time until log is stored.
 
-How long a verification and a restore take is taken from what was proven on this host. Where nothing was, five minutes are assumed for each of run,
-upload and verification, and one minute until log is stored; the output says which is which.
+How long a verification and a restore take is taken from what was proven on this host. How long a run takes, the upload included, is that of the slowest of
+the newest ten backups that were made here as each schedule says (its method, its stores); a backup that failed, was killed or did not come into all its stores
+is none of them. Where nothing was measured, five minutes are assumed for each of run, upload and verification, and one minute until log is stored; the
+output says which is which.
 
 ## Schedules
 
@@ -237,6 +239,8 @@ fn a_code_is_explained_and_an_unknown_one_names_the_others() {
 fn only_the_check_judges_a_plan() {
     let world = World::protected();
     world.edit_config("backup: { to: [disk]", "backup: { every: 24h, to: [disk]");
+    // What the backup of `init` took is known here, and without that it is assumed.
+    std::fs::remove_dir_all(world.state_dir().join("durations")).unwrap();
     let checked = world.run(&["config", "check"]).ends(4);
     assert!(checked.stdout.contains("at worst 24h 1"), "{}", checked.stdout);
     assert!(checked.stdout.contains("(assumed)") && checked.stdout.contains("[rpo-missed]"));
@@ -248,7 +252,63 @@ fn only_the_check_judges_a_plan() {
     // What was measured here is no longer assumed.
     let measured = world.run(&["config", "check", "--json"]).ends(4).json("config-check");
     assert_ne!(measured["plan"][0]["verify"]["basis"], "assumed");
-    assert_eq!(measured["plan"][0]["run"]["basis"], "assumed");
+    assert_eq!(measured["plan"][0]["run"]["basis"], "1 measured backup");
+    assert_eq!(measured["plan"][0]["upload"]["basis"], "part of the backup");
+}
+
+/// How long the run of the only component takes, and why that is believed.
+fn run_of(world: &World) -> (f64, String) {
+    let checked = world.run(&["config", "check", "--json"]).ends(4).json("config-check");
+    let run = &checked["plan"][0]["run"];
+    (run["s"].as_f64().unwrap(), run["basis"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn how_long_a_run_takes_is_measured_by_backups_that_succeeded_here() {
+    let world = World::protected();
+    world.edit_config("backup: { to: [disk]", "backup: { every: 24h, to: [disk]");
+    let (took, basis) = run_of(&world);
+    assert!(took > 0.0 && took < 300.0 && basis == "1 measured backup", "{took} {basis}");
+    // One that fails says nothing, and the store is not asked.
+    std::fs::rename(world.path("lifeboat-backups"), world.path("away")).unwrap();
+    assert_ne!(world.run(&["backup"]).code, 0);
+    assert_eq!(run_of(&world), (took, "1 measured backup".to_owned()));
+    std::fs::rename(world.path("away"), world.path("lifeboat-backups")).unwrap();
+    world.run(&["backup"]).ends(0);
+    let (slowest, basis) = run_of(&world);
+    assert!(
+        slowest >= took && basis == "the slowest of 2 measured backups",
+        "{slowest} {basis}"
+    );
+    // An old slow one counts until ten newer ones were made.
+    let files: Vec<PathBuf> = std::fs::read_dir(world.state_dir().join("durations"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    let mut known: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    known["backups"][0]["took_s"] = 7200.into();
+    std::fs::write(file, known.to_string()).unwrap();
+    assert_eq!(run_of(&world), (7200.0, "the slowest of 2 measured backups".to_owned()));
+    // What went into other stores than a schedule says is better than nothing.
+    known["backups"][0]["stores"] = serde_json::json!(["disk", "other"]);
+    std::fs::write(file, known.to_string()).unwrap();
+    assert_eq!(run_of(&world).1, "1 measured backup");
+    known["backups"][1]["stores"] = serde_json::json!([]);
+    std::fs::write(file, known.to_string()).unwrap();
+    let otherwise = "the slowest of 2 measured backups, made otherwise than planned";
+    assert_eq!(run_of(&world), (7200.0, otherwise.to_owned()));
+    // Damaged or lost: assumed, and the next backup is measured again.
+    std::fs::write(file, "{").unwrap();
+    assert_eq!(run_of(&world), (300.0, "assumed".to_owned()));
+    world.run(&["backup"]).ends(0);
+    assert_eq!(run_of(&world).1, "1 measured backup");
+    // Where it cannot be kept, the backup is made all the same.
+    std::fs::remove_dir_all(world.state_dir().join("durations")).unwrap();
+    std::fs::write(world.state_dir().join("durations"), "").unwrap();
+    let made = world.run(&["backup"]).ends(0);
+    assert!(made.stderr.contains("could not be remembered"), "{}", made.stderr);
+    assert_eq!(run_of(&world).1, "assumed");
 }
 
 #[test]

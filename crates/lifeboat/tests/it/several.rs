@@ -51,6 +51,9 @@ fn a_missing_copy_is_never_a_success_and_copy_mends_it() {
     fs::rename(world.path("other"), world.path("away")).unwrap();
     let ran = world.run(&["backup"]).ends(3);
     assert!(ran.stderr.contains("THE STORE other HAS NO COPY"), "{}", ran.stderr);
+    // It says nothing about how long a backup into both takes; nor does the first one, which went into one.
+    let checked = world.run(&["config", "check", "--json"]).ends(0).json("config-check");
+    assert_eq!(checked["plan"][0]["run"]["basis"], "1 measured backup");
     let list = world.run(&["list", "--json"]).ends(3).json("list");
     let component = &list["components"][0];
     assert_eq!(component["backups"].as_array().unwrap().len(), 3);

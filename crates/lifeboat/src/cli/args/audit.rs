@@ -46,7 +46,7 @@ pub(crate) struct AuditList {
 /// `catalog`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Catalog {
-    /// Make the catalog of this machine anew from the stores, and tell `status` what the ledger proves.
+    /// Make the catalog of this machine anew from the stores, tell `status` what the ledger proves, and checklists what people said.
     #[command(after_help = examples::CATALOG_REBUILD)]
     Rebuild(Audited),
 }

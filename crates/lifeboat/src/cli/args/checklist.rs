@@ -31,7 +31,7 @@ pub(crate) enum ChecklistCommand {
         /// Who says so. Default: the user of this process.
         #[arg(long, value_name = "NAME")]
         by: Option<String>,
-        /// What else there is to say.
+        /// What else there is to say. It stands in the ledger unencrypted.
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
     },

@@ -26,7 +26,6 @@ const KEPT: &[&str] = &[
     "changed_bytes",
     "changes",
     "checked",
-    "checklist",
     "checks",
     "cleanup",
     "cleanup_s",
@@ -169,12 +168,21 @@ const OF_A_BACKUP: &[&str] = &[
     "reason",
 ];
 
+/// Of what somebody said of a line of a checklist, all of it: `catalog rebuild` brings it back from there.
+const OF_AN_ATTESTATION: &[&str] = &["component", "checklist", "item", "good", "who", "at", "note"];
+
 /// `value` with nothing but what may be kept.
 pub(super) fn plain(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let is_backup = fields.contains_key("seq") && fields.contains_key("stored_bytes");
-            let names = if is_backup { OF_A_BACKUP } else { KEPT };
+            let has = |names: [&str; 2]| names.iter().all(|name| fields.contains_key(*name));
+            let names = if has(["seq", "stored_bytes"]) {
+                OF_A_BACKUP
+            } else if has(["checklist", "item"]) {
+                OF_AN_ATTESTATION
+            } else {
+                KEPT
+            };
             let kept = fields
                 .iter()
                 .filter(|(name, value)| names.contains(&name.as_str()) && !is_long(name, value));
@@ -276,6 +284,15 @@ mod tests {
                 "backup": { "id": "1-aa", "name": "n", "stored_bytes": 5 },
             })
         );
+    }
+
+    #[test]
+    fn all_that_somebody_said_of_a_checklist_is_kept() {
+        let said = json!({
+            "component": "shop/db", "checklist": "shop/daily", "item": "it is well", "good": true, "who": "ada",
+            "at": "2026-01-02T03:04:05.000006Z", "note": "course of May",
+        });
+        assert_eq!(plain(&said), said);
     }
 
     #[test]
