@@ -45,6 +45,9 @@ pub enum Point {
     At(i64),
 }
 
+/// A server's clock may be so much ahead of ours: a minute.
+const AHEAD_US: i64 = 60_000_000;
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -506,14 +509,30 @@ fn finish(env: &Env, protected: &Protected, report: &mut Report, timeline: &Arc<
     }
     if report.point.rule == "latest" {
         let began_us = steps.first().map_or_else(|| env.clock.wall_us(), |step| step.at_us);
-        let loss_us = began_us.saturating_sub(newest_us).max(0).unsigned_abs();
-        report.measures.loss_s = Some(Duration::from_micros(loss_us).as_secs_f64());
+        match loss(began_us, newest_us) {
+            Ok(loss) => report.measures.loss_s = Some(loss.as_secs_f64()),
+            Err(wrong) => report.checks.push(Check::from(&wrong)),
+        }
     }
     if let Err(error) = remember(env, protected, &done, &failed, cleaning) {
         report
             .notes
             .push(format!("the proof could not be remembered for `status`: {error}"));
     }
+}
+
+/// How much would have been lost: from the newest moment in the data to the beginning of the drill. Nobody knows where that moment is yet to come.
+fn loss(began_us: i64, newest_us: i64) -> std::result::Result<Duration, Outcome> {
+    let loss_us = began_us.saturating_sub(newest_us);
+    if loss_us.saturating_add(AHEAD_US) < 0 {
+        let says = format!(
+            "the newest moment in the data is {}, which is yet to come: the clock of this machine or of the one that wrote it is wrong, so nobody knows how much \
+             would have been lost",
+            format_utc(newest_us)
+        );
+        return Err(Outcome::not_available("clock", says));
+    }
+    Ok(Duration::from_micros(loss_us.max(0).unsigned_abs()))
 }
 
 /// What became of a sandbox.

@@ -4,6 +4,7 @@
 //! A figure that could not be measured is `null`, never a guess. Peak memory is that of a process and its children.
 
 pub(crate) mod alternate;
+pub(crate) mod bootstrap;
 pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod drill;
@@ -78,6 +79,11 @@ const BENCHES: &[Bench] = &[
         "drill",
         "a drill of a cluster of 2.5 GB, against its restore alone and against what others saw",
         drill::run,
+    ),
+    (
+        "bootstrap",
+        "from an empty home, the key and the store to a server of 2.5 GB that answers",
+        bootstrap::run,
     ),
     (
         "s3",

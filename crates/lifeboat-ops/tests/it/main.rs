@@ -17,6 +17,7 @@ mod cluster;
 mod cluster_faults;
 mod cluster_stream;
 mod doctor_cluster;
+mod drill;
 mod files;
 mod files_place;
 mod follow;
