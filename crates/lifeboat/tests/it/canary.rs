@@ -117,10 +117,12 @@ fn a_follower_writes_it_again_and_again() {
             seen.push(now);
         }
     }
+    let end = cluster.query("select pg_current_wal_flush_lsn()");
+    cluster.wait_until(&format!("select bool_or(flush_lsn >= '{end}') from pg_stat_replication"));
     kill_process(Pid::from_child(&follower), Signal::TERM).unwrap();
     assert!(follower.wait().unwrap().success());
     let last = cluster.query_in("quiet", AT);
     let found = drilled(&world);
     let found = found.as_str().unwrap();
-    assert!(found >= seen[1].as_str() && found <= last.as_str(), "{found} {seen:?} {last}");
+    assert!(found >= seen[3].as_str() && found <= last.as_str(), "{found} {seen:?} {last}");
 }
