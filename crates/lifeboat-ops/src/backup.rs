@@ -18,7 +18,6 @@ pub(crate) mod logical;
 mod pki;
 mod source;
 
-use crate::canary;
 use crate::durations::{self, Took};
 use crate::proof;
 use crate::protected::{Method, Protected};
@@ -269,16 +268,11 @@ async fn once(env: &Env, protected: &Protected, instance: Arc<Instance>, request
         repository: &repository,
         instance: &instance,
     };
-    let canary = match protected.source.cluster().filter(|_| request.part == Part::Whole) {
-        Some(cluster) => canary::before_backup(cluster).await,
-        None => None,
-    };
     let (writer, stored) = read(&about, plan, (method, &request.part)).await?;
     let facts = stored.facts.as_json()?;
     let committed = writer.commit(stored.moment_us, facts).await?;
     env.progress.finish();
     let mut notes = committed.notes;
-    notes.extend(canary);
     if let Some(damaged) = damaged {
         notes.push(format!(
             "damage was found in backup {} ({}): {} was stored anew; `lifeboat verify` proves it",
@@ -344,6 +338,7 @@ fn remember_took(env: &Env, protected: &Protected, backup: &Backup, took: Durati
         took_s: took.as_secs_f64(),
         method: backup.header.method.clone(),
         stores,
+        full: backup.header.parent.is_none(),
     };
     durations::record(&protected.state_dir, &protected.component, took)
         .err()

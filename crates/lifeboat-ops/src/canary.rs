@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use lifeboat_engine::postgres::canary;
 use lifeboat_engine::postgres::checks::Heartbeat;
+use lifeboat_engine::postgres::{ConnInfo, canary};
 use lifeboat_model::{Error, Result};
 
-use crate::protected::{Cluster, Login};
+use crate::protected::Login;
 
 /// Where the canary is, and how often a follower writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,16 +29,16 @@ impl Canary {
     }
 }
 
-/// Writes it now.
-pub(crate) async fn write(login: &Login, canary: &Canary) -> Result<()> {
+/// Writes it now, to a server that is known by its login.
+pub(crate) async fn log_in_and_write(login: &Login, canary: &Canary) -> Result<()> {
     let info = login.conninfo().await?;
     canary::write(&info, &canary.database).await
 }
 
-/// Writes it in front of a backup; says why not, where it could not be. A backup without it is worth more than none.
-pub(crate) async fn before_backup(cluster: &Cluster) -> Option<String> {
-    let canary = cluster.care.canary.as_ref()?;
-    let error = write(&cluster.login, canary).await.err()?;
+/// Writes it in front of a capture, where there is one; says why not, where it could not be. A backup without it is worth more than none.
+pub(crate) async fn before_capture(info: &ConnInfo, canary: Option<&Canary>) -> Option<String> {
+    let canary = canary?;
+    let error = canary::write(info, &canary.database).await.err()?;
     Some(missing(&error))
 }
 

@@ -296,9 +296,11 @@ impl Asked<'_> {
         report.backup = Some(self.used(&plan.backup, stores, Some(plan.log_bytes)));
         report.sandbox = Some(plan.to.display().to_string());
         report.notes.extend(plan.notes.iter().cloned());
+        // Before anything is restored: what is stored meanwhile is not in it.
+        let complete_us = self.log_end(survey, &plan.backup).await;
         let drilled = cluster::drill(env, protected, &scratch, &options).await;
         let drilled = drilled.inspect_err(|error| drop(verify::remember_damage(env, protected, &plan.backup, error)))?;
-        let newest = self.newest(survey, &plan.backup, &drilled, report).await;
+        let newest = newest(complete_us, &plan.backup, &drilled, report);
         report.notes.extend(drilled.notes);
         report.notes.push(format!("the server stood at {}", drilled.until));
         let used = options.store.as_deref();
@@ -314,24 +316,17 @@ impl Asked<'_> {
         })
     }
 
-    /// How new the data of a cluster is: by the heartbeat, otherwise by where the log is complete.
-    async fn newest(&self, survey: &Survey, backup: &Backup, drilled: &Drilled, report: &mut Report) -> Newest {
-        let commit = |commit: &crate::wal::Commit| format!("{} at {}", format_utc(commit.at_us), commit.end);
-        report.measures.last_commit = drilled.bracket.last.as_ref().map(commit);
-        report.measures.first_commit_left_out = drilled.bracket.next.as_ref().map(commit);
-        let beat = drilled.replayed.as_ref().and_then(|replayed| replayed.heartbeat.as_ref());
-        if let Some(Beat::At(at_us)) = beat {
-            return Newest::Heartbeat(*at_us);
+    /// Until when the log behind a backup is complete, in whatever store reaches farthest; of a drill of the latest point.
+    async fn log_end(&self, survey: &Survey, backup: &Backup) -> Option<i64> {
+        if self.request.point != Point::Latest {
+            return None;
         }
-        let mut complete = drilled.bracket.last.as_ref().map(|last| last.at_us);
-        if self.request.point == Point::Latest {
-            for (store, repository, backup) in survey.holders(&backup.id) {
-                let end = reach::log_end(self.protected, &store, &repository, &backup).await;
-                let until_us = end.ok().flatten().map(|end| end.until_us);
-                complete = complete.max(until_us);
-            }
+        let mut complete_us = None;
+        for (store, repository, backup) in survey.holders(&backup.id) {
+            let end = reach::log_end(self.protected, &store, &repository, &backup).await;
+            complete_us = complete_us.max(end.ok().flatten().map(|end| end.until_us));
         }
-        complete.map_or(Newest::Backup(backup.header.moment_us), Newest::Log)
+        complete_us
     }
 
     /// Every moment that can be reached, in all stores and lineages.
@@ -519,6 +514,21 @@ fn finish(env: &Env, protected: &Protected, report: &mut Report, timeline: &Arc<
             .notes
             .push(format!("the proof could not be remembered for `status`: {error}"));
     }
+}
+
+/// How new the data of a cluster is: by the heartbeat, otherwise by where the log is complete.
+fn newest(complete_us: Option<i64>, backup: &Backup, drilled: &Drilled, report: &mut Report) -> Newest {
+    let commit = |commit: &crate::wal::Commit| format!("{} at {}", format_utc(commit.at_us), commit.end);
+    report.measures.last_commit = drilled.bracket.last.as_ref().map(commit);
+    report.measures.first_commit_left_out = drilled.bracket.next.as_ref().map(commit);
+    let beat = drilled.replayed.as_ref().and_then(|replayed| replayed.heartbeat.as_ref());
+    if let Some(Beat::At(at_us)) = beat {
+        return Newest::Heartbeat(*at_us);
+    }
+    let last_us = drilled.bracket.last.as_ref().map(|last| last.at_us);
+    complete_us
+        .max(last_us)
+        .map_or(Newest::Backup(backup.header.moment_us), Newest::Log)
 }
 
 /// How much would have been lost: from the newest moment in the data to the beginning of the drill. Nobody knows where that moment is yet to come.

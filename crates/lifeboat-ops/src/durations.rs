@@ -12,7 +12,7 @@ use lifeboat_model::{Error, ErrorKind, Result};
 use lifeboat_repo::ComponentName;
 use serde::{Deserialize, Serialize};
 
-/// Runs kept of those with the same method and stores. Each sort by itself: many small runs must not push out the rare long one.
+/// Runs kept of those with the same method and stores that are full, or are not. Each sort by itself: many small runs must not push out the rare long one.
 pub const KEPT: usize = 10;
 
 /// No backup takes longer; what says so is damaged.
@@ -29,6 +29,8 @@ pub struct Took {
     pub method: String,
     /// Into which stores, sorted.
     pub stores: Vec<String>,
+    /// Whether everything was read into it anew, not only what had changed.
+    pub full: bool,
 }
 
 impl Took {
@@ -77,10 +79,12 @@ pub fn record(state_dir: &Path, component: &ComponentName, took: Took) -> Result
 
 /// Keeps the newest [`KEPT`] of each sort.
 fn thin(backups: &mut Vec<Took>) {
-    let mut counts: BTreeMap<(String, Vec<String>), usize> = BTreeMap::new();
+    let mut counts: BTreeMap<(String, Vec<String>, bool), usize> = BTreeMap::new();
     backups.reverse();
     backups.retain(|took| {
-        let count = counts.entry((took.method.clone(), took.stores.clone())).or_default();
+        let count = counts
+            .entry((took.method.clone(), took.stores.clone(), took.full))
+            .or_default();
         *count += 1;
         *count <= KEPT
     });
@@ -97,6 +101,7 @@ mod tests {
             took_s: 1.5,
             method: method.to_owned(),
             stores: vec!["disk".to_owned()],
+            full: false,
         }
     }
 
@@ -105,8 +110,16 @@ mod tests {
         let mut backups = vec![took("logical", 0)];
         backups.extend((1..=12).map(|at_us| took("physical", at_us)));
         thin(&mut backups);
+        backups.insert(
+            1,
+            Took {
+                full: true,
+                ..took("physical", 0)
+            },
+        );
+        thin(&mut backups);
         let left: Vec<i64> = backups.iter().map(|took| took.at_us).collect();
-        assert_eq!(left, [0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(left, [0, 0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
     }
 
     #[test]

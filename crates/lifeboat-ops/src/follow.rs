@@ -255,16 +255,11 @@ pub async fn run(
         max_spool: options.max_spool.max(LEAST_SPOOL),
         ..options
     };
-    let mut work = Box::pin(async {
-        beat::first(&options).await;
-        follow(env.clone(), protected.clone(), instance, options.clone(), sender.clone()).await
-    });
-    let beats = Box::pin(beat::keep(&options));
-    tokio::pin!(stop);
+    let work = follow(env.clone(), protected.clone(), instance, options.clone(), sender.clone());
+    tokio::pin!(work, stop);
     tokio::select! {
         ended = &mut work => return ended,
         () = &mut stop => {}
-        never = beats => match never {},
     }
     sender.send_replace(true);
     match tokio::time::timeout(LAST_WORDS, &mut work).await {
@@ -303,7 +298,7 @@ async fn follow(
         };
         let lineage = opened.writer.lineage();
         let shared = setting.share(&opened, &home, false).await?;
-        let next = one_lineage(&shared, opened).await;
+        let next = beat::beside(&shared, one_lineage(&shared, opened)).await;
         shared.save_standing().await?;
         let (why, take_over) = match next? {
             Next::Done => return Ok(report(&shared)),

@@ -269,7 +269,7 @@ async fn wanted(env: &Env, protected: &Protected, staged: restore::Staged) -> Re
     findings.checks.extend(beat.as_ref().map(cluster::heartbeat));
     findings.newest_us = match beat {
         Some(Beat::At(at_us)) => Some(at_us),
-        Some(Beat::Nothing | Beat::Unknown(_)) | None => None,
+        Some(Beat::Nothing | Beat::NotAvailable(_) | Beat::Unknown(_)) | None => None,
     };
     Ok(findings)
 }

@@ -22,6 +22,7 @@ use lifeboat_repo::{FileMeta, Writer};
 use super::Facts;
 use super::log::{self, About};
 use super::source::Stored;
+use crate::canary;
 use crate::protected::{Care, Cluster, Mode};
 
 /// The label of the backup, as the server gave it.
@@ -115,6 +116,8 @@ impl OpenedCluster {
     pub(super) async fn store(mut self, about: &About<'_>, writer: &mut Writer) -> Result<Stored> {
         about.env.progress.step("hold the log", None);
         let held = log::hold(about, &self.info, self.server.system_identifier).await?;
+        // It is the cluster whose log is held.
+        let canary = canary::before_capture(&self.info, self.care.canary.as_deref()).await;
         about.env.progress.step("begin", None);
         let (capture, way) = self.begin(writer).await?;
         let mut flowing = held.flow(capture.position()).await?;
@@ -141,7 +144,7 @@ impl OpenedCluster {
             moment_us,
             facts: Facts::Postgres(Box::new(captured.facts)),
             stall: Duration::ZERO,
-            warnings: std::iter::once(way).chain(captured.warnings).collect(),
+            warnings: std::iter::once(way).chain(canary).chain(captured.warnings).collect(),
             again: [writer.unknown(), captured.again.as_slice()].concat(),
         })
     }

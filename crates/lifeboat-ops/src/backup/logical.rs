@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use super::log::About;
 use super::source::Stored;
 use super::{Facts as AllFacts, Part, Request};
+use crate::canary::{self, Canary};
 use crate::protected::{Cluster, Logical, Login, Method, Protected};
 
 /// Roles, memberships, settings of roles and tablespaces.
@@ -80,6 +81,8 @@ pub(crate) struct OpenedDatabases {
     part: Part,
     /// Roles and tablespaces, too.
     with_globals: bool,
+    /// Written before anything is read.
+    canary: Option<Box<Canary>>,
 }
 
 /// A file that nobody owns.
@@ -121,6 +124,7 @@ impl OpenedDatabases {
             options: cluster.logical.clone(),
             part: part.clone(),
             with_globals: true,
+            canary: cluster.care.canary.clone().filter(|_| *part == Part::Whole),
         })
     }
 
@@ -137,6 +141,7 @@ impl OpenedDatabases {
         let opened = Self::open(&of_ours, &Part::Whole).await?;
         Ok(Self {
             with_globals: false,
+            canary: None,
             ..opened
         })
     }
@@ -166,6 +171,7 @@ impl OpenedDatabases {
 
     async fn capture(&self, about: &About<'_>, writer: &mut Writer) -> Result<Stored> {
         let mut warnings = Vec::new();
+        warnings.extend(canary::before_capture(&self.info, self.canary.as_deref()).await);
         let globals = self.globals(about, writer).await?;
         if globals == Globals::WithoutPasswords {
             warnings.push("the role may not read the passwords of roles: they are not in the backup".to_owned());

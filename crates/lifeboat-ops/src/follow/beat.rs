@@ -1,42 +1,54 @@
 //! The canary, written while a cluster is followed: the newest one that a copy has says how new it is.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
-use super::{Event, Options};
+use super::{Shared, set};
 use crate::canary;
 
-/// With `once`: writes it before the end is looked for, so that it is stored with everything else.
-pub(super) async fn first(options: &Options) {
-    if options.once
-        && let Some(canary) = &options.canary
-        && let Err(error) = canary::write(&options.login, canary).await
-    {
-        alarm(options, canary::missing(&error));
+/// Does `work`, and writes the canary meanwhile, where there is one: once it is known that this is the cluster that is followed (PG-05), and with `once`
+/// before the end is looked for, so that it is stored with everything else.
+pub(super) async fn beside<T>(shared: &Arc<Shared>, work: impl Future<Output = T>) -> T {
+    if shared.options.once {
+        let mut stop = shared.stop.subscribe();
+        tokio::select! {
+            () = first(shared) => {}
+            () = set(&mut stop) => {}
+        }
+    }
+    let work = Box::pin(work);
+    tokio::select! {
+        done = work => done,
+        never = keep(shared) => match never {},
     }
 }
 
-/// Otherwise writes it again and again. What keeps it from being written is told once, and that it is written again; following goes on.
-pub(super) async fn keep(options: &Options) -> Infallible {
-    let Some(canary) = options.canary.as_ref().filter(|_| !options.once) else {
+async fn first(shared: &Shared) {
+    if let Some(canary) = &shared.options.canary
+        && let Err(error) = canary::log_in_and_write(&shared.options.login, canary).await
+    {
+        shared.alarm(canary::missing(&error));
+    }
+}
+
+/// Writes it again and again. What keeps it from being written is told once, and that it is written again; following goes on.
+async fn keep(shared: &Shared) -> Infallible {
+    let Some(canary) = shared.options.canary.as_ref().filter(|_| !shared.options.once) else {
         return std::future::pending().await;
     };
     let mut told: Option<String> = None;
     loop {
-        match canary::write(&options.login, canary).await {
-            Ok(()) if told.take().is_some() => options.tell.note("the canary is written again"),
+        match canary::log_in_and_write(&shared.options.login, canary).await {
+            Ok(()) if told.take().is_some() => shared.note("the canary is written again"),
             Ok(()) => {}
             Err(error) => {
                 let why = canary::missing(&error);
                 if told.as_ref() != Some(&why) {
-                    alarm(options, why.clone());
+                    shared.alarm(why.clone());
                     told = Some(why);
                 }
             }
         }
         tokio::time::sleep(canary.every).await;
     }
-}
-
-fn alarm(options: &Options, text: String) {
-    (options.tell.0)(&Event { is_alarm: true, text });
 }

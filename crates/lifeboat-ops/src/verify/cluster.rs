@@ -41,6 +41,7 @@ pub(crate) fn heartbeat(beat: &Beat) -> Outcome {
     match beat {
         Beat::At(at_us) => Outcome::passed(name, format!("the newest is of {}", format_utc(*at_us))),
         Beat::Nothing => Outcome::failed(name, "there is none"),
+        Beat::NotAvailable(why) => Outcome::not_available(name, why.clone()),
         Beat::Unknown(why) => Outcome::failed(name, format!("it could not be asked for: {why}")),
     }
 }

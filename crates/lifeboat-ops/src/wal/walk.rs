@@ -7,7 +7,7 @@ use lifeboat_repo::block_end;
 
 use super::Archive;
 
-/// Shows `state` each record that begins at `from` or behind, up to `until`, and says where they ended. While a block is looked through, the next one is
+/// Shows `state` each record that begins on the page of `from` or behind it, up to `until`, and says where they ended. While a block is looked through, the next one is
 /// fetched.
 pub(crate) async fn walk<T: Send + 'static>(
     archive: &Archive,

@@ -195,10 +195,13 @@ pub(crate) fn times(settings: &Settings, component: &ComponentSettings) -> Times
     }
     if let Some(run) = backed_up(component, &durations::load(&settings.state_dir, &name)) {
         times.run = run;
-        times.upload = Time {
-            takes: Duration::ZERO,
-            basis: "part of the backup".to_owned(),
-        };
+        // What the limit of a store makes of everything counts on: the next backup may be a full one.
+        if times.upload == Times::default().upload {
+            times.upload = Time {
+                takes: Duration::ZERO,
+                basis: "part of the backup".to_owned(),
+            };
+        }
     }
     times
 }
@@ -244,8 +247,9 @@ fn backed_up(component: &ComponentSettings, known: &[Took]) -> Option<Time> {
     };
     // Schedules that make the same sort of backup share its runs, which count once.
     let mut used: Vec<&Took> = Vec::new();
-    for sort in sorts {
-        for took in known.iter().rev().filter(|took| is_of(took, sort)).take(durations::KEPT) {
+    for (sort, full) in sorts.into_iter().flat_map(|sort| [(sort, true), (sort, false)]) {
+        let of_sort = |took: &&Took| took.full == full && is_of(took, sort);
+        for took in known.iter().rev().filter(of_sort).take(durations::KEPT) {
             if !used.contains(&took) {
                 used.push(took);
             }

@@ -100,11 +100,68 @@ fn a_canary_that_cannot_be_written_is_told_and_keeps_nobody_from_a_backup() {
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert!(told.stderr.contains("the canary was not written"), "{}", told.stderr);
+    assert_eq!(told.code, 0, "{}", told.stderr);
+}
+
+#[test]
+fn a_table_of_somebody_else_is_never_written_into() {
+    let (cluster, world) = quiet(majors()[0], "postgres", "1m");
+    for sql in [
+        "create role app; create schema lifeboat authorization app",
+        "create table lifeboat.canary (id boolean primary key default true, at timestamptz not null)",
+        "alter table lifeboat.canary owner to app",
+        "create function public.take() returns trigger language plpgsql as $$ begin create table public.taken(); return new; end $$",
+        "create trigger take before insert on lifeboat.canary for each row execute function public.take()",
+    ] {
+        cluster.query_in("quiet", sql);
+    }
+    let told = world.run(&["backup", "bank"]).ends(0);
+    assert!(told.stderr.contains("belongs to another role"), "{}", told.stderr);
+    assert_eq!(cluster.query_in("quiet", "select to_regclass('public.taken') is null"), "t");
+    // Nor where the table is ours and the schema is not, so that its owner can put another in its place.
+    cluster.query_in("quiet", "drop table lifeboat.canary");
+    let told = world.run(&["backup", "bank"]).ends(0);
+    assert!(told.stderr.contains("belongs to another role"), "{}", told.stderr);
+    cluster.query_in("quiet", "drop schema lifeboat; create publication everything for all tables");
+    let told = world.run(&["backup", "bank"]).ends(0);
+    assert!(told.stderr.contains("FOR ALL TABLES"), "{}", told.stderr);
+    assert_eq!(
+        cluster.query_in("quiet", "select to_regclass('lifeboat.canary') is null"),
+        "t"
+    );
+    // None of these backups has one, which is nothing wrong with them.
+    let verified = world.run(&["verify", "bank", "--level", "app"]);
+    assert!(
+        verified.stdout.contains("before its canary") || verified.stderr.contains("before its canary"),
+        "{} {}",
+        verified.stdout,
+        verified.stderr
+    );
+    assert_ne!(verified.code, 5, "{}", verified.stderr);
+}
+
+#[test]
+fn another_cluster_is_refused_before_anything_is_written_into_it() {
+    let (first, world) = quiet(majors()[0], "postgres", "1m");
+    world.run(&["backup", "bank"]).ends(0);
+    world.run(&["follow", "bank", "--once"]);
+    // Clusters of one version are copies of each other here.
+    let other = Cluster::start(majors()[1], &Options::new());
+    other.query("create database quiet");
+    world.edit_config(&first.url("postgres", "quiet"), &other.url("postgres", "quiet"));
+    let refused = world.run(&["follow", "bank", "--once"]);
+    assert!(
+        refused.code != 0 && refused.stderr.contains("cluster"),
+        "{} {}",
+        refused.code,
+        refused.stderr
+    );
+    assert_eq!(other.query_in("quiet", "select to_regnamespace('lifeboat') is null"), "t");
 }
 
 #[test]
 fn a_follower_writes_it_again_and_again() {
-    let (cluster, world) = quiet(majors()[1], "postgres", "200ms");
+    let (cluster, world) = quiet(majors()[1], "postgres", "1s");
     world.run(&["backup", "bank"]).ends(0);
     let mut command = world.command();
     let mut follower = command.args(["follow", "bank"]).stderr(Stdio::null()).spawn().unwrap();

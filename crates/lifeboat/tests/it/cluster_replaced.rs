@@ -439,6 +439,7 @@ fn a_restore_killed_while_its_server_starts_is_repeated() {
     let mut scene = Scene::new(major);
     scene.cluster.stop(Stop::Fast);
     let (control, marker) = (scene.path("global/pg_control"), scene.path("lifeboat-delta.json"));
+    let mut met = 0;
     for late in (0..300).step_by(if std::env::var_os("LIFEBOAT_SOAK").is_some() { 5 } else { 75 }) {
         let all = [
             "restore",
@@ -461,13 +462,16 @@ fn a_restore_killed_while_its_server_starts_is_repeated() {
         // The fault is a time; nothing is waited for.
         std::thread::park_timeout(Duration::from_millis(late));
         child.kill().unwrap();
-        println!("{late} ms: {}", child.wait().unwrap());
+        let ended = child.wait().unwrap();
+        println!("{late} ms: {ended}");
+        met += u32::from(was_away && !ended.success());
         scene.restore(&["--overwrite", "--yes"]).ends(0);
         assert_eq!(scene.rows(), BEFORE, "{late}");
         scene.cluster.begin();
         scene.cluster.query("update accounts set note = 'other' where id % 7 = 0");
         scene.cluster.stop(Stop::Fast);
     }
+    assert!(met > 0, "no restore was killed behind its files");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Error;
 
 use super::{cut, words};
+use crate::postgres::canary;
 use crate::postgres::sandbox::{Sandbox, Session};
 
 /// Where the heartbeat is, and how it is asked for.
@@ -25,6 +26,8 @@ pub enum Beat {
     At(i64),
     /// There is none.
     Nothing,
+    /// This copy cannot be asked for it, and why: nothing is wrong with it.
+    NotAvailable(String),
     /// It could not be asked for, and why.
     Unknown(String),
 }
@@ -38,6 +41,10 @@ pub async fn newest(sandbox: &Sandbox, heartbeat: &Heartbeat) -> Beat {
     match ask(&session, heartbeat).await {
         Ok(Some(at_us)) => Beat::At(at_us),
         Ok(None) => Beat::Nothing,
+        // `undefined_table`
+        Err(error) if heartbeat.sql == canary::QUERY && error.code().is_some_and(|code| code.code() == "42P01") => {
+            Beat::NotAvailable("it is of a time before its canary was first written".to_owned())
+        }
         Err(error) => Beat::Unknown(cut(&words(&error))),
     }
 }

@@ -311,8 +311,10 @@ fn sweep_one(path: &Path, token: &str) -> Result<bool> {
         _ => (false, &b""[..]),
     };
     let data_dir = PathBuf::from(std::ffi::OsString::from_vec(data_dir.to_vec()));
-    end_servers(&path.join("run"))?;
+    let run = path.join("run");
+    end_servers(&run)?;
     if data_dir.is_absolute() && data_dir.is_dir() {
+        refuse_served(&data_dir, &run)?;
         let bears_token = std::fs::read(data_dir.join(TOKEN_FILE)).is_ok_and(|found| found == token.as_bytes());
         if dispose && bears_token {
             durable::remove_folder(&data_dir)?;
@@ -360,6 +362,19 @@ fn end_servers(run: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A server of ours that could not be found by its arguments, where processes are hidden from us, keeps its data.
+fn refuse_served(data_dir: &Path, run: &Path) -> Result<()> {
+    let is_ours = pid_file(data_dir)?.get(4).map(String::as_str) == run.to_str();
+    match running(data_dir)?.filter(|_| is_ours) {
+        None => Ok(()),
+        Some(pid) => {
+            let detail = format!("its server (process {pid}) was left by a killed run, and cannot be seen from here to be ended");
+            Err(Error::new(ErrorKind::Refused, "remove", data_dir.display(), detail)
+                .with_hint(format!("stop it (`kill -QUIT {pid}`), and run the same command again")))
+        }
+    }
 }
 
 /// Ends one process, of which `is_server` tells whether its number is still its own.

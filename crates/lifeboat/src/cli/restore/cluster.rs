@@ -287,6 +287,7 @@ fn for_people(component: &str, report: &Report) -> String {
         Some(Beat::At(at_us)) => text.push_str(&format!("  the newest heartbeat in it: {}\n", format_utc(*at_us))),
         Some(Beat::Nothing) => text.push_str("  there is no heartbeat in it\n"),
         Some(Beat::Unknown(why)) => text.push_str(&format!("  its heartbeat could not be asked for: {why}\n")),
+        Some(Beat::NotAvailable(why)) => text.push_str(&format!("  it has no heartbeat: {why}\n")),
     }
     if let Some(last) = &report.bracket.last {
         text.push_str(&format!("  the last commit that is back: {}\n", commit(last)));

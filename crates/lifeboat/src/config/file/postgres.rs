@@ -96,9 +96,9 @@ pub(in crate::config) struct PostgresFile {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub(in crate::config) heartbeat: Option<At<String>>,
-    /// Instead of `heartbeat`, for data without a time of its own: Lifeboat writes one. It keeps a table of one row, `lifeboat.canary` in `database`, writes the
-    /// server's time into it so often while it follows the log, and before each backup, and asks every restored copy for it. The only thing that is ever
-    /// written into a database that is protected. Needs a role that may make the schema `lifeboat`, or owns it.
+    /// Instead of `heartbeat`, for data without a time of its own: Lifeboat writes one. It keeps a table of one row, `lifeboat.canary`, in the only one of
+    /// `databases`, or in `database`; writes the server's time into it so often while it follows the log, and before each backup; and asks every restored
+    /// copy for it. No backup and no follower writes anything else. Schema and table have to be the role's own.
     #[serde(default)]
     #[schemars(with = "Option<String>", example = &"1m")]
     pub(in crate::config) canary: Option<At<String>>,

@@ -18,6 +18,8 @@ use crate::config::problem::Problem;
 const LIMIT: Duration = Duration::from_secs(60);
 /// The least that a server takes for a limit.
 const LEAST_RATE: u64 = 32 << 10;
+/// The least time between two canaries.
+const OFTEN: Duration = Duration::from_secs(1);
 /// Characters of a query that become its name.
 const NAME: usize = 60;
 
@@ -126,10 +128,22 @@ impl Lowering<'_> {
                     .help("leave the canary out where the application writes times itself, else the heartbeat"),
             );
         }
-        Some(Canary {
-            every: self.some_duration(every, "canary", "1m"),
-            database: self.which_database(full, every, "canary", postgres)?,
-        })
+        let often = self.duration(every, "canary", "1m");
+        if often < OFTEN {
+            self.problems.push(
+                Problem::at(
+                    every.place,
+                    format!("`canary` is more often than every {} s", OFTEN.as_secs()),
+                )
+                .label("each one is a connection to the server")
+                .help("for example `canary: 1m`"),
+            );
+        }
+        let database = match only(postgres) {
+            Some(only) => only,
+            None => self.which_database(full, every, "canary", postgres)?,
+        };
+        Some(Canary { every: often, database })
     }
 
     fn which_database(&mut self, full: &str, asked: &At<String>, what: &str, postgres: &PostgresFile) -> Option<String> {
@@ -152,12 +166,8 @@ impl Lowering<'_> {
     fn check(&mut self, full: &str, check: &At<CheckFile>, postgres: &PostgresFile) -> Option<Assertion> {
         let file = &check.value;
         let asked = self.asked(check);
-        let only = postgres.databases.as_deref().and_then(|names| match names {
-            [only] => Some(only.value.clone()),
-            _ => None,
-        });
         let named = file.database.as_ref().map(|text| text.value.clone());
-        let database = named.or(only).or_else(|| database_of(postgres));
+        let database = named.or_else(|| only(postgres)).or_else(|| database_of(postgres));
         if database.is_none() {
             let place = file.sql.as_ref().map_or(check.place, |sql| sql.place);
             self.problems.push(
@@ -297,6 +307,14 @@ fn soft_delete(postgres: &PostgresFile) -> SoftDelete {
 }
 
 /// The database of the connection, as far as it is written down.
+/// The only database of a logical backup.
+fn only(postgres: &PostgresFile) -> Option<String> {
+    match postgres.databases.as_deref()? {
+        [only] => Some(only.value.clone()),
+        _ => None,
+    }
+}
+
 fn database_of(postgres: &PostgresFile) -> Option<String> {
     if let Some(database) = &postgres.database {
         return Some(database.value.clone());
