@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use lifeboat_model::{Error, ErrorKind, Result};
 
-use super::initial::quoted;
+use super::initial::{MIN_FREE, quoted};
 
 /// Where the backups go unless a file says so.
 const STORES: &str = "set BACKUP_DIR to a folder, or BACKUP_S3_BUCKET to a bucket";
@@ -286,7 +286,7 @@ fn stores(get: &dyn Fn(&str) -> Option<String>) -> Result<Stores> {
     let mut stores = Vec::new();
     let folder = get("BACKUP_DIR").map(PathBuf::from);
     if let Some(folder) = &folder {
-        let yaml = format!("fs: {{ path: {}, min_free: 5% }}", quoted(&folder.to_string_lossy()));
+        let yaml = format!("fs: {{ path: {}, min_free: {MIN_FREE} }}", quoted(&folder.to_string_lossy()));
         stores.push(("folder", yaml, "BACKUP_DIR"));
     }
     if let Some(bucket) = get("BACKUP_S3_BUCKET") {

@@ -4,6 +4,10 @@
 
 use std::path::PathBuf;
 
+/// What a store's folder leaves free unless somebody decides otherwise: room for what shares the disk to go on until people come. A
+/// share of the disk would refuse the first backup on a large disk that has plenty of room left.
+pub(super) const MIN_FREE: &str = "1GiB";
+
 /// What the first configuration is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Initial {
@@ -154,7 +158,7 @@ pub(crate) fn render_initial(initial: &Initial) -> String {
     line("  disk:".into());
     line("    fs:".into());
     line(format!("      path: {}", quoted(&initial.store_path.to_string_lossy())));
-    line("      min_free: 5%".into());
+    line(format!("      min_free: {MIN_FREE} # no backup begins while less is free"));
     line(String::new());
     line(systems(initial));
     out.truncate(out.trim_end().len());

@@ -87,6 +87,15 @@ fn a_canary_that_cannot_be_written_is_told_and_keeps_nobody_from_a_backup() {
         "{}",
         told.stderr
     );
+    // A schema of somebody else that the role may not even look into.
+    cluster.query_in("quiet", "create schema lifeboat; create table lifeboat.canary (id boolean)");
+    let told = world.run(&["backup", "bank"]).ends(0);
+    assert!(
+        told.stderr.contains("ALTER SCHEMA lifeboat OWNER TO \"meek\""),
+        "{}",
+        told.stderr
+    );
+    cluster.query_in("quiet", "drop schema lifeboat cascade");
     // The statement that it names is enough.
     cluster.query_in("quiet", "create schema lifeboat authorization \"meek\"");
     let told = world.run(&["backup", "bank"]).ends(0);

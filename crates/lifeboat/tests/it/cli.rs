@@ -217,7 +217,7 @@ fn a_database_in_use_is_not_replaced() {
 #[test]
 fn a_failed_backup_after_an_in_place_restore_ends_with_3() {
     let world = World::protected();
-    world.edit_config("min_free: 5%", "min_free: 900PB");
+    world.edit_config("min_free: 1GiB", "min_free: 900PB");
     let ran = world.run(&["restore", "shop", "--in-place", "--yes", "--json"]).ends(3);
     let done = ran.json("restore");
     assert_eq!(done["components"][0]["fresh_backup_error"]["kind"], "no_space");

@@ -275,7 +275,7 @@ fn a_bucket_and_backups_in_the_clear_work_as_well() {
         "--yes",
     ])
     .ends(0);
-    let folder = format!("fs:\n      path: {}\n      min_free: 5%", lost.shown("lifeboat-backups"));
+    let folder = format!("fs:\n      path: {}\n      min_free: 1GiB", lost.shown("lifeboat-backups"));
     let place = format!(
         "s3: {{ bucket: {BUCKET}, prefix: shop, region: us-east-1, endpoint: \"{}\" }}",
         server.endpoint()
@@ -306,7 +306,7 @@ fn a_container_of_azure_works_as_well() {
     }
     let words = ["init", "--path", "shop.db", "--system", "shop", "--no-backup", "--yes"];
     lost.run(&words).ends(0);
-    let folder = format!("fs:\n      path: {}\n      min_free: 5%", lost.shown("lifeboat-backups"));
+    let folder = format!("fs:\n      path: {}\n      min_free: 1GiB", lost.shown("lifeboat-backups"));
     let place = format!("azure: {{ account: {AZURE_ACCOUNT}, container: {container}, prefix: shop, endpoint: \"{endpoint}\" }}");
     lost.edit_config(&folder, &place);
     lost.run(&["init"]);
