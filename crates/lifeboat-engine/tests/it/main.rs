@@ -22,6 +22,7 @@ mod other;
 mod pg_capture;
 mod pg_checks;
 mod pg_kernels;
+mod pg_rows;
 mod pg_sandbox;
 mod pki;
 mod postgres;

@@ -27,6 +27,8 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, FileRecord, IMPORTED, Identities, Reader, Repository};
 use tokio::sync::mpsc;
 
+use rows::Form;
+
 use super::{past_runs, remember};
 use crate::backup::logical::{DEFINITIONS, binaries};
 use crate::check;
@@ -42,6 +44,8 @@ pub(crate) use text::write as write_sql;
 const DEFINITIONS_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Definitions are not larger.
 const DEFINITIONS_BYTES: u64 = 1 << 30;
+/// What does not happen where rows are not those that were captured.
+const DIFFERING: &str = "accept";
 
 /// What a person may choose.
 #[derive(Debug, Clone)]
@@ -342,6 +346,7 @@ pub async fn run(env: &Env, protected: &Protected, plan: Plan) -> Result<Report>
     if let Err(error) = proof::record(&protected.state_dir, &protected.component, record) {
         notes.push(format!("the run could not be recorded: {error}"));
     }
+    notes.extend(timed.notes);
     Ok(Report {
         id,
         // Of definitions alone nothing was read back.
@@ -442,11 +447,12 @@ async fn publish(plan: &Plan, staging: &str, timed: &mut Timed<'_>) -> Result<()
     Ok(())
 }
 
-/// How long the steps take.
+/// How long the steps take, and what is worth a word of them.
 struct Timed<'a> {
     env: &'a Env,
     last: Duration,
     steps: Vec<(&'static str, Duration)>,
+    notes: Vec<String>,
 }
 
 impl<'a> Timed<'a> {
@@ -455,6 +461,7 @@ impl<'a> Timed<'a> {
             env,
             last: env.clock.monotonic(),
             steps: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -483,8 +490,30 @@ impl Drop for Folder {
     }
 }
 
-/// Everything but the name.
+/// Everything but the name. Where what was read back is not what was captured, it is made once more with rows as the server wrote them: before anybody takes
+/// the backup for damaged, it was not the form in which they were sent.
 async fn build(env: &Env, protected: &Protected, plan: &Plan, id: &str, staging: &str, timed: &mut Timed<'_>) -> Result<()> {
+    match build_of(env, protected, plan, id, staging, timed, Form::Quick).await {
+        Err(error) if is_differing(&error) => {
+            timed
+                .notes
+                .push(format!("everything was brought in once more, as text: {}", error.detail()));
+            plan.destination.drop_staging(staging).await?;
+            build_of(env, protected, plan, id, staging, timed, Form::Text).await
+        }
+        built => built,
+    }
+}
+
+async fn build_of(
+    env: &Env,
+    protected: &Protected,
+    plan: &Plan,
+    id: &str,
+    staging: &str,
+    timed: &mut Timed<'_>,
+    form: Form,
+) -> Result<()> {
     let (destination, database) = (&plan.destination, &plan.database);
     timed.step("create", None);
     destination.create(staging, &database.properties).await?;
@@ -510,7 +539,7 @@ async fn build(env: &Env, protected: &Protected, plan: &Plan, id: &str, staging:
         // A word for each table, and one for the large objects: nobody who loads waits for those who read.
         let (loaded, hears) = mpsc::channel(database.tables.len() + 1);
         let filling = async {
-            rows::load(env, &plan.reader, database, &info, plan.keep_owners, Some(loaded)).await?;
+            rows::load(env, &plan.reader, database, &info, plan.keep_owners, form, Some(loaded)).await?;
             inside.set_sequences(&database.sequences).await?;
             // Constraints change no row, so the rest is read back meanwhile: a large index keeps one processor busy, not all.
             timed.step("constraints and check", Some(database.text_bytes()));
@@ -545,6 +574,11 @@ fn file<'a>(reader: &'a Reader, path: &str) -> Result<&'a FileRecord> {
     found.ok_or_else(|| Error::new(ErrorKind::Corrupt, "read", path, "the backup names it and does not hold it"))
 }
 
+/// Whether rows are not those that were captured.
+fn is_differing(error: &Error) -> bool {
+    error.kind() == ErrorKind::Corrupt && error.op() == DIFFERING
+}
+
 /// The tables whose rows are not those that were captured.
 fn differing(differences: &[(Name, String)]) -> Error {
     let told: Vec<String> = differences
@@ -557,6 +591,6 @@ fn differing(differences: &[(Name, String)]) -> Error {
         _ => String::new(),
     };
     let detail = format!("it is not what was captured: {}{more}", told.join("; "));
-    Error::new(ErrorKind::Corrupt, "accept", "the restored database", detail)
+    Error::new(ErrorKind::Corrupt, DIFFERING, "the restored database", detail)
         .with_hint("nothing got its name; `lifeboat verify --level decrypt` says whether the backup is damaged")
 }

@@ -39,6 +39,7 @@ mod kit;
 mod legacy;
 mod logical;
 mod logical_faults;
+mod logical_forms;
 mod many_tables;
 mod merge;
 mod plans;

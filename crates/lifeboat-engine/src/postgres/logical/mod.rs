@@ -4,6 +4,7 @@
 //! [`destination`] is where a database is restored to, [`swap`] puts it in another's place, [`digest`] says whether two tables hold the same rows,
 //! [`tenant`] which rows are one tenant's. Nothing here knows where a backup is stored.
 
+pub mod binary;
 pub mod catalog;
 pub mod destination;
 pub mod digest;

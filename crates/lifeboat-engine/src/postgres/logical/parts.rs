@@ -71,10 +71,26 @@ pub fn copy_out(table: &Table) -> String {
     whole(&table.name, &table.columns, table.condition.as_deref())
 }
 
-/// COPY of rows into a captured table.
+/// COPY of rows into a captured table, as text.
 #[must_use]
 pub fn copy_in(table: &Table, frozen: bool) -> String {
-    let options = if frozen { " (FREEZE)" } else { "" };
+    copy_in_with(table, if frozen { " (FREEZE)" } else { "" })
+}
+
+/// The same in the form that [`super::binary`] makes of them.
+#[must_use]
+pub fn copy_binary_in(table: &Table, frozen: bool) -> String {
+    copy_in_with(
+        table,
+        if frozen {
+            " (FORMAT binary, FREEZE)"
+        } else {
+            " (FORMAT binary)"
+        },
+    )
+}
+
+fn copy_in_with(table: &Table, options: &str) -> String {
     format!("COPY {}{} FROM STDIN{options}", table.name.sql(), in_brackets(&table.columns))
 }
 

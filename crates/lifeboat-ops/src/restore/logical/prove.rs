@@ -232,9 +232,10 @@ pub(super) async fn one_database(
     build(env, protected, &plan, &id, &staging, &mut timed).await?;
     publish(&plan, &staging, &mut timed).await?;
     let says = format!(
-        "{} in {} are those that were captured: each count and each digest",
+        "{} in {} are those that were captured: each count and each digest{}",
         counted(database.rows(), "row"),
-        counted(database.tables.len() as u64, "table")
+        counted(database.tables.len() as u64, "table"),
+        timed.notes.iter().map(|note| format!("; {note}")).collect::<String>()
     );
     Ok((name, Outcome::passed(format!("rows of {}", database.name), says)))
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_engine::postgres::ConnInfo;
+use lifeboat_engine::postgres::logical::binary::{self, Encoder};
 use lifeboat_engine::postgres::logical::catalog::Found;
 use lifeboat_engine::postgres::logical::destination::Inside;
 use lifeboat_engine::postgres::logical::facts::LargeObjects;
@@ -27,6 +28,15 @@ struct Job {
     files: Vec<FileRecord>,
 }
 
+/// The form in which rows are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As the server wrote them: it reads everything that way.
+    Text,
+    /// What it reads in less time, where that can be made of them. Whoever uses it reads back what came of it, and has the rows for the other form.
+    Quick,
+}
+
 /// What was brought in; none: the large objects.
 pub(super) type Loaded = mpsc::Sender<Option<Name>>;
 
@@ -37,6 +47,7 @@ pub(super) async fn load(
     database: &Database,
     info: &ConnInfo,
     keep_owners: bool,
+    form: Form,
     loaded: Option<Loaded>,
 ) -> Result<()> {
     let mut tables: Vec<&Table> = database.tables.iter().filter(|table| table.digest.rows > 0).collect();
@@ -72,7 +83,7 @@ pub(super) async fn load(
                 let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(job) = next else { return Ok(()) };
                 let name = job.table.as_ref().map(|table| table.name.clone());
-                one(&env, &reader, &info, job, keep_owners).await?;
+                one(&env, &reader, &info, &job, keep_owners, form).await?;
                 if let Some(loaded) = &loaded {
                     // Who does not listen any more has said why.
                     drop(loaded.send(name).await);
@@ -92,27 +103,43 @@ async fn all(sessions: &mut JoinSet<Result<()>>) -> Result<()> {
     Ok(())
 }
 
+/// Brings one table in; as text where it does not go the quick way. Nothing of a table that failed is there.
+async fn one(env: &Env, reader: &Reader, info: &ConnInfo, job: &Job, keep_owners: bool, form: Form) -> Result<()> {
+    match in_form(env, reader, info, job, keep_owners, form).await {
+        Err(error) if form == Form::Quick && binary::asks_for_text(&error) => {
+            in_form(env, reader, info, job, keep_owners, Form::Text).await
+        }
+        done => done,
+    }
+}
+
 /// Reads the files of one table and has a thread of its own send them.
-async fn one(env: &Env, reader: &Reader, info: &ConnInfo, job: Job, keep_owners: bool) -> Result<()> {
+async fn in_form(env: &Env, reader: &Reader, info: &ConnInfo, job: &Job, keep_owners: bool, form: Form) -> Result<()> {
     let (sender, pieces) = mpsc::channel::<Vec<u8>>(WAITING);
-    let (info, table, large_objects, progress) = (info.clone(), job.table, job.large_objects, env.clone());
+    let (info, table, large_objects) = (info.clone(), job.table.clone(), job.large_objects.clone());
     let mut pieces = Pieces {
         pieces,
-        env: progress,
+        env: env.clone(),
         files: job.files.len(),
+        encoder: None,
     };
     let sending = compute::run("send rows", move || {
         let mut worker = Worker::connect(&info)?;
         worker.run("prepare", "SET synchronous_commit = off")?;
         match (&table, &large_objects) {
-            (Some(table), _) => send(&mut worker, table, &mut pieces),
+            (Some(table), _) => {
+                if form == Form::Quick {
+                    let types = worker.value("look at the columns of", &binary::asks_for_types(table))?;
+                    pieces.encoder = types.and_then(|types| Encoder::new(table, &types));
+                }
+                send(&mut worker, table, &mut pieces)
+            }
             (None, Some(large_objects)) => send_large_objects(&mut worker, large_objects, keep_owners, &mut pieces),
             (None, None) => Ok(()),
         }
     });
-    let files = job.files;
     let reading = async move {
-        for record in &files {
+        for record in &job.files {
             reader.read_in_order(record, &sender).await?;
             // Only a whole table is to be committed: without this word the session ends in a rollback.
             let gone = |_| Error::new(ErrorKind::Interrupted, "send", "rows", "the session ended");
@@ -133,15 +160,25 @@ struct Pieces {
     pieces: mpsc::Receiver<Vec<u8>>,
     env: Env,
     files: usize,
+    /// Where they do not go as they are.
+    encoder: Option<Encoder>,
 }
 
 /// Sends the pieces of one file.
 fn send_file(worker: &mut Worker, pieces: &mut Pieces) -> Result<()> {
+    let mut made = Vec::new();
     loop {
         match pieces.pieces.blocking_recv() {
             Some(piece) if piece.is_empty() => return Ok(()),
             Some(piece) => {
-                worker.copy_in(&piece)?;
+                match &mut pieces.encoder {
+                    Some(encoder) => {
+                        made.clear();
+                        encoder.feed(&piece, &mut made)?;
+                        worker.copy_in(&made)?;
+                    }
+                    None => worker.copy_in(&piece)?,
+                }
                 pieces.env.progress.advance(piece.len() as u64);
             }
             None => return Err(Error::new(ErrorKind::Interrupted, "send", "rows", "no more of them come")),
@@ -156,9 +193,17 @@ fn send(worker: &mut Worker, table: &Table, pieces: &mut Pieces) -> Result<()> {
     if frozen {
         worker.run("empty a table of", &format!("TRUNCATE ONLY {}", table.name.sql()))?;
     }
-    worker.begin_copy_in(&parts::copy_in(table, frozen))?;
+    worker.begin_copy_in(&match pieces.encoder {
+        Some(_) => parts::copy_binary_in(table, frozen),
+        None => parts::copy_in(table, frozen),
+    })?;
     for _ in 0..pieces.files {
         send_file(worker, pieces)?;
+    }
+    if let Some(encoder) = &mut pieces.encoder {
+        let mut last = Vec::new();
+        encoder.end(&mut last)?;
+        worker.copy_in(&last)?;
     }
     let taken = worker.end_copy_in()?;
     if taken != table.digest.rows {

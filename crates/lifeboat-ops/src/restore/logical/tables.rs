@@ -261,7 +261,7 @@ async fn fill(env: &Env, plan: &Plan, live: &Inside, staging: &str, shaped: &Sha
         ..plan.database.clone()
     };
     env.progress.step("rows", Some(database.text_bytes()));
-    rows::load(env, &plan.reader, &database, &plan.live, false, None).await?;
+    rows::load(env, &plan.reader, &database, &plan.live, false, rows::Form::Text, None).await?;
     env.progress.step("constraints", None);
     programs::make(&plan.pg_restore, &plan.live, &shaped.archive, Section::PostData, &making).await?;
     env.progress.step("check", Some(database.text_bytes()));
