@@ -22,6 +22,8 @@ use crate::sh;
 const DELAY_MS: u32 = 50;
 /// Processes that look for what can be restored, one after the other each.
 const LOOKERS: usize = 3;
+/// Whoever takes the log has stored what it missed when it has been there for so long.
+const CATCH_UP: Duration = Duration::from_secs(5);
 /// A thing that does not come within this time does not come.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -124,6 +126,8 @@ fn replay(room: &Room<'_>) -> Result<Figures> {
 /// What pgbench does when every commit waits for the follower, or for `pg_receivewal`.
 fn synchronous(room: &Room<'_>) -> Result<Figures> {
     room.server.sql("alter system set synchronous_standby_names = '*'")?;
+    // Nothing else works on the log meanwhile.
+    room.server.sql("alter system set archive_command = '/bin/true'")?;
     let slots = room.server.folder.join("received");
     sh::run(room.server.command(Path::new("mkdir")).arg(&slots))?;
     let receive = |words: &[&str]| {
@@ -134,12 +138,14 @@ fn synchronous(room: &Room<'_>) -> Result<Figures> {
     sh::run(&mut receive(&["--create-slot"]))?;
     let latencies = RefCell::new(BTreeMap::<&str, Vec<f64>>::new());
     let measure = |name: &'static str, command: &mut Command| -> Result<f64> {
-        // Both begin behind a checkpoint, when every page that is touched is logged whole, and with a quiet disk.
-        room.server.sql("set synchronous_commit = local; checkpoint")?;
-        data::sync(&room.server.folder)?;
         let mut child = Running::start(command)?;
         room.server.sql("select pg_reload_conf()")?;
         room.wait_for("select count(*) from pg_stat_replication where sync_state = 'sync'", "1")?;
+        // What the other side's round has left for it is through by then.
+        std::thread::sleep(CATCH_UP);
+        // Both begin behind a checkpoint, when every page that is touched is logged whole, and with a quiet disk.
+        room.server.sql("set synchronous_commit = local; checkpoint")?;
+        data::sync(&room.server.folder)?;
         let seconds = if room.options.quick { "2" } else { "15" };
         // With `-l` each transaction and its microseconds stand in a file.
         let logs = room.server.folder.join("pgbench");
