@@ -136,7 +136,8 @@ async fn log_between_a_follower_and_a_backup_is_not_left_out() {
 /// The same with files that were pushed ahead of a follower; small ones that a longer file holds are compared with the spool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_before_a_pushed_file_is_not_left_out() {
-    let cluster = Cluster::start(majors()[0], &small_segments());
+    // Files that are read after they were pushed have to be there still.
+    let cluster = Cluster::start(majors()[0], &small_segments().set("wal_keep_size", "64MB"));
     let world = Followed::new(&cluster).await;
     write(&cluster, 1);
     world.once().await.unwrap();
