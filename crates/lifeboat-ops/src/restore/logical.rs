@@ -25,7 +25,7 @@ use lifeboat_model::check::Outcome;
 use lifeboat_model::estimate::{Estimate, estimate};
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, FileRecord, IMPORTED, Identities, Reader, Repository};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use rows::Form;
 
@@ -538,17 +538,20 @@ async fn build_of(
         timed.step("rows", Some(database.text_bytes()));
         // A word for each table, and one for the large objects: nobody who loads waits for those who read.
         let (loaded, hears) = mpsc::channel(database.tables.len() + 1);
+        let (done, built) = watch::channel(false);
         let filling = async {
             rows::load(env, &plan.reader, database, &info, plan.keep_owners, form, Some(loaded)).await?;
             inside.set_sequences(&database.sequences).await?;
-            // Constraints change no row, so the rest is read back meanwhile: a large index keeps one processor busy, not all.
+            // Constraints change no row, so the rest is read back meanwhile.
             timed.step("constraints and check", Some(database.text_bytes()));
-            post_data().await
+            post_data().await?;
+            done.send_replace(true);
+            Ok(())
         };
-        tokio::try_join!(filling, rows::compare_behind(env, database, &inside, &info, hears))?;
+        tokio::try_join!(filling, rows::compare_behind(env, database, &inside, &info, hears, built))?;
         inside.fill(&database.materialized).await?;
         timed.step("analyze", None);
-        inside.analyze_rest().await?;
+        rows::analyze(env, &info, inside.to_analyze().await?).await?;
     }
     // Whoever connects from now on has them: checks see what the application would see.
     destination.set(staging, &database.properties, plan.keep_owners).await

@@ -31,13 +31,11 @@ const FORGET_SUBSCRIPTIONS: &str = "DO $$ DECLARE s name; BEGIN \
        EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', s); \
        EXECUTE format('DROP SUBSCRIPTION %I', s); \
      END LOOP; END $$";
-/// Tables that the server has to look at, so that it plans well: those of which it knows nothing, and those with expressions in indexes or with
-/// statistics of several columns, both of which come after the rows.
-const UNKNOWN_TO_PLANNER: &str = "SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname)), '[]') \
-     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid \
-     WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') \
-     AND (s.last_analyze IS NULL OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL) \
-          OR EXISTS (SELECT FROM pg_statistic_ext e WHERE e.stxrelid = c.oid))";
+/// Tables that the server has to look at, so that it plans well. With a partitioned one it looks at its partitions.
+const TO_ANALYZE: &str = "SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname) ORDER BY c.relpages DESC), '[]') \
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+     WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't' \
+     AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
 /// Sequences that are set by one statement.
 const AT_ONCE: usize = 200;
 
@@ -393,13 +391,9 @@ impl Inside {
         self.sql.text("analyze", "ANALYZE").await.map(drop)
     }
 
-    /// The same of what nobody looked at yet, or what has more to look at since: expressions in indexes, combinations of columns.
-    pub async fn analyze_rest(&self) -> Result<()> {
-        let left: Vec<Name> = catalog::ask(&self.sql, UNKNOWN_TO_PLANNER).await?;
-        for table in left {
-            self.sql.text("analyze", &format!("ANALYZE {}", table.sql())).await?;
-        }
-        Ok(())
+    /// The tables to look at, so that it plans well: those that `ANALYZE` would take, the largest first.
+    pub async fn to_analyze(&self) -> Result<Vec<Name>> {
+        catalog::ask(&self.sql, TO_ANALYZE).await
     }
 
     /// Bytes of a table's file.

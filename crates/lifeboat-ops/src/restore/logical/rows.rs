@@ -13,7 +13,7 @@ use lifeboat_engine::postgres::logical::{Database, Digest, Name, Table, leader, 
 use lifeboat_io::compute;
 use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{FileRecord, Reader};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::{differing, file};
@@ -72,7 +72,8 @@ pub(super) async fn load(
             files: files.collect::<Result<_>>()?,
         });
     }
-    let count = env.threads.max(1).min(jobs.len());
+    // One more than there are processors: each waits now and then for the disk that takes the server's log.
+    let count = (env.threads.max(1) + 1).min(jobs.len());
     let jobs = Arc::new(Mutex::new(jobs));
     let mut sessions = JoinSet::new();
     for _ in 0..count {
@@ -234,18 +235,19 @@ fn send_large_objects(worker: &mut Worker, large_objects: &LargeObjects, keep_ow
     worker.run(OP, "COMMIT")
 }
 
-/// Reads every table back behind those that bring rows in, and compares (LG-04). Loading waits for the disk that takes the log, reading back for a processor:
-/// side by side they take little more than the longer of both.
+/// Reads every table back behind those that bring rows in, and compares (LG-04). Half of the processors are left to what is built on the tables until
+/// `built` says that it is done: that ends with what only one at a time can do, and what is left to read goes beside it.
 pub(super) async fn compare_behind(
     env: &Env,
     database: &Database,
     inside: &Inside,
     info: &ConnInfo,
     mut loaded: mpsc::Receiver<Option<Name>>,
+    built: watch::Receiver<bool>,
 ) -> Result<()> {
     let found = inside.tables().await?;
     let (sender, reads) = mpsc::channel(WAITING);
-    let reading = digests_as_they_come(env, info, reads);
+    let reading = digests_as_they_come(env, info, reads, built);
     let telling = async move {
         // Whatever came without rows has none now.
         for table in found.iter().filter(|table| !has_rows(database, &table.name)) {
@@ -259,7 +261,6 @@ pub(super) async fn compare_behind(
             if let Some(table) = found.iter().find(|table| table.name == name) {
                 let bytes = inside.heap_bytes(table.oid).await?;
                 tell(&sender, read_of(table, bytes)).await;
-                tell(&sender, vec![(Some(name), ANALYZE.to_owned())]).await;
             }
         }
         Ok::<_, Error>(())
@@ -267,9 +268,6 @@ pub(super) async fn compare_behind(
     let ((), sums) = tokio::try_join!(telling, reading)?;
     judged(database, &sums)
 }
-
-/// Not a COPY: the table is looked at by the server, so that it plans well. One that somebody builds an index on is left for the end.
-const ANALYZE: &str = "ANALYZE (SKIP_LOCKED)";
 
 fn has_rows(database: &Database, name: &Name) -> bool {
     database
@@ -292,31 +290,59 @@ fn read_of(table: &Found, bytes: u64) -> Vec<Read> {
     parts.into_iter().map(|part| (Some(table.name.clone()), part.sql)).collect()
 }
 
-/// As [`digests`], of what is told while it goes on.
-async fn digests_as_they_come(env: &Env, info: &ConnInfo, reads: mpsc::Receiver<Read>) -> Result<Sums> {
+/// As [`digests`], of what is told while it goes on, by half of the sessions until `built`.
+async fn digests_as_they_come(
+    env: &Env,
+    info: &ConnInfo,
+    reads: mpsc::Receiver<Read>,
+    built: watch::Receiver<bool>,
+) -> Result<Sums> {
     let reads = Arc::new(Mutex::new(reads));
     let sums = Arc::new(Mutex::new(Sums::new()));
     let mut sessions = JoinSet::new();
-    for _ in 0..env.threads.max(1) {
+    let count = env.threads.max(1);
+    for number in 0..count {
         let (info, reads, sums) = (info.clone(), Arc::clone(&reads), Arc::clone(&sums));
-        sessions.spawn(compute::run("read rows back", move || {
-            let mut worker = Worker::connect(&info)?;
-            loop {
-                // One waits for the next, the others for him.
-                let next = reads.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-                match next {
-                    Some((Some(name), sql)) if sql == ANALYZE => worker.run("analyze", &format!("{ANALYZE} {}", name.sql()))?,
-                    Some((name, sql)) => {
-                        let digest = worker.digest(&sql)?;
-                        *sums.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += digest;
-                    }
-                    None => return Ok(()),
-                }
+        let mut built = built.clone();
+        sessions.spawn(async move {
+            if number >= count.div_ceil(2) && built.wait_for(|built| *built).await.is_err() {
+                // Whoever would have said so has failed, and says why.
+                return Ok(());
             }
-        }));
+            compute::run("read rows back", move || {
+                let mut worker = Worker::connect(&info)?;
+                loop {
+                    // One waits for the next, the others for him.
+                    let next = reads.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+                    let Some((name, sql)) = next else { return Ok(()) };
+                    let digest = worker.digest(&sql)?;
+                    *sums.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += digest;
+                }
+            })
+            .await
+        });
     }
     all(&mut sessions).await?;
     Ok(std::mem::take(&mut *sums.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Has the server look at tables, so that it plans well, several at once.
+pub(super) async fn analyze(env: &Env, info: &ConnInfo, tables: Vec<Name>) -> Result<()> {
+    let count = env.threads.max(1).min(tables.len());
+    let queue = Arc::new(Mutex::new(VecDeque::from(tables)));
+    let mut sessions = JoinSet::new();
+    for _ in 0..count {
+        let (info, queue) = (info.clone(), Arc::clone(&queue));
+        sessions.spawn(compute::run("analyze", move || {
+            let mut worker = Worker::connect(&info)?;
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(table) = next else { return Ok(()) };
+                worker.run("analyze", &format!("ANALYZE {}", table.sql()))?;
+            }
+        }));
+    }
+    all(&mut sessions).await
 }
 
 /// Reads the tables of one schema back and compares, when all are there.
