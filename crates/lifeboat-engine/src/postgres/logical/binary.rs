@@ -2,7 +2,7 @@
 //!
 //! A server spends half of its time with a COPY in text format on reading dates, times and numbers, which is quicker done here, where the form they
 //! have is known. What is captured and what is read back for the comparison stays text, which the server itself writes: a mistake made here cannot
-//! pass (LG-04). Only what [`super::SETTINGS`] make the server write is understood, of types whose binary form has been the same since PostgreSQL 10; anything
+//! pass (LG-04). Only what the settings of our sessions make the server write is understood, of types whose binary form has been the same since PostgreSQL 10; anything
 //! else is an error that [`asks_for_text`] knows, and the table goes in as text.
 //!
 //! The format: <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4>; the types: their `*_recv` functions in `src/backend/utils/adt`.

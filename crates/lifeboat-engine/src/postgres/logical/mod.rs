@@ -1,6 +1,6 @@
 //! Databases as definitions and rows ([docs/logical.md](../../../../../docs/logical.md)).
 //!
-//! [`leader`] holds the snapshot and reads the catalog, [`session`] copies rows, [`programs`] runs PostgreSQL's own programs for the definitions,
+//! [`leader`] holds the snapshot and reads the catalog, [`session`] copies rows, [`binary`] makes of them what a server takes in sooner, [`programs`] runs PostgreSQL's own programs for the definitions,
 //! [`destination`] is where a database is restored to, [`swap`] puts it in another's place, [`digest`] says whether two tables hold the same rows,
 //! [`tenant`] which rows are one tenant's. Nothing here knows where a backup is stored.
 
