@@ -3,15 +3,12 @@
 //! A folder for each lineage. One file for each stretch of log within a block of 16 MiB, named `<timeline>-<start>` in hexadecimal digits, and
 //! history files `<timeline>.history`. A stretch is a row of records, each with its hash, so that a torn end is seen for what it is:
 //! ```text
-//!    0   4  "LBSX"
+//!    0   4  "LBSR"
 //!    4   4  length of the bytes
 //!    8   8  the position of the first
-//!   16  16  XXH3 (128 bits, no seed) of timeline, position, length, and the XXH3 of the bytes
+//!   16  16  BLAKE3 of timeline, position, length and bytes, cut
 //!   32   …  the bytes
 //! ```
-//! Numbers are little-endian; in what is hashed the timeline has 4 bytes, position and length have 8 each, the inner hash 16. Records that begin with
-//! "LBSR" are older, and have BLAKE3 of timeline, position, length and bytes there, cut.
-//!
 //! Behind the last record there may be zeros: room that was made durable beforehand, so that the fsync of a small record, for which a commit
 //! may be waiting, writes the record alone and neither a new size nor new blocks.
 //!

@@ -8,11 +8,8 @@ use std::sync::Arc;
 use lifeboat_model::wal::Range;
 use lifeboat_model::{Error, ErrorKind, Lsn, Result, Timeline};
 use lifeboat_repo::block_end;
-use twox_hash::XxHash3_128;
 
-const MAGIC: [u8; 4] = *b"LBSX";
-/// Records that were written before 2026-11-23 begin so. They are read as long as a spool may hold some.
-const MAGIC_BLAKE3: [u8; 4] = *b"LBSR";
+const MAGIC: [u8; 4] = *b"LBSR";
 pub(super) const HEAD_BYTES: u64 = 32;
 /// A record is at most so long: what was received together is written together.
 pub(super) const RECORD_LIMIT_BYTES: usize = 1 << 20;
@@ -53,9 +50,7 @@ impl Reading {
             let read = self.file.read_exact_at(&mut whole, record.at - HEAD_BYTES);
             read.map_err(|error| Error::io("read", self.path.display(), error))?;
             let (head, content) = whole.split_at(32);
-            let is_sound =
-                Head::parse(head).is_some_and(|head| head.start == record.start && head.is_of(self.range.timeline, content));
-            if !is_sound {
+            if Head::parse(head) != Head::of(self.range.timeline, record.start, content) {
                 let detail = format!("the record at {} is damaged", record.start);
                 return Err(Error::new(ErrorKind::Corrupt, READ, self.range, detail)
                     .with_hint("the file is kept aside, and the server is asked for it again"));
@@ -73,76 +68,34 @@ pub(crate) fn is_damage(error: &Error) -> bool {
     error.kind() == ErrorKind::Corrupt && error.op() == READ
 }
 
-/// By what a record is hashed, as its first bytes say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sum {
-    /// It tells what is torn or has rotted; whoever can write to the spool could make any hash. Commits wait while it is made.
-    Xxh3,
-    /// That of old.
-    Blake3,
-}
-
-impl Sum {
-    fn parse(magic: &[u8]) -> Option<Self> {
-        if magic.starts_with(&MAGIC) {
-            Some(Self::Xxh3)
-        } else if magic.starts_with(&MAGIC_BLAKE3) {
-            Some(Self::Blake3)
-        } else {
-            None
-        }
-    }
-
-    fn of(self, timeline: Timeline, start: Lsn, bytes: &[u8]) -> [u8; 16] {
-        let (timeline, start) = (timeline.number().to_le_bytes(), start.0.to_le_bytes());
-        let length = (bytes.len() as u64).to_le_bytes();
-        match self {
-            Self::Xxh3 => {
-                let inner = XxHash3_128::oneshot(bytes).to_le_bytes();
-                let outer = [&timeline[..], &start, &length, &inner].concat();
-                XxHash3_128::oneshot(&outer).to_le_bytes()
-            }
-            Self::Blake3 => {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(&timeline);
-                hasher.update(&start);
-                hasher.update(&length);
-                hasher.update(bytes);
-                let mut cut = [0; 16];
-                let hash = hasher.finalize();
-                cut.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
-                cut
-            }
-        }
-    }
-}
-
 /// What stands in front of the bytes of a record.
+#[derive(PartialEq, Eq)]
 struct Head {
-    sum: Sum,
     length: usize,
     start: Lsn,
     hash: [u8; 16],
 }
 
 impl Head {
+    fn of(timeline: Timeline, start: Lsn, bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            length: bytes.len(),
+            start,
+            hash: hash(timeline, start, bytes),
+        })
+    }
+
     fn parse(head: &[u8]) -> Option<Self> {
-        let sum = Sum::parse(head)?;
         let length: [u8; 4] = head.get(4..8)?.try_into().ok()?;
         let start: [u8; 8] = head.get(8..16)?.try_into().ok()?;
         let hash = head.get(16..32)?.try_into().ok()?;
         let length = usize::try_from(u32::from_le_bytes(length)).ok()?;
-        (1..=RECORD_LIMIT_BYTES).contains(&length).then_some(Self {
-            sum,
+        let sound = head.starts_with(&MAGIC) && (1..=RECORD_LIMIT_BYTES).contains(&length);
+        sound.then_some(Self {
             length,
             start: Lsn(u64::from_le_bytes(start)),
             hash,
         })
-    }
-
-    /// Whether these bytes of that timeline are the ones that it stands in front of.
-    fn is_of(&self, timeline: Timeline, bytes: &[u8]) -> bool {
-        self.length == bytes.len() && self.hash == self.sum.of(timeline, self.start, bytes)
     }
 }
 
@@ -152,7 +105,7 @@ pub(super) fn encode(timeline: Timeline, start: Lsn, bytes: &[u8]) -> Vec<u8> {
     record.extend_from_slice(&MAGIC);
     record.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
     record.extend_from_slice(&start.0.to_le_bytes());
-    record.extend_from_slice(&Sum::Xxh3.of(timeline, start, bytes));
+    record.extend_from_slice(&hash(timeline, start, bytes));
     record.extend_from_slice(bytes);
     record
 }
@@ -194,7 +147,7 @@ pub(super) fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Resu
     let mut behind = Vec::new();
     while let Some(found) = bytes
         .get(at..)
-        .and_then(|rest| rest.windows(4).position(|window| Sum::parse(window).is_some()))
+        .and_then(|rest| rest.windows(4).position(|window| window == MAGIC))
     {
         at += found;
         match record_at(&bytes, at, timeline) {
@@ -219,5 +172,18 @@ pub(super) fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Resu
 fn record_at(bytes: &[u8], at: usize, timeline: Timeline) -> Option<(Lsn, &[u8])> {
     let head = Head::parse(bytes.get(at..at.checked_add(32)?)?)?;
     let content = bytes.get(at + 32..(at + 32).checked_add(head.length)?)?;
-    head.is_of(timeline, content).then_some((head.start, content))
+    (hash(timeline, head.start, content) == head.hash).then_some((head.start, content))
+}
+
+fn hash(timeline: Timeline, start: Lsn, bytes: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&timeline.number().to_le_bytes());
+    hasher.update(&start.0.to_le_bytes());
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
+    let mut cut = [0; 16];
+    cut.iter_mut()
+        .zip(hasher.finalize().as_bytes())
+        .for_each(|(to, from)| *to = *from);
+    cut
 }

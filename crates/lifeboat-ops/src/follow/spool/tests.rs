@@ -99,60 +99,6 @@ fn a_torn_end_is_cut_wherever_it_is_torn() {
     }
 }
 
-/// As records were written before they had XXH3.
-fn old_record(start: u64, bytes: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(bytes.len()).unwrap();
-    let hashed = [
-        &1_u32.to_le_bytes()[..],
-        &start.to_le_bytes(),
-        &u64::from(length).to_le_bytes(),
-        bytes,
-    ]
-    .concat();
-    let head = [&b"LBSR"[..], &length.to_le_bytes(), &start.to_le_bytes()].concat();
-    [&head[..], &blake3::hash(&hashed).as_bytes()[..16], bytes].concat()
-}
-
-/// What a follower left before it was replaced by a newer one is all there, and goes on.
-#[test]
-fn records_of_old_are_read_and_followed_by_new_ones() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("00000001-0000000000000000");
-    let old = [old_record(0, &bytes(0, 300)), old_record(300, &bytes(300, 40))].concat();
-    let write = |bytes: &[u8]| {
-        #[expect(clippy::disallowed_methods, reason = "a test writes as another version did")]
-        std::fs::write(&path, bytes).unwrap();
-    };
-    write(&old);
-    let mut spool = Spool::open(folder.path()).unwrap();
-    assert!(spool.take_damaged().is_empty());
-    spool.append(at(340), &bytes(340, 60)).unwrap();
-    spool.sync().unwrap();
-    drop(spool);
-    let mut spool = Spool::open(folder.path()).unwrap();
-    assert!(spool.take_damaged().is_empty());
-    assert_eq!(read(&spool, range(0, 400)), bytes(0, 400));
-    drop(spool);
-    // What is damaged among them is found, and what is sound behind it, of either sort, is taken over.
-    let mut damaged = std::fs::read(&path).unwrap();
-    damaged[40] ^= 1;
-    write(&damaged);
-    let mut spool = Spool::open(folder.path()).unwrap();
-    assert_eq!(spool.take_damaged().len(), 1);
-    assert_eq!(spool.coverage().ranges().collect::<Vec<_>>(), [range(300, 400)]);
-    assert_eq!(read(&spool, range(300, 400)), bytes(300, 100));
-}
-
-/// A later version has to read what this one leaves.
-#[test]
-fn a_record_is_what_is_written_of_it() {
-    let record = encode(Timeline::FIRST, Lsn(0x16_0000_1234), b"log");
-    assert_eq!(
-        hex::encode(record),
-        "4c425358030000003412000016000000337f415092dbb0855bd748da7033c37e6c6f67"
-    );
-}
-
 /// Small records are followed by room, which is no damage, counts as disk that is taken, and ends with the block.
 #[test]
 fn room_is_made_for_small_records_and_is_not_taken_for_damage() {
