@@ -9,12 +9,16 @@
 //!   16  16  BLAKE3 of timeline, position, length and bytes, cut
 //!   32   …  the bytes
 //! ```
+//! Numbers are little-endian; in what is hashed the timeline has 4 bytes, position and length have 8 each. A later release writes records that begin
+//! with "LBSX" and have XXH3 there (128 bits, no seed) of timeline, position, length, and the XXH3 of the bytes: this one reads them.
+//!
 //! Behind the last record there may be zeros: room that was made durable beforehand, so that the fsync of a small record, for which a commit
 //! may be waiting, writes the record alone and neither a new size nor new blocks.
 //!
 //! Order: records are written → file fsync → folder fsync where a file is new → the bytes count. If we die before, the next opening cuts what is
-//! torn and makes durable what is whole. What is damaged and not torn (a sound record follows, or a newer file stands) is kept aside as
-//! `damaged-…`, sound records behind the damage are taken over, and what is missing is a hole. A failed write or fsync takes back everything since the last one that succeeded: the caller asks the
+//! torn and makes durable what is whole. What is damaged and not torn (a sound record follows, a newer file stands, or what stands there is not the
+//! beginning of a record: a newer program may have written it) is kept aside as `damaged-…`, sound records behind the damage are taken over, and
+//! what is missing is a hole. A failed write or fsync takes back everything since the last one that succeeded: the caller asks the
 //! server for it again. What this module holds is never given up by itself. Blocks; callers cross over with `lifeboat_io::compute`.
 
 mod record;
@@ -128,12 +132,18 @@ impl Spool {
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
         let scanned = scan(&file, timeline, start).map_err(failed)?;
         let end = scanned.records.last().map_or(start, Record::end);
-        if scanned.is_cut && !(is_newest && scanned.behind.is_empty()) {
+        let is_torn = is_newest && scanned.behind.is_empty() && !scanned.is_strange;
+        if scanned.is_cut && !is_torn {
             // Its last records were acknowledged long ago, or may have been: nothing of it goes before it lies elsewhere.
             let aside = keep_aside(&path)?;
             let kept: usize = scanned.behind.iter().map(|(_, bytes)| bytes.len()).sum();
+            let why = if scanned.is_strange {
+                ", or written by a newer Lifeboat,"
+            } else {
+                ""
+            };
             self.damaged.push(format!(
-                "THE SPOOL WAS DAMAGED at {}: the file is kept as {}, {kept} bytes behind the damage are taken over, and what is missing is asked for again",
+                "THE SPOOL WAS DAMAGED{why} at {}: the file is kept as {}, {kept} bytes behind the damage are taken over, and what is missing is asked for again",
                 Position::new(timeline, end),
                 aside.display()
             ));

@@ -27,7 +27,7 @@ use lifeboat_model::{Env, Error, ErrorKind, Result};
 use lifeboat_repo::{Backup, FileRecord, IMPORTED, Identities, Reader, Repository};
 use tokio::sync::{mpsc, watch};
 
-use rows::Form;
+use rows::{Form, Loading};
 
 use super::{past_runs, remember};
 use crate::backup::logical::{DEFINITIONS, binaries};
@@ -526,6 +526,7 @@ async fn build_of(
         at_once: env.threads.max(1),
         keep_owners: plan.keep_owners,
         replication: !plan.scratch,
+        index_memory_kib: inside.index_memory_kib(database.largest_table_bytes()).await?,
         limit: DEFINITIONS_LIMIT,
     };
     programs::make(&plan.pg_restore, &info, &archive, Section::PreData, &making).await?;
@@ -537,10 +538,10 @@ async fn build_of(
     } else {
         timed.step("rows", Some(database.text_bytes()));
         // A word for each table, and one for the large objects: nobody who loads waits for those who read.
-        let (loaded, hears) = mpsc::channel(database.tables.len() + 1);
-        let (done, built) = watch::channel(false);
+        let ((loaded, hears), (done, built)) = (mpsc::channel(database.tables.len() + 1), watch::channel(false));
         let filling = async {
-            rows::load(env, &plan.reader, database, &info, plan.keep_owners, form, Some(loaded)).await?;
+            let how = Loading::whole(&inside, plan.keep_owners, form, loaded).await?;
+            rows::load(env, &plan.reader, database, &info, how).await?;
             inside.set_sequences(&database.sequences).await?;
             // Constraints change no row, so the rest is read back meanwhile.
             timed.step("constraints and check", Some(database.text_bytes()));
@@ -551,7 +552,7 @@ async fn build_of(
         tokio::try_join!(filling, rows::compare_behind(env, database, &inside, &info, hears, built))?;
         inside.fill(&database.materialized).await?;
         timed.step("analyze", None);
-        rows::analyze(env, &info, inside.to_analyze().await?).await?;
+        rows::analyze_rest(env, database, &inside, &info).await?;
     }
     // Whoever connects from now on has them: checks see what the application would see.
     destination.set(staging, &database.properties, plan.keep_owners).await

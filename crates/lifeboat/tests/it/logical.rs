@@ -45,6 +45,7 @@ const HOTEL: &str = r#"
     create rule keep as on delete to app.hot do instead nothing;
     alter table app.tenants enable row level security; create policy own on app.tenants using (name = current_user);
     create index on app.rooms using gin (tags); create index half on app.rooms(price) where price > 10;
+    create index lower on app.tenants (lower(name)); create statistics app.both on number, price from app.rooms;
     comment on table app.rooms is 'it''s; a room';
     grant usage on schema app to hotel_report; grant select on app.rooms to hotel_report; alter table app.rooms owner to hotel_app;
     alter default privileges in schema app grant select on tables to hotel_report;
@@ -86,6 +87,10 @@ pub fn everything(cluster: &Cluster, database: &str) -> String {
     lines.join("\n")
 }
 
+/// What the server knows for its plans.
+const KNOWN: &str = "select concat_ws(' ', schemaname, tablename, attname, inherited) from pg_stats where schemaname not in ('pg_catalog', 'information_schema') \
+    union all select concat_ws(' ', statistics_schemaname, statistics_name, tablename) from pg_stats_ext order by 1";
+
 fn database(cluster: &Cluster, name: &str) -> String {
     cluster.query(&format!(
         "select pg_get_userbyid(datdba), encoding, datcollate, (select array_agg(a::text order by a::text) from unnest(datacl) a), (select array_agg(setconfig order by setconfig) from pg_db_role_setting where setdatabase = d.oid), shobj_description(oid, 'pg_database') from pg_database d where datname = '{name}'"
@@ -110,6 +115,20 @@ fn a_database_comes_back_beside_the_original_with_everything_it_had() {
         assert_eq!(database(&cluster, "hotel_recovery"), database(&cluster, "hotel"), "{major}");
         assert_eq!(cluster.query_in("hotel_recovery", "select nextval('app.tickets')"), "17");
         assert_eq!(cluster.query_in("hotel_recovery", "select n from app.m2"), "41");
+        // It plans as well as after an `ANALYZE` of everything: expressions, statistics objects, parents and views included.
+        let known = cluster.query_in("hotel_recovery", KNOWN);
+        cluster.query_in("hotel_recovery", "analyze");
+        assert_eq!(known, cluster.query_in("hotel_recovery", KNOWN), "{major}");
+        for what in [
+            "app lower lower f",
+            "app both rooms",
+            "app nights day t",
+            "app parent a t",
+            "app m2 n f",
+            "app nights_2026 day f",
+        ] {
+            assert!(known.lines().any(|line| line == what), "{what}: {known}");
+        }
         // The name is taken now; nothing is written over it, and nothing is left of the attempt.
         let again = world.run(&["restore", "hotel", "--to", "hotel_recovery"]).ends(6);
         assert!(again.stderr.contains("has a database of this name"), "{}", again.stderr);

@@ -32,10 +32,35 @@ const FORGET_SUBSCRIPTIONS: &str = "DO $$ DECLARE s name; BEGIN \
        EXECUTE format('DROP SUBSCRIPTION %I', s); \
      END LOOP; END $$";
 /// Tables that the server has to look at, so that it plans well. With a partitioned one it looks at its partitions.
-const TO_ANALYZE: &str = "SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname) ORDER BY c.relpages DESC), '[]') \
+const TO_ANALYZE: &str = "SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'name', c.relname, \
+       'is_alone', c.relkind = 'r' AND NOT c.relhassubclass, \
+       'is_measured_by_more', EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL) \
+         OR EXISTS (SELECT FROM pg_statistic_ext s WHERE s.stxrelid = c.oid)) ORDER BY c.relpages DESC), '[]') \
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND c.relpersistence <> 't' \
      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')";
+/// A table to look at.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ToAnalyze {
+    /// Which.
+    #[serde(flatten)]
+    pub name: Name,
+    /// Nothing below it is looked at with it: it can be looked at as soon as its own rows are there.
+    pub is_alone: bool,
+    /// An index on an expression, or a statistics object: they are looked at with it, once they are there.
+    pub is_measured_by_more: bool,
+}
+
+/// The least memory with which an index on a table of so many bytes is sorted in two passes, in KiB, at most 256 MiB: more than it
+/// needs was slower (docs/benchmarks.md).
+///
+/// A sort of `n` bytes in `m` of memory makes `n / m` runs, and merges at most `m` / 264 KiB of them at once, and at most 500
+/// (`src/backend/utils/sort/tuplesort.c`: `TAPE_BUFFER_OVERHEAD`, `MERGE_BUFFER_SIZE`, `MAXORDER`).
+fn sorting_memory_kib(table_bytes: u64) -> u64 {
+    let table_kib = table_bytes / 1024;
+    table_kib.saturating_mul(264).isqrt().max(table_kib / 500).min(256 << 10)
+}
+
 /// Sequences that are set by one statement.
 const AT_ONCE: usize = 200;
 
@@ -392,8 +417,15 @@ impl Inside {
     }
 
     /// The tables to look at, so that it plans well: those that `ANALYZE` would take, the largest first.
-    pub async fn to_analyze(&self) -> Result<Vec<Name>> {
+    pub async fn to_analyze(&self) -> Result<Vec<ToAnalyze>> {
         catalog::ask(&self.sql, TO_ANALYZE).await
+    }
+
+    /// What the building of one index, on a table of so many bytes, is to have of memory, in KiB; none: the server's own setting is enough.
+    pub async fn index_memory_kib(&self, table_bytes: u64) -> Result<Option<u64>> {
+        let sql = "SELECT to_json(setting::bigint) FROM pg_settings WHERE name = 'maintenance_work_mem'";
+        let own_kib: u64 = catalog::ask(&self.sql, sql).await?;
+        Ok(Some(sorting_memory_kib(table_bytes)).filter(|wanted| *wanted > own_kib))
     }
 
     /// Bytes of a table's file.
@@ -532,5 +564,24 @@ impl Inside {
     /// The same as a person knows them, and how they refer to each other.
     pub async fn relations(&self) -> Result<Relations> {
         relations::read(&self.sql).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sorting_memory_kib;
+
+    #[test]
+    fn an_index_is_sorted_in_two_passes_and_takes_no_more_than_that_needs() {
+        const GIB: u64 = 1 << 30;
+        // What the server has by itself is 64 MiB.
+        assert!(sorting_memory_kib(15 * GIB) < 64 << 10);
+        for bytes in [0, 5000, GIB, 15 * GIB, 16 * GIB, 60 * GIB, 100 * GIB, 125 * GIB] {
+            let kib = sorting_memory_kib(bytes);
+            let runs = (bytes / 1024).checked_div(kib).unwrap_or_default();
+            assert!(kib <= 256 << 10 && runs <= (kib / 264 + 1).min(500), "{bytes}: {kib}");
+        }
+        assert_eq!(sorting_memory_kib(1000 * GIB), 256 << 10);
+        assert_eq!(sorting_memory_kib(u64::MAX), 256 << 10);
     }
 }

@@ -202,6 +202,12 @@ impl Database {
         self.tables.iter().map(|table| table.text_bytes).sum()
     }
 
+    /// Bytes of the rows of the largest one.
+    #[must_use]
+    pub fn largest_table_bytes(&self) -> u64 {
+        self.tables.iter().map(|table| table.text_bytes).max().unwrap_or_default()
+    }
+
     /// Rows of all tables.
     #[must_use]
     pub fn rows(&self) -> u64 {

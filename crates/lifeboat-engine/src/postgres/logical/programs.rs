@@ -265,19 +265,24 @@ pub struct Making {
     pub keep_owners: bool,
     /// Publications and subscriptions, too. A subscription ties a database to a slot on another server, and keeps it from being dropped.
     pub replication: bool,
+    /// What the building of one index has of the server's memory, in KiB; none: what the server's settings say.
+    pub index_memory_kib: Option<u64>,
     /// How long it may take.
     pub limit: Duration,
 }
 
+/// Settings of a session that makes definitions: nobody else works in this database.
+const MAKING: &str = "-c synchronous_commit=off -c statement_timeout=0 -c lock_timeout=0";
+
 /// Makes what `archive` holds in the database of `info`, up to the first error.
 pub async fn make(pg_restore: &Program, info: &ConnInfo, archive: &Path, section: Section, making: &Making) -> Result<()> {
+    let memory = making.index_memory_kib;
+    let memory = memory
+        .map(|kib| format!(" -c maintenance_work_mem={kib}kB"))
+        .unwrap_or_default();
     let mut process = pg_restore
         .process(info, making.limit)
-        // Settings for the building of indexes: nobody else works in this database.
-        .variable(
-            "PGOPTIONS",
-            "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0",
-        )
+        .variable("PGOPTIONS", format!("{MAKING}{memory}"))
         .arg(format!("--dbname={}", words(info)))
         .arg("--exit-on-error")
         .arg(section.word());
@@ -299,10 +304,7 @@ pub async fn make(pg_restore: &Program, info: &ConnInfo, archive: &Path, section
 pub async fn restore(pg_restore: &Program, info: &ConnInfo, archive: &Path, keep_owners: bool, limit: Duration) -> Result<()> {
     let mut process = pg_restore
         .process(info, limit)
-        .variable(
-            "PGOPTIONS",
-            "-c synchronous_commit=off -c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0",
-        )
+        .variable("PGOPTIONS", MAKING)
         .arg(format!("--dbname={}", words(info)))
         .arg("--exit-on-error");
     if !keep_owners {

@@ -8,8 +8,12 @@ use std::sync::Arc;
 use lifeboat_model::wal::Range;
 use lifeboat_model::{Error, ErrorKind, Lsn, Result, Timeline};
 use lifeboat_repo::block_end;
+use twox_hash::XxHash3_128;
 
+/// Records begin so.
 const MAGIC: [u8; 4] = *b"LBSR";
+/// Records that a later release writes: this one only reads them, for those who go back to it (docs/decisions/0018).
+const MAGIC_XXH3: [u8; 4] = *b"LBSX";
 pub(super) const HEAD_BYTES: u64 = 32;
 /// A record is at most so long: what was received together is written together.
 pub(super) const RECORD_LIMIT_BYTES: usize = 1 << 20;
@@ -50,7 +54,9 @@ impl Reading {
             let read = self.file.read_exact_at(&mut whole, record.at - HEAD_BYTES);
             read.map_err(|error| Error::io("read", self.path.display(), error))?;
             let (head, content) = whole.split_at(32);
-            if Head::parse(head) != Head::of(self.range.timeline, record.start, content) {
+            let is_sound =
+                Head::parse(head).is_some_and(|head| head.start == record.start && head.is_of(self.range.timeline, content));
+            if !is_sound {
                 let detail = format!("the record at {} is damaged", record.start);
                 return Err(Error::new(ErrorKind::Corrupt, READ, self.range, detail)
                     .with_hint("the file is kept aside, and the server is asked for it again"));
@@ -68,34 +74,76 @@ pub(crate) fn is_damage(error: &Error) -> bool {
     error.kind() == ErrorKind::Corrupt && error.op() == READ
 }
 
+/// By what a record is hashed, as its first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sum {
+    /// Cut.
+    Blake3,
+    /// 128 bits, of timeline, position, length, and the XXH3 of the bytes.
+    Xxh3,
+}
+
+impl Sum {
+    fn parse(magic: &[u8]) -> Option<Self> {
+        if magic.starts_with(&MAGIC) {
+            Some(Self::Blake3)
+        } else if magic.starts_with(&MAGIC_XXH3) {
+            Some(Self::Xxh3)
+        } else {
+            None
+        }
+    }
+
+    fn of(self, timeline: Timeline, start: Lsn, bytes: &[u8]) -> [u8; 16] {
+        let (timeline, start) = (timeline.number().to_le_bytes(), start.0.to_le_bytes());
+        let length = (bytes.len() as u64).to_le_bytes();
+        match self {
+            Self::Xxh3 => {
+                let inner = XxHash3_128::oneshot(bytes).to_le_bytes();
+                let outer = [&timeline[..], &start, &length, &inner].concat();
+                XxHash3_128::oneshot(&outer).to_le_bytes()
+            }
+            Self::Blake3 => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&timeline);
+                hasher.update(&start);
+                hasher.update(&length);
+                hasher.update(bytes);
+                let mut cut = [0; 16];
+                let hash = hasher.finalize();
+                cut.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
+                cut
+            }
+        }
+    }
+}
+
 /// What stands in front of the bytes of a record.
-#[derive(PartialEq, Eq)]
 struct Head {
+    sum: Sum,
     length: usize,
     start: Lsn,
     hash: [u8; 16],
 }
 
 impl Head {
-    fn of(timeline: Timeline, start: Lsn, bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            length: bytes.len(),
-            start,
-            hash: hash(timeline, start, bytes),
-        })
-    }
-
     fn parse(head: &[u8]) -> Option<Self> {
+        let sum = Sum::parse(head)?;
         let length: [u8; 4] = head.get(4..8)?.try_into().ok()?;
         let start: [u8; 8] = head.get(8..16)?.try_into().ok()?;
         let hash = head.get(16..32)?.try_into().ok()?;
         let length = usize::try_from(u32::from_le_bytes(length)).ok()?;
-        let sound = head.starts_with(&MAGIC) && (1..=RECORD_LIMIT_BYTES).contains(&length);
-        sound.then_some(Self {
+        (1..=RECORD_LIMIT_BYTES).contains(&length).then_some(Self {
+            sum,
             length,
             start: Lsn(u64::from_le_bytes(start)),
             hash,
         })
+    }
+
+    /// Whether these bytes of that timeline are the ones that it stands in front of.
+    fn is_of(&self, timeline: Timeline, bytes: &[u8]) -> bool {
+        self.length == bytes.len() && self.hash == self.sum.of(timeline, self.start, bytes)
     }
 }
 
@@ -105,7 +153,7 @@ pub(super) fn encode(timeline: Timeline, start: Lsn, bytes: &[u8]) -> Vec<u8> {
     record.extend_from_slice(&MAGIC);
     record.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
     record.extend_from_slice(&start.0.to_le_bytes());
-    record.extend_from_slice(&hash(timeline, start, bytes));
+    record.extend_from_slice(&Sum::Blake3.of(timeline, start, bytes));
     record.extend_from_slice(bytes);
     record
 }
@@ -118,8 +166,10 @@ pub(super) struct Scanned {
     pub(super) length: u64,
     /// Of the file.
     pub(super) size: u64,
-    /// Whether something but zeros is behind them: torn, or damaged.
+    /// Whether something but zeros is behind them: torn, damaged, or strange.
     pub(super) is_cut: bool,
+    /// Whether that is not the beginning of a record, or of one of which only a part came to the disk: no crash of ours leaves it behind.
+    pub(super) is_strange: bool,
     /// Sound records behind that.
     pub(super) behind: Vec<(Lsn, Vec<u8>)>,
 }
@@ -143,11 +193,14 @@ pub(super) fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Resu
         (at, next) = (at + 32 + content.len(), end);
     }
     let length = at as u64;
-    let is_cut = bytes.get(at..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
+    let rest = bytes.get(at..).unwrap_or_default();
+    let is_cut = rest.iter().any(|byte| *byte != 0);
+    let is_part_of = |magic: [u8; 4]| rest.iter().zip(magic).all(|(byte, ours)| *byte == 0 || *byte == ours);
+    let is_strange = !is_part_of(MAGIC) && !is_part_of(MAGIC_XXH3);
     let mut behind = Vec::new();
     while let Some(found) = bytes
         .get(at..)
-        .and_then(|rest| rest.windows(4).position(|window| window == MAGIC))
+        .and_then(|rest| rest.windows(4).position(|window| Sum::parse(window).is_some()))
     {
         at += found;
         match record_at(&bytes, at, timeline) {
@@ -164,6 +217,7 @@ pub(super) fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Resu
         length,
         size,
         is_cut,
+        is_strange,
         behind,
     })
 }
@@ -172,18 +226,5 @@ pub(super) fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Resu
 fn record_at(bytes: &[u8], at: usize, timeline: Timeline) -> Option<(Lsn, &[u8])> {
     let head = Head::parse(bytes.get(at..at.checked_add(32)?)?)?;
     let content = bytes.get(at + 32..(at + 32).checked_add(head.length)?)?;
-    (hash(timeline, head.start, content) == head.hash).then_some((head.start, content))
-}
-
-fn hash(timeline: Timeline, start: Lsn, bytes: &[u8]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&timeline.number().to_le_bytes());
-    hasher.update(&start.0.to_le_bytes());
-    hasher.update(&(bytes.len() as u64).to_le_bytes());
-    hasher.update(bytes);
-    let mut cut = [0; 16];
-    cut.iter_mut()
-        .zip(hasher.finalize().as_bytes())
-        .for_each(|(to, from)| *to = *from);
-    cut
+    head.is_of(timeline, content).then_some((head.start, content))
 }

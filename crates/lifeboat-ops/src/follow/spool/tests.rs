@@ -1,5 +1,7 @@
 //! The spool by itself, over real files.
 
+use twox_hash::XxHash3_128;
+
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -211,6 +213,86 @@ fn damage_is_kept_aside_and_costs_one_record() {
                 assert_eq!(held.concat(), bytes(0, 500), "{damaged}");
             }
         }
+    }
+}
+
+/// As the next release writes them: whoever goes back to this one goes on behind them.
+#[test]
+fn records_with_xxh3_are_read() {
+    fn later(start: u64, bytes: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(bytes.len()).unwrap();
+        let inner = XxHash3_128::oneshot(bytes).to_le_bytes();
+        let hashed = [
+            &1_u32.to_le_bytes()[..],
+            &start.to_le_bytes(),
+            &u64::from(length).to_le_bytes(),
+            &inner,
+        ]
+        .concat();
+        let head = [&b"LBSX"[..], &length.to_le_bytes(), &start.to_le_bytes()].concat();
+        [&head[..], &XxHash3_128::oneshot(&hashed).to_le_bytes(), bytes].concat()
+    }
+    let records: Vec<Vec<u8>> = (0..5).map(|part| later(part * 100, &bytes(part * 100, 100))).collect();
+    let name = "00000001-0000000000000000";
+    let folder = tempfile::tempdir().unwrap();
+    overwrite(&folder.path().join(name), &records.concat());
+    let mut spool = Spool::open(folder.path()).unwrap();
+    assert_eq!((read(&spool, range(0, 500)), spool.take_damaged().len()), (bytes(0, 500), 0));
+    spool.append(at(500), &bytes(500, 300)).unwrap();
+    spool.sync().unwrap();
+    drop(spool);
+    let spool = Spool::open(folder.path()).unwrap();
+    assert_eq!(read(&spool, range(0, 800)), bytes(0, 800));
+    drop(spool);
+    // Torn, and damaged in the middle, as those of today.
+    let whole = records.concat();
+    for length in 528..660 {
+        let folder = tempfile::tempdir().unwrap();
+        overwrite(&folder.path().join(name), &whole[..length]);
+        let mut spool = Spool::open(folder.path()).unwrap();
+        assert_eq!((read(&spool, range(0, 400)), spool.take_damaged().len()), (bytes(0, 400), 0));
+        assert!(!spool.coverage().holds(range(0, 401)));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut bad = whole;
+    bad[132 + 60] ^= 4;
+    overwrite(&folder.path().join(name), &bad);
+    let mut spool = Spool::open(folder.path()).unwrap();
+    assert_eq!(spool.coverage().gaps(range(0, 500)), [range(100, 200)]);
+    assert_eq!((spool.take_damaged().len(), aside(folder.path())), (1, 1));
+}
+
+/// Log that a newer program wrote was acknowledged: whoever goes back to this one does not lose it, though only the newer one can read it.
+#[test]
+fn records_of_another_sort_are_kept_aside() {
+    for (sound, magic) in [(0, *b"LBSY"), (3, *b"LBSY"), (3, *b"\0\0\0Y")] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("00000001-0000000000000000");
+        let mut spool = Spool::open(folder.path()).unwrap();
+        for part in 0..5 {
+            spool.append(at(part * 100), &bytes(part * 100, 100)).unwrap();
+        }
+        spool.sync().unwrap();
+        drop(spool);
+        let mut other = std::fs::read(&path).unwrap();
+        for record in other.chunks_mut(132).take(5).skip(sound) {
+            record[..4].copy_from_slice(&magic);
+        }
+        overwrite(&path, &other);
+        let mut spool = Spool::open(folder.path()).unwrap();
+        let held = sound as u64 * 100;
+        assert_eq!(spool.coverage().gaps(range(0, 500)), [range(held, 500)]);
+        let said = spool.take_damaged();
+        assert!(said.len() == 1 && said[0].contains("a newer Lifeboat"), "{said:?}");
+        let name = folder.path().join(format!("{DAMAGED}00000001-0000000000000000-1"));
+        assert_eq!(std::fs::read(&name).unwrap(), other, "as the newer one left it");
+        // What the server still has comes again.
+        spool.append(at(held), &bytes(held, 500 - sound * 100)).unwrap();
+        spool.sync().unwrap();
+        drop(spool);
+        let mut spool = Spool::open(folder.path()).unwrap();
+        assert!(spool.take_damaged().is_empty());
+        assert_eq!((read(&spool, range(0, 500)), aside(folder.path())), (bytes(0, 500), 1));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rows into a database, and back out of it for the comparison, by several sessions.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lifeboat_engine::postgres::ConnInfo;
@@ -37,19 +37,48 @@ pub(super) enum Form {
     Quick,
 }
 
-/// What was brought in; none: the large objects.
-pub(super) type Loaded = mpsc::Sender<Option<Name>>;
+/// How rows are brought in.
+#[derive(Debug)]
+pub(super) struct Loading {
+    pub(super) keep_owners: bool,
+    pub(super) form: Form,
+    /// Hears of each table that is committed; none: of the large objects.
+    pub(super) loaded: Option<mpsc::Sender<Option<Name>>>,
+    /// Tables that the server looks at as soon as their rows are there, so that it plans well: later that and the building of indexes wait for each
+    /// other.
+    pub(super) analyzed: BTreeSet<Name>,
+}
 
-/// Brings all rows in. Each table is one transaction; `loaded` hears of each that is committed.
-pub(super) async fn load(
-    env: &Env,
-    reader: &Reader,
-    database: &Database,
-    info: &ConnInfo,
-    keep_owners: bool,
-    form: Form,
-    loaded: Option<Loaded>,
-) -> Result<()> {
+impl Loading {
+    /// Of a database that is being made.
+    pub(super) async fn whole(
+        inside: &Inside,
+        keep_owners: bool,
+        form: Form,
+        loaded: mpsc::Sender<Option<Name>>,
+    ) -> Result<Arc<Self>> {
+        let analyzed = inside.to_analyze().await?.into_iter().filter(|table| table.is_alone);
+        Ok(Arc::new(Self {
+            keep_owners,
+            form,
+            loaded: Some(loaded),
+            analyzed: analyzed.map(|table| table.name).collect(),
+        }))
+    }
+
+    /// As text, and nobody hears of it.
+    pub(super) fn as_text() -> Arc<Self> {
+        Arc::new(Self {
+            keep_owners: false,
+            form: Form::Text,
+            loaded: None,
+            analyzed: BTreeSet::new(),
+        })
+    }
+}
+
+/// Brings all rows in. Each table is one transaction.
+pub(super) async fn load(env: &Env, reader: &Reader, database: &Database, info: &ConnInfo, how: Arc<Loading>) -> Result<()> {
     let mut tables: Vec<&Table> = database.tables.iter().filter(|table| table.digest.rows > 0).collect();
     tables.sort_by_key(|table| std::cmp::Reverse(table.text_bytes));
     let mut jobs = VecDeque::new();
@@ -78,20 +107,22 @@ pub(super) async fn load(
     let mut sessions = JoinSet::new();
     for _ in 0..count {
         let (env, reader, info, jobs) = (env.clone(), reader.clone(), info.clone(), Arc::clone(&jobs));
-        let loaded = loaded.clone();
+        let how = Arc::clone(&how);
         sessions.spawn(async move {
             loop {
                 let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(job) = next else { return Ok(()) };
                 let name = job.table.as_ref().map(|table| table.name.clone());
-                one(&env, &reader, &info, &job, keep_owners, form).await?;
-                if let Some(loaded) = &loaded {
+                one(&env, &reader, &info, &job, &how).await?;
+                if let Some(loaded) = &how.loaded {
                     // Who does not listen any more has said why.
                     drop(loaded.send(name).await);
                 }
             }
         });
     }
+    // Whoever hears of tables hears that there are no more once the sessions end.
+    drop(how);
     all(&mut sessions).await
 }
 
@@ -105,18 +136,19 @@ async fn all(sessions: &mut JoinSet<Result<()>>) -> Result<()> {
 }
 
 /// Brings one table in; as text where it does not go the quick way. Nothing of a table that failed is there.
-async fn one(env: &Env, reader: &Reader, info: &ConnInfo, job: &Job, keep_owners: bool, form: Form) -> Result<()> {
-    match in_form(env, reader, info, job, keep_owners, form).await {
-        Err(error) if form == Form::Quick && binary::asks_for_text(&error) => {
-            in_form(env, reader, info, job, keep_owners, Form::Text).await
+async fn one(env: &Env, reader: &Reader, info: &ConnInfo, job: &Job, how: &Arc<Loading>) -> Result<()> {
+    match in_form(env, reader, info, job, how, how.form).await {
+        Err(error) if how.form == Form::Quick && binary::asks_for_text(&error) => {
+            in_form(env, reader, info, job, how, Form::Text).await
         }
         done => done,
     }
 }
 
 /// Reads the files of one table and has a thread of its own send them.
-async fn in_form(env: &Env, reader: &Reader, info: &ConnInfo, job: &Job, keep_owners: bool, form: Form) -> Result<()> {
+async fn in_form(env: &Env, reader: &Reader, info: &ConnInfo, job: &Job, how: &Arc<Loading>, form: Form) -> Result<()> {
     let (sender, pieces) = mpsc::channel::<Vec<u8>>(WAITING);
+    let how = Arc::clone(how);
     let (info, table, large_objects) = (info.clone(), job.table.clone(), job.large_objects.clone());
     let mut pieces = Pieces {
         pieces,
@@ -133,9 +165,13 @@ async fn in_form(env: &Env, reader: &Reader, info: &ConnInfo, job: &Job, keep_ow
                     let types = worker.value("look at the columns of", &binary::asks_for_types(table))?;
                     pieces.encoder = types.and_then(|types| Encoder::new(table, &types));
                 }
-                send(&mut worker, table, &mut pieces)
+                send(&mut worker, table, &mut pieces)?;
+                if how.analyzed.contains(&table.name) {
+                    worker.run("analyze", &format!("ANALYZE {}", table.name.sql()))?;
+                }
+                Ok(())
             }
-            (None, Some(large_objects)) => send_large_objects(&mut worker, large_objects, keep_owners, &mut pieces),
+            (None, Some(large_objects)) => send_large_objects(&mut worker, large_objects, how.keep_owners, &mut pieces),
             (None, None) => Ok(()),
         }
     });
@@ -326,10 +362,12 @@ async fn digests_as_they_come(
     Ok(std::mem::take(&mut *sums.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
-/// Has the server look at tables, so that it plans well, several at once.
-pub(super) async fn analyze(env: &Env, info: &ConnInfo, tables: Vec<Name>) -> Result<()> {
-    let count = env.threads.max(1).min(tables.len());
-    let queue = Arc::new(Mutex::new(VecDeque::from(tables)));
+/// Has the server look at the tables that [`Loading::whole`] left out, or at which there is more to look at now, so that it plans well; several at once.
+pub(super) async fn analyze_rest(env: &Env, database: &Database, inside: &Inside, info: &ConnInfo) -> Result<()> {
+    let mut left = inside.to_analyze().await?;
+    left.retain(|table| !table.is_alone || table.is_measured_by_more || !has_rows(database, &table.name));
+    let count = env.threads.max(1).min(left.len());
+    let queue = Arc::new(Mutex::new(VecDeque::from(left)));
     let mut sessions = JoinSet::new();
     for _ in 0..count {
         let (info, queue) = (info.clone(), Arc::clone(&queue));
@@ -338,7 +376,7 @@ pub(super) async fn analyze(env: &Env, info: &ConnInfo, tables: Vec<Name>) -> Re
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(table) = next else { return Ok(()) };
-                worker.run("analyze", &format!("ANALYZE {}", table.sql()))?;
+                worker.run("analyze", &format!("ANALYZE {}", table.name.sql()))?;
             }
         }));
     }

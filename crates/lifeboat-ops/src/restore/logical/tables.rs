@@ -194,6 +194,7 @@ async fn shape(plan: &Plan, staging: &str, folder: &Folder) -> Result<Shaped> {
         at_once: 1,
         keep_owners: false,
         replication: false,
+        index_memory_kib: None,
         limit: DEFINITIONS_LIMIT,
     };
     for section in [Section::PreData, Section::PostData] {
@@ -247,21 +248,22 @@ async fn shape(plan: &Plan, staging: &str, folder: &Folder) -> Result<Shaped> {
 }
 
 async fn fill(env: &Env, plan: &Plan, live: &Inside, staging: &str, shaped: &Shaped) -> Result<()> {
-    let making = Making {
-        at_once: env.threads.max(1),
-        keep_owners: false,
-        replication: false,
-        limit: DEFINITIONS_LIMIT,
-    };
-    programs::make(&plan.pg_restore, &plan.live, &shaped.archive, Section::PreData, &making).await?;
     // Only these tables, under their new names, from where their rows are.
     let database = Database {
         tables: shaped.tables.iter().map(|table| table.captured.clone()).collect(),
         large_objects: None,
         ..plan.database.clone()
     };
+    let making = Making {
+        at_once: env.threads.max(1),
+        keep_owners: false,
+        replication: false,
+        index_memory_kib: live.index_memory_kib(database.largest_table_bytes()).await?,
+        limit: DEFINITIONS_LIMIT,
+    };
+    programs::make(&plan.pg_restore, &plan.live, &shaped.archive, Section::PreData, &making).await?;
     env.progress.step("rows", Some(database.text_bytes()));
-    rows::load(env, &plan.reader, &database, &plan.live, false, rows::Form::Text, None).await?;
+    rows::load(env, &plan.reader, &database, &plan.live, rows::Loading::as_text()).await?;
     env.progress.step("constraints", None);
     programs::make(&plan.pg_restore, &plan.live, &shaped.archive, Section::PostData, &making).await?;
     env.progress.step("check", Some(database.text_bytes()));

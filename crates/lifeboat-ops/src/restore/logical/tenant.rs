@@ -381,7 +381,7 @@ async fn from_captured(
     });
     let staged = of(database, staged.collect());
     env.progress.step("rows", Some(staged.text_bytes()));
-    rows::load(env, reader, &staged, live, false, rows::Form::Text, None).await?;
+    rows::load(env, reader, &staged, live, rows::Loading::as_text()).await?;
     compare(env, merge, &staged, live).await
 }
 
