@@ -3,7 +3,8 @@
 //! `ROOT/lbsb-TOKEN` belongs to us and can be written by nobody else; in it `marker` (the data directory, and whether it goes with the
 //! sandbox), locked while somebody uses it; `log`; and `run`, which belongs to the server: its socket and an empty configuration. A data
 //! directory that goes with the sandbox holds the token, too. If we die: before the marker is whole, the folder is swept and nothing else;
-//! later, [`sweep`] kills the server, and removes the folder last. Whoever sweeps holds a lock on the folder itself.
+//! later, [`sweep`] kills the server, and removes the folder last. Whoever sweeps holds a lock on the folder itself, and so does whoever makes it, until
+//! its marker is locked, and whoever removes it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -45,23 +46,10 @@ impl Folder {
         let data_dir = data_dir
             .canonicalize()
             .map_err(|error| Error::io("look at", data_dir.display(), error))?;
-        let mut random = [0; 8];
-        env.entropy.fill(&mut random)?;
-        let token = hex::encode(random);
-        let path = root.join(format!("{PREFIX}{token}"));
+        let (token, path, locked) = begin(env, root)?;
         let run = path.join("run");
-        let socket = run.join(format!(".s.PGSQL.{OPEN_PORT}"));
-        if socket.as_os_str().len() > SOCKET_PATH_BYTES {
-            let detail = format!("the name of a socket in it would be longer than {SOCKET_PATH_BYTES} bytes");
-            return Err(
-                Error::new(ErrorKind::ConfigInvalid, "make a sandbox in", root.display(), detail)
-                    .with_hint("choose a folder with a shorter path for sandboxes, for example /tmp"),
-            );
-        }
         let failed = |error| Error::io("make", path.display(), error);
-        std::fs::DirBuilder::new().mode(0o711).create(&path).map_err(failed)?;
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o711)).map_err(failed)?;
-        let locked = lock_marker(&path)?;
         std::fs::DirBuilder::new().mode(0o700).create(&run).map_err(failed)?;
         let folder = Self {
             path,
@@ -184,8 +172,40 @@ impl Folder {
         if self.dispose {
             durable::remove_folder(&self.data_dir)?;
         }
+        // Whoever sweeps would make the marker again, behind our back.
+        let _alone = lock_folder(&self.path)?;
         // The marker holds the lock: it goes last, with the folder.
         durable::remove_folder(&self.path)
+    }
+}
+
+/// A new folder and its locked marker. Between the two another process may take it for what a killed one has left, and sweep it: then there is another.
+fn begin(env: &Env, root: &Path) -> Result<(String, PathBuf, File)> {
+    loop {
+        let mut random = [0; 8];
+        env.entropy.fill(&mut random)?;
+        let token = hex::encode(random);
+        let path = root.join(format!("{PREFIX}{token}"));
+        let socket = path.join("run").join(format!(".s.PGSQL.{OPEN_PORT}"));
+        if socket.as_os_str().len() > SOCKET_PATH_BYTES {
+            let detail = format!("the name of a socket in it would be longer than {SOCKET_PATH_BYTES} bytes");
+            return Err(
+                Error::new(ErrorKind::ConfigInvalid, "make a sandbox in", root.display(), detail)
+                    .with_hint("choose a folder with a shorter path for sandboxes, for example /tmp"),
+            );
+        }
+        let failed = |error| Error::io("make", path.display(), error);
+        std::fs::DirBuilder::new().mode(0o711).create(&path).map_err(failed)?;
+        // Whoever sweeps has this lock first, too: either it is gone now, or nobody touches it before its marker is locked.
+        let Some(alone) = lock_folder(&path)? else { continue };
+        let ours = alone.metadata().map_err(failed)?.ino();
+        match path.symlink_metadata() {
+            Ok(meta) if meta.ino() == ours => {}
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Ok(_) | Err(_) => continue,
+        }
+        let locked = lock_marker(&path)?;
+        return Ok((token, path, locked));
     }
 }
 
@@ -416,4 +436,35 @@ fn has_ended(process: &rustix::fd::OwnedFd, patience: Duration) -> rustix::io::R
         tv_nsec: 0,
     };
     Ok(poll(&mut waiting, Some(&patience))? > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A sandbox begins while others sweep: they take what was left, and never what is just being made.
+    #[test]
+    fn a_folder_that_is_being_made_is_not_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let data_dir = tempfile::tempdir().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        sweep(root.path()).unwrap();
+                    }
+                });
+            }
+            for _ in 0..300 {
+                let env = lifeboat_testkit::env::real_env();
+                let made = Folder::create(&env, root.path(), data_dir.path(), false, None);
+                made.unwrap().remove().unwrap();
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(root.path().read_dir().unwrap().count(), 0);
+    }
 }
