@@ -155,11 +155,16 @@ pub fn hand_over(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     })
 }
 
+/// Moves `from` to `to` on the same file system, replacing a file there. Durable once the caller has made the folders so ([`sync_folder`]).
+pub fn move_file(from: &Path, to: &Path) -> Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "this is the one rename")]
+    std::fs::rename(from, to).map_err(|error| Error::io("publish", to.display(), error))
+}
+
 /// Moves `from` to `to` on the same file system, replacing a file there, and makes both folders durable.
 /// The caller has fsynced the content.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    #[expect(clippy::disallowed_methods, reason = "this is the one rename")]
-    std::fs::rename(from, to).map_err(|error| Error::io("publish", to.display(), error))?;
+    move_file(from, to)?;
     let target = parent_of(to);
     sync_folder(&target)?;
     let origin = parent_of(from);

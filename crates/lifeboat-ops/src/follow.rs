@@ -6,6 +6,7 @@
 
 mod beat;
 mod idle;
+mod keep;
 mod lineages;
 mod marks;
 mod options;
@@ -188,6 +189,9 @@ impl Shared {
             let spool_bytes = shared.spool().bytes();
             let standing = {
                 let mut state = shared.state();
+                state.freshen();
+                let word = |lsn: Lsn| if lsn == Lsn::INVALID { String::new() } else { lsn.to_string() };
+                (state.standing.server, state.standing.durable) = (word(state.server), word(state.durable));
                 let newest = state.stored.timelines().next_back();
                 let stored = newest.and_then(|timeline| state.stored.end(timeline));
                 state.standing.stored = stored.unwrap_or(Lsn::INVALID).to_string();

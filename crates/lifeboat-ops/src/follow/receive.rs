@@ -16,6 +16,7 @@ use lifeboat_model::wal::{History, SegmentSize};
 use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::keep::is_guarded;
 use super::place::{self, Begin, Known};
 use super::ship::Ask;
 use super::spool::is_conflict;
@@ -191,7 +192,7 @@ async fn one_connection(shared: &Arc<Shared>, asks: &mpsc::Sender<Ask>) -> Resul
             let held = Position::new(held.timeline, held.lsn.max(shared.state().durable));
             gap(shared, asks, held, &error).await
         }
-        Err(error) if stream::is_guarded(&error) => give_up_slot(shared, &error).await,
+        Err(error) if is_guarded(&error) => give_up_slot(shared, &error).await,
         Err(error) => Err(error),
     }
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use lifeboat_io::compute;
 use lifeboat_model::wal::{Coverage, Range};
-use lifeboat_model::{Error, ErrorKind, Lsn, Result, Timeline};
-use lifeboat_repo::{Appended, LogFileKind, LogName, NewLog, PreparedLog, block_end, block_start};
+use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
+use lifeboat_repo::{Appended, BLOCK_BYTES, LogFileKind, LogName, NewLog, PreparedLog, block_end, block_start};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -26,6 +26,8 @@ pub(crate) use open::{Opened, held_of, open, open_first};
 const FRAMES: usize = 24;
 /// Pushed files are looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// New bytes that are due and are so many become a piece, although their block goes on: they are compressed and put once. A block has four such pieces at most.
+const PART_BYTES: u64 = 4 << 20;
 /// While a frame waits for its time, whole blocks wait no longer than this.
 const BLOCKS_EVERY: Duration = Duration::from_millis(200);
 /// So much of the newest log is put once more with a newer time, where nothing new comes.
@@ -61,7 +63,10 @@ pub(crate) struct Shipper {
     /// The small frames of the newest block since they were last put together, and the ones put together.
     small: Vec<Range>,
     large: usize,
-    last_frame: Option<Duration>,
+    /// Up to here the newest block stands in pieces that are less than a block.
+    parts: Option<Position>,
+    /// When the newest bytes were last put.
+    last_put: Option<Duration>,
     /// When pushed files were last looked for.
     looked_at: Option<Duration>,
     /// Frames that go, beside everything else.
@@ -162,7 +167,8 @@ impl Shipper {
             healed_at: None,
             appended: BTreeSet::new(),
             looked_at: None,
-            last_frame: None,
+            parts: None,
+            last_put: None,
             cleaning: JoinSet::new(),
             healing: JoinSet::new(),
             ahead: BTreeMap::new(),
@@ -217,7 +223,7 @@ impl Shipper {
     /// How long until the next frame may go.
     fn until_frame(&self) -> Duration {
         let since = self
-            .last_frame
+            .last_put
             .map(|last| self.shared.env.clock.monotonic().saturating_sub(last));
         let left = self.shared.options.frame_every.saturating_sub(since.unwrap_or_default());
         left.max(Duration::from_millis(1))
@@ -276,6 +282,7 @@ impl Shipper {
             let state = self.shared.state();
             (state.timeline, state.durable)
         };
+        let began = self.shared.env.clock.monotonic();
         let ranges: Vec<Range> = self.shared.spool().ranges().collect();
         let mut waiting = false;
         for (place, range) in ranges.iter().enumerate() {
@@ -291,8 +298,13 @@ impl Shipper {
                     if let Some(next) = next.filter(|next| next.end == block_end(next.start) && !self.appended.contains(next)) {
                         self.read_ahead(*range, *next);
                     }
-                    self.append(LogFileKind::Piece, *range).await?;
+                    let rest = self.behind_parts(*range);
+                    if !rest.is_empty() {
+                        self.append(LogFileKind::Piece, rest).await?;
+                    }
                     self.appended.insert(*range);
+                    // What lies behind it is new.
+                    self.last_put = Some(began);
                 }
                 // The newest bytes stay: they are put again with newer times, and compared with what comes next.
                 if next.is_some() || self.shared.closing {
@@ -339,6 +351,9 @@ impl Shipper {
         let start = first
             .filter(|first| *first < newest.end)
             .map_or(start, |first| start.max(first));
+        // Nor does it lie across the end of a piece: the next one is to contain it.
+        let rest = self.behind_parts(newest);
+        let start = if rest.is_empty() { start } else { start.max(rest.start) };
         let page = Range::new(newest.timeline, start, newest.end);
         let raw = self.read(page).await?;
         let done = self
@@ -433,24 +448,32 @@ impl Shipper {
     async fn frame(&mut self, range: Range, is_last: bool) -> Result<bool> {
         let now = self.shared.env.clock.monotonic();
         let is_due = |last: Duration| now.saturating_sub(last) >= self.shared.options.frame_every;
-        if !is_last && !self.last_frame.is_none_or(is_due) {
+        if !is_last && !self.last_put.is_none_or(is_due) {
             return Ok(false);
         }
-        self.last_frame = Some(now);
+        self.last_put = Some(now);
         let start = self.opened.stored.end_from(range.timeline, range.start);
         let newest = Range::new(range.timeline, start, range.end);
-        self.small.retain(|frame| range.contains(frame));
+        let rest = self.behind_parts(range);
+        if newest.bytes() >= PART_BYTES && self.may_part() {
+            self.append(LogFileKind::Piece, rest).await?;
+            self.parts = Some(Position::new(rest.timeline, rest.end));
+            self.small.clear();
+            self.large = 0;
+            return Ok(true);
+        }
+        self.small.retain(|frame| rest.contains(frame));
         if self.small.is_empty() && self.large == 0 {
-            let standing = self.opened.frames.iter().filter(|frame| range.contains(frame));
+            let standing = self.opened.frames.iter().filter(|frame| rest.contains(frame));
             self.small = standing.copied().collect();
             self.opened.frames.clear();
         }
-        if newest.start == range.start {
+        if newest.start == rest.start {
             self.large = 0;
         }
         let all = self.large >= FRAMES;
         let long = match self.small.iter().map(|frame| frame.start).min() {
-            _ if all => Some(range),
+            _ if all => Some(rest),
             Some(start) if self.small.len() >= FRAMES => Some(Range::new(range.timeline, start, range.end)),
             _ => None,
         };
@@ -462,6 +485,21 @@ impl Shipper {
             self.small.push(newest);
         }
         Ok(true)
+    }
+
+    /// Whoever pushes files that are shorter than a block has each compared with pieces that contain it, or lie inside.
+    fn may_part(&self) -> bool {
+        self.shared.source.segment.bytes() >= BLOCK_BYTES
+    }
+
+    /// What of `range` does not stand in pieces that were put before it was whole.
+    fn behind_parts(&self, range: Range) -> Range {
+        match self.parts {
+            Some(end) if end.timeline == range.timeline && range.start < end.lsn && end.lsn <= range.end => {
+                Range::new(range.timeline, end.lsn, range.end)
+            }
+            _ => range,
+        }
     }
 
     /// Puts what can be put of `range`; what is left out stands already ([`lifeboat_repo::LogWriter::fitting`]).

@@ -3,17 +3,19 @@
 //! A folder for each lineage. One file for each stretch of log within a block of 16 MiB, named `<timeline>-<start>` in hexadecimal digits, and
 //! history files `<timeline>.history`. A stretch is a row of records, each with its hash, so that a torn end is seen for what it is:
 //! ```text
-//!    0   4  "LBSR"
+//!    0   4  "LBSX"
 //!    4   4  length of the bytes
 //!    8   8  the position of the first
-//!   16  16  BLAKE3 of timeline, position, length and bytes, cut
+//!   16  16  XXH3 (128 bits, no seed) of timeline, position, length, and the XXH3 of the bytes
 //!   32   …  the bytes
 //! ```
-//! Numbers are little-endian; in what is hashed the timeline has 4 bytes, position and length have 8 each. A later release writes records that begin
-//! with "LBSX" and have XXH3 there (128 bits, no seed) of timeline, position, length, and the XXH3 of the bytes: this one reads them.
+//! Numbers are little-endian; in what is hashed the timeline has 4 bytes, position and length have 8 each. Records that begin with "LBSR" have BLAKE3 there, cut, of
+//! timeline, position, length and bytes; they are read, too. Whatever record comes later begins with "LBS" as well.
 //!
 //! Behind the last record there may be zeros: room that was made durable beforehand, so that the fsync of a small record, for which a commit
-//! may be waiting, writes the record alone and neither a new size nor new blocks.
+//! may be waiting, writes the record alone and neither a new size nor new blocks. Files of whole blocks are used again (`spare-…`), with what they
+//! held before: 32 zeros behind a record, or the end of its block, say that none follows, whatever comes then. A record that stands there all the same,
+//! in its place, is one behind damage.
 //!
 //! Order: records are written → file fsync → folder fsync where a file is new → the bytes count. If we die before, the next opening cuts what is
 //! torn and makes durable what is whole. What is damaged and not torn (a sound record follows, a newer file stands, or what stands there is not the
@@ -22,6 +24,7 @@
 //! server for it again. What this module holds is never given up by itself. Blocks; callers cross over with `lifeboat_io::compute`.
 
 mod record;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -38,13 +41,16 @@ use lifeboat_repo::{block_end, block_start};
 
 use record::{HEAD_BYTES, RECORD_LIMIT_BYTES, Record, encode, scan};
 pub(crate) use record::{Reading, is_damage};
+use spare::Spares;
 
 /// What is written together and is shorter than this is followed by room.
-const SMALL_BYTES: usize = 128 << 10;
+const SMALL_BYTES: u64 = 128 << 10;
 /// Room is made for so many bytes at once: more would hold up the commit that waits for it, less would come more often.
 const ROOM_BYTES: u64 = 1 << 20;
 /// The zeros are written in pieces: the kernel keeps what is written at once together, and a sync writes all of that again for one byte in it (measured: 80 times as much as was new, where a MiB was written at once).
 static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+/// The kernel writes no less, and reads none of it that is written whole.
+const PAGE_BYTES: u64 = 4 << 10;
 
 const OTHER_BYTES: &str = "take log into the spool for";
 const OTHER_HISTORY: &str = "take the history of";
@@ -58,6 +64,7 @@ pub(crate) struct Spool {
     folder: PathBuf,
     stretches: BTreeMap<(Timeline, Lsn), Stretch>,
     histories: BTreeMap<Timeline, Vec<u8>>,
+    spares: Spares,
     /// A file was made or removed since the folder was made durable.
     folder_dirty: bool,
     /// What was kept aside, in words.
@@ -98,6 +105,7 @@ impl Spool {
             folder: folder.to_path_buf(),
             stretches: BTreeMap::new(),
             histories: BTreeMap::new(),
+            spares: Spares::default(),
             folder_dirty: false,
             damaged: Vec::new(),
         };
@@ -112,6 +120,8 @@ impl Spool {
                 spool.histories.insert(timeline, text);
             } else if let Some((timeline, start)) = parse_name(name) {
                 files.insert((timeline, start), found.path());
+            } else if Spares::is_one(name) {
+                durable::remove_file(&found.path())?;
             }
         }
         let newest = files.keys().next_back().copied();
@@ -275,24 +285,18 @@ impl Spool {
 
     fn begin(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
         let path = self.folder.join(format!("{:08x}-{:016x}", at.timeline.number(), at.lsn.0));
-        let mut options = OpenOptions::new();
-        let opened = options
-            .read(true)
-            .write(true)
-            .create(true)
-            // One that is there without being known was taken back, and could not be removed.
-            .truncate(true)
-            .mode(durable::FILE_MODE)
-            .open(&path);
-        let file = opened.map_err(|error| Error::io("write", path.display(), error))?;
+        let (file, size) = match self.spares.take(&path) {
+            Some(spare) => spare,
+            None => (Arc::new(create(&path)?), 0),
+        };
         self.folder_dirty = true;
         let mut stretch = Stretch {
             path,
-            file: Arc::new(file),
+            file,
             range: Range::new(at.timeline, at.lsn, at.lsn),
             records: Vec::new(),
             length: 0,
-            size: 0,
+            size,
             durable: (0, 0),
         };
         let written = stretch.write(bytes);
@@ -395,7 +399,7 @@ impl Spool {
         })
     }
 
-    /// What it takes of the disk.
+    /// What it takes of the disk; files that are kept to be used again, two at most, come on top.
     pub(crate) fn bytes(&self) -> u64 {
         self.stretches.values().map(|stretch| stretch.size).sum()
     }
@@ -414,7 +418,7 @@ impl Spool {
         }
     }
 
-    /// Gives up the stretches inside `range`: it stands in every store that is required (PG-03). Returns the bytes of disk that went.
+    /// Gives up the stretches inside `range`: it stands in every store that is required (PG-03). Returns the bytes of disk that they took.
     pub(crate) fn give_up(&mut self, range: Range) -> Result<u64> {
         let inside = |stretch: &Stretch| range.contains(&stretch.range) && !stretch.is_dirty();
         let keys: Vec<_> = self
@@ -426,7 +430,9 @@ impl Spool {
         let mut freed = 0;
         for key in keys {
             if let Some(stretch) = self.stretches.get(&key) {
-                durable::remove_file(&stretch.path)?;
+                if !self.spares.keep(stretch)? {
+                    durable::remove_file(&stretch.path)?;
+                }
                 freed += stretch.size;
                 self.stretches.remove(&key);
             }
@@ -452,8 +458,9 @@ impl Stretch {
             return Ok(());
         }
         let start = self.range.end;
-        let record = encode(self.range.timeline, start, bytes);
-        self.make_room(&record);
+        let length = HEAD_BYTES + bytes.len() as u64;
+        self.make_room(length);
+        let record = encode(self.range.timeline, start, bytes, self.zeros_behind(length));
         if let Err(error) = self.file.write_all_at(&record, self.length) {
             // What was written of it is not taken for damage later. Only tidiness: the next record is written there.
             if self.file.set_len(self.length).is_ok() {
@@ -466,23 +473,24 @@ impl Stretch {
             at: self.length + HEAD_BYTES,
             length: bytes.len(),
         });
-        self.length += record.len() as u64;
+        self.length += length;
         self.size = self.size.max(self.length);
         self.range.end = start.plus(bytes.len() as u64);
-        if self.range.end == block_end(self.range.start) && self.size > self.length {
-            // Nothing follows in this file.
-            let cut = self.file.set_len(self.length);
-            cut.map_err(|error| Error::io("cut", self.path.display(), error))?;
-            self.size = self.length;
-        }
         Ok(())
+    }
+
+    /// How many zeros are to follow a record of that length: the next head's, and up to the end of a page. Behind the end of the file none are needed.
+    fn zeros_behind(&self, record: u64) -> usize {
+        let end = self.length + record;
+        let until = (end + HEAD_BYTES).next_multiple_of(PAGE_BYTES).min(self.size);
+        usize::try_from(until.saturating_sub(end)).unwrap_or_default()
     }
 
     /// Writes zeros behind where a small record will end, unless there are some. The next fsync makes both durable. A disk that has no room for them may
     /// have some for the record.
-    fn make_room(&mut self, record: &[u8]) {
-        let end = self.length + record.len() as u64;
-        if end <= self.size || record.len() > SMALL_BYTES {
+    fn make_room(&mut self, record: u64) {
+        let end = self.length + record;
+        if end <= self.size || record > SMALL_BYTES {
             return;
         }
         let size = end.next_multiple_of(ROOM_BYTES);
@@ -507,6 +515,19 @@ impl Stretch {
             range,
         }
     }
+}
+
+fn create(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    // One that is there without being known was taken back, and could not be removed.
+    let opened = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(durable::FILE_MODE)
+        .open(path);
+    opened.map_err(|error| Error::io("write", path.display(), error))
 }
 
 /// A copy of a damaged file, durable, under a name that is never read again.

@@ -1,32 +1,26 @@
 //! One stream: receiving, making durable, and reporting, side by side.
 //!
-//! received → bounded queue → spool, fsync in groups → reported as flushed (PG-02). Reports leave when the durable end has moved, when the server
+//! received → spool, at once or through a bounded queue, fsync in groups → reported as flushed (PG-02; `keep`). Reports leave when the durable end has moved, when the server
 //! asks, and every few seconds, whatever the others wait for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use lifeboat_engine::postgres::replication::stream::{LogReader, Received, Status, StatusWriter, Stream};
 use lifeboat_engine::postgres::segment::{HEADER_BYTES, SegmentHeader};
 use lifeboat_engine::postgres::wire::Connection;
-use lifeboat_io::compute;
 use lifeboat_model::time::human_bytes;
 use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::idle::{Answer, Idle};
-use super::{Shared, receive, set, spool};
+use super::keep::{Chunk, Keeper, QUEUE, Row};
+use super::{Shared, receive, set};
 
-/// Rows of messages that wait to be made durable.
-const QUEUE: usize = 8;
 /// Messages (of 128 KiB at most) in a row.
 const ROW: usize = 8;
-/// Not more than this is written by whoever receives.
-const HERE_BYTES: usize = 256 << 10;
-/// A disk that takes longer for it is slow.
-const SLOW: Duration = Duration::from_millis(50);
 /// The server's position is asked for beside the stream for no longer than this.
 const ASIDE: Duration = Duration::from_secs(10);
 /// What is written down for `status` is at most so old.
@@ -40,15 +34,6 @@ pub(crate) enum Ended {
     Timeline(Position, Box<Connection>),
 }
 
-/// Log on its way to the disk.
-struct Chunk {
-    start: Lsn,
-    data: Bytes,
-}
-
-/// What came together, and is made durable together: one sync for each commit would be one too many.
-type Row = Vec<Chunk>;
-
 /// What the server's messages are worth.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Worth {
@@ -61,6 +46,7 @@ pub(crate) struct Worth {
 /// Streams until the timeline ends, the connection is lost or it is to stop.
 pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, held: Position, worth: Worth) -> Result<Ended> {
     let Stream { mut reader, writer } = stream;
+    let writer = Arc::new(tokio::sync::Mutex::new(writer));
     let (rows, queue) = mpsc::channel(QUEUE);
     let first = if held.timeline == from.timeline { held.lsn } else { from.lsn };
     // The first word would set the slot back to what we hold: nothing is said before the server has shown that it has the log behind that.
@@ -69,9 +55,16 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
     let (ask, asked) = mpsc::channel(1);
     let idle = Arc::new(Mutex::new(Idle::default()));
     let mut keeping = JoinSet::new();
-    keeping.spawn(keep(Arc::clone(shared), Position::new(from.timeline, first), queue, durable));
+    let keeper = Arc::new(Keeper::new(shared, Position::new(from.timeline, first), durable, &writer));
+    keeping.spawn(Arc::clone(&keeper).run(queue));
     let mut reporting = JoinSet::new();
-    reporting.spawn(report(Arc::clone(shared), writer, moved, asked, Arc::clone(&idle)));
+    reporting.spawn(report(
+        Arc::clone(shared),
+        Arc::clone(&writer),
+        moved,
+        asked,
+        Arc::clone(&idle),
+    ));
     let mut writing = JoinSet::new();
     writing.spawn(write_down(Arc::clone(shared)));
     let mut stop = shared.stop.subscribe();
@@ -81,6 +74,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
             from,
             worth,
             idle: &idle,
+            keeper: &keeper,
         };
         let receiving = about.receive(&mut reader, &rows, &ask);
         tokio::select! {
@@ -99,7 +93,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
     // Whatever came is made durable before anything else happens; what is durable is reported.
     drop(rows);
     let kept = keeping.join_next().await;
-    drop(ask);
+    drop((ask, keeper));
     let reported = reporting.join_next().await;
     let is_end = received?;
     if let Some(kept) = kept {
@@ -111,7 +105,15 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
     let Some(reported) = reported else {
         return Err(ended_early("report to the server", None));
     };
-    let writer = joined("report to the server", reported)?;
+    joined("report to the server", reported)?;
+    match Arc::into_inner(writer) {
+        Some(writer) => ended(reader, writer.into_inner(), from).await,
+        None => Err(ended_early("report to the server", None)),
+    }
+}
+
+/// Ends the stream where the timeline ends.
+async fn ended(reader: LogReader, writer: StatusWriter, from: Position) -> Result<Ended> {
     let end = reader.position();
     let (next, connection) = reader.end(writer).await?;
     match next {
@@ -150,6 +152,7 @@ struct Receiving<'a> {
     from: Position,
     worth: Worth,
     idle: &'a Mutex<Idle>,
+    keeper: &'a Keeper,
 }
 
 impl Receiving<'_> {
@@ -163,7 +166,7 @@ impl Receiving<'_> {
             let received = match at_once(reader).await {
                 Some(received) if row.len() < ROW => received,
                 received => {
-                    if !row.is_empty() && !hand_over(shared, rows, std::mem::take(&mut row), &mut lag).await {
+                    if !row.is_empty() && !self.pass_on(rows, std::mem::take(&mut row), &mut lag).await? {
                         // Whoever makes durable has failed, and says why.
                         return std::future::pending().await;
                     }
@@ -176,7 +179,7 @@ impl Receiving<'_> {
             match received? {
                 Received::EndOfTimeline => {
                     if !row.is_empty() {
-                        hand_over(shared, rows, row, &mut lag).await;
+                        self.pass_on(rows, row, &mut lag).await?;
                     }
                     return Ok(());
                 }
@@ -221,6 +224,15 @@ impl Receiving<'_> {
         }
     }
 
+    /// Makes a row durable, or hands it over to whoever does. False where nobody takes it any more.
+    async fn pass_on(&self, rows: &mpsc::Sender<Row>, row: Row, lag: &mut Lag) -> Result<bool> {
+        let Some(row) = self.keeper.here(row).await? else {
+            return Ok(true);
+        };
+        self.keeper.hand_over();
+        Ok(hand_over(self.shared, rows, row, lag).await)
+    }
+
     /// The server had flushed so far at that time, and no further.
     fn told(&self, end: Lsn, sent_at_us: i64, seen_us: i64) {
         let mut state = self.shared.state();
@@ -236,20 +248,20 @@ impl Receiving<'_> {
     /// Remembers that the server is there. Touches no disk: whoever receives must answer the server in time.
     fn contact(&self) {
         let now_us = self.shared.env.clock.wall_us();
-        let mut state = self.shared.state();
-        state.standing.server = state.server.to_string();
-        state.standing.contact_us = now_us;
-        state.freshen();
+        self.shared.state().standing.contact_us = now_us;
     }
 }
 
-/// What has come already, or comes while others have their turn. Nothing is lost where nothing comes: [`LogReader::next`] can be given up.
+/// What has come already. Nothing is lost where nothing has: [`LogReader::next`] can be given up.
 async fn at_once(reader: &mut LogReader) -> Option<Result<Received>> {
-    tokio::select! {
-        biased;
-        received = reader.next() => Some(received),
-        () = tokio::task::yield_now() => None,
-    }
+    let mut next = std::pin::pin!(reader.next());
+    std::future::poll_fn(|context| {
+        Poll::Ready(match next.as_mut().poll(context) {
+            Poll::Ready(received) => Some(received),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// Hands log over to whoever makes it durable. While that takes long, because the spool is full, the server goes on: what our slot holds back is looked
@@ -311,146 +323,14 @@ impl Lag {
     }
 }
 
-/// Makes durable what was received, as much at once as has come meanwhile.
-async fn keep(shared: Arc<Shared>, held: Position, mut queue: mpsc::Receiver<Row>, durable: watch::Sender<Lsn>) -> Result<()> {
-    let mut batch = Vec::new();
-    let mut is_full = false;
-    let mut keeper = Keeper::default();
-    while queue.recv_many(&mut batch, QUEUE).await > 0 {
-        while shared.spool_is_full() && !shared.stopping() {
-            guard(&shared)?;
-            if !is_full {
-                is_full = true;
-                shared.alarm(format!(
-                    "THE SPOOL IS FULL ({}, `max_spool`): nothing more is received until the stores take something, and the server keeps its log for us",
-                    human_bytes(shared.options.max_spool)
-                ));
-            }
-            let mut stop = shared.stop.subscribe();
-            tokio::select! {
-                () = shared.room.notified() => {}
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                () = set(&mut stop) => {}
-            }
-        }
-        if shared.stopping() && is_full {
-            return Ok(());
-        }
-        if is_full {
-            is_full = false;
-            shared.note("the spool has room again");
-        }
-        let end = batch
-            .last()
-            .and_then(|row| row.last())
-            .map_or(Lsn::INVALID, |chunk| chunk.start.plus(chunk.data.len() as u64));
-        let end = end.max(held.lsn);
-        keeper.keep(&shared, held.timeline, std::mem::take(&mut batch)).await?;
-        durable.send_if_modified(|known| {
-            let is_new = end > *known;
-            *known = end.max(*known);
-            is_new
-        });
-        {
-            let mut state = shared.state();
-            state.durable = *durable.borrow();
-            state.standing.durable = state.durable.to_string();
-        }
-        shared.news.notify_one();
-    }
-    Ok(())
-}
-
-/// What a slot that is to go is told with.
-const GUARD: &str = "hold back no more of the log of";
-
-/// Ends the stream where our slot, while nothing more is taken, holds back more than it may.
-fn guard(shared: &Shared) -> Result<()> {
-    let Some(limit) = shared.options.drop_slot_at else {
-        return Ok(());
-    };
-    let bytes = {
-        let state = shared.state();
-        state.server.since(state.durable)
-    };
-    if bytes <= limit {
-        return Ok(());
-    }
-    let detail = format!(
-        "the spool is full, and our slot holds back {} (`--drop-slot-at` is {})",
-        human_bytes(bytes),
-        human_bytes(limit)
-    );
-    Err(Error::new(ErrorKind::Failed, GUARD, &shared.protected.component, detail))
-}
-
-/// Whether a stream ended because our slot has to go.
-pub(crate) fn is_guarded(error: &Error) -> bool {
-    error.op() == GUARD
-}
-
-/// Decides where rows are written.
-#[derive(Default)]
-struct Keeper {
-    /// The disk took long the last time.
-    is_slow: bool,
-}
-
-impl Keeper {
-    /// A commit or two are written where we stand: waking another thread for them and being woken by it would take as long as the disk does, and while
-    /// it writes there is nothing better to do. More, or a slow disk, is somebody else's, so that the server is answered and goes on meanwhile.
-    async fn keep(&mut self, shared: &Arc<Shared>, timeline: Timeline, batch: Vec<Row>) -> Result<()> {
-        let bytes: usize = batch.iter().flatten().map(|chunk| chunk.data.len()).sum();
-        let began = shared.env.clock.monotonic();
-        let written = if bytes <= HERE_BYTES && !self.is_slow {
-            write(shared, timeline, batch)
-        } else {
-            let spool = Arc::clone(shared);
-            compute::run("take log into the spool", move || write(&spool, timeline, batch)).await
-        };
-        self.is_slow = shared.env.clock.monotonic().saturating_sub(began) > SLOW;
-        written
-    }
-}
-
-fn write(shared: &Shared, timeline: Timeline, batch: Vec<Row>) -> Result<()> {
-    let taken = take(shared, timeline, batch);
-    if let Err(error) = &taken
-        && spool::is_damage(error)
-    {
-        shared.look_through_spool()?;
-    }
-    taken
-}
-
-fn take(shared: &Shared, timeline: Timeline, batch: Vec<Row>) -> Result<()> {
-    // Neighbours become one record.
-    let mut start = batch
-        .first()
-        .and_then(|row| row.first())
-        .map_or(Lsn::INVALID, |chunk| chunk.start);
-    let mut bytes = Vec::new();
-    let mut spool = shared.spool();
-    for chunk in batch.into_iter().flatten() {
-        if start.plus(bytes.len() as u64) != chunk.start {
-            spool.append(Position::new(timeline, start), &bytes)?;
-            bytes.clear();
-            start = chunk.start;
-        }
-        bytes.extend_from_slice(&chunk.data);
-    }
-    spool.append(Position::new(timeline, start), &bytes)?;
-    spool.sync()
-}
-
-/// Tells the server what is durable. Gives the writer back at the end.
+/// Tells the server what is durable, where whoever made it so has not.
 async fn report(
     shared: Arc<Shared>,
-    mut writer: StatusWriter,
+    writer: Arc<tokio::sync::Mutex<StatusWriter>>,
     mut durable: watch::Receiver<Lsn>,
     mut asked: mpsc::Receiver<()>,
     idle: Arc<Mutex<Idle>>,
-) -> Result<StatusWriter> {
+) -> Result<()> {
     let mut is_open = true;
     let mut reply = false;
     // An idle server says nothing by itself, and silence is what a lost one sounds like. The first question leaves at once.
@@ -464,9 +344,9 @@ async fn report(
             now_us: shared.env.clock.wall_us(),
             reply,
         };
-        writer.send(status).await?;
+        writer.lock().await.send(status).await?;
         if !is_open {
-            return Ok(writer);
+            return Ok(());
         }
         reply = tokio::select! {
             changed = durable.changed() => {

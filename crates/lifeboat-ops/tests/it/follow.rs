@@ -5,6 +5,7 @@ mod faults;
 mod idle;
 mod kill;
 mod mend;
+mod parts;
 mod pushed;
 mod world;
 

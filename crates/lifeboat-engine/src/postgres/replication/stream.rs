@@ -220,6 +220,20 @@ impl StatusWriter {
     /// Sends a status. At least every ten seconds, and at once where [`Received::Alive`] asks for it. What was applied is never reported: it
     /// would have commits with `synchronous_commit = remote_apply` believe what nobody here does.
     pub async fn send(&mut self, status: Status) -> Result<()> {
+        self.put(status)?;
+        self.0.flush().await
+    }
+
+    /// Sends a status as far as that goes without waiting, and says whether all of it went. What is left goes with the next one.
+    ///
+    /// # Errors
+    /// `Unreachable` where the connection is gone.
+    pub async fn send_now(&mut self, status: Status) -> Result<bool> {
+        self.put(status)?;
+        self.0.flush_now().await
+    }
+
+    fn put(&mut self, status: Status) -> Result<()> {
         let mut body = [0_u8; 34];
         {
             let mut body = &mut body[..];
@@ -233,8 +247,7 @@ impl StatusWriter {
         self.0.put(|buffer| {
             postgres_protocol::message::frontend::CopyData::new(&body[..])?.write(buffer);
             Ok(())
-        })?;
-        self.0.flush().await
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Messages: one byte that says what it is, four for the length, then the body. Reading is safe to cancel: what has come stays in the buffer.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -189,6 +190,24 @@ impl Writer {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(lost(&self.subject, &error).with_source(error)),
             Err(elapsed) => Err(silent(&self.subject, SILENCE).with_source(elapsed)),
+        }
+    }
+
+    /// Sends what is in the buffer as far as that goes without waiting, and says whether all of it went. What is left is sent by the next flush.
+    ///
+    /// # Errors
+    /// `Unreachable` where the connection is gone.
+    pub(in crate::postgres) async fn flush_now(&mut self) -> Result<bool> {
+        let subject = &self.subject;
+        let mut sent = std::pin::pin!(async {
+            self.io.write_all_buf(&mut self.buffer).await?;
+            self.io.flush().await
+        });
+        let sent = std::future::poll_fn(|context| Poll::Ready(sent.as_mut().poll(context))).await;
+        match sent {
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(error)) => Err(lost(subject, &error).with_source(error)),
+            Poll::Pending => Ok(false),
         }
     }
 

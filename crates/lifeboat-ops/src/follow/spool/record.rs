@@ -11,9 +11,11 @@ use lifeboat_repo::block_end;
 use twox_hash::XxHash3_128;
 
 /// Records begin so.
-const MAGIC: [u8; 4] = *b"LBSR";
-/// Records that a later release writes: this one only reads them, for those who go back to it (docs/decisions/0018).
-const MAGIC_XXH3: [u8; 4] = *b"LBSX";
+const MAGIC: [u8; 4] = *b"LBSX";
+/// Records of before, with BLAKE3: they are read (docs/decisions/0019).
+const MAGIC_BLAKE3: [u8; 4] = *b"LBSR";
+/// So does whatever a later release may write.
+const FAMILY: [u8; 3] = *b"LBS";
 pub(super) const HEAD_BYTES: u64 = 32;
 /// A record is at most so long: what was received together is written together.
 pub(super) const RECORD_LIMIT_BYTES: usize = 1 << 20;
@@ -86,9 +88,9 @@ enum Sum {
 impl Sum {
     fn parse(magic: &[u8]) -> Option<Self> {
         if magic.starts_with(&MAGIC) {
-            Some(Self::Blake3)
-        } else if magic.starts_with(&MAGIC_XXH3) {
             Some(Self::Xxh3)
+        } else if magic.starts_with(&MAGIC_BLAKE3) {
+            Some(Self::Blake3)
         } else {
             None
         }
@@ -147,14 +149,15 @@ impl Head {
     }
 }
 
-/// A record as it is written.
-pub(super) fn encode(timeline: Timeline, start: Lsn, bytes: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(bytes.len() + 32);
+/// A record as it is written, and so many zeros behind it.
+pub(super) fn encode(timeline: Timeline, start: Lsn, bytes: &[u8], zeros: usize) -> Vec<u8> {
+    let mut record = Vec::with_capacity(bytes.len() + 32 + zeros);
     record.extend_from_slice(&MAGIC);
     record.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
     record.extend_from_slice(&start.0.to_le_bytes());
-    record.extend_from_slice(&Sum::Blake3.of(timeline, start, bytes));
+    record.extend_from_slice(&Sum::Xxh3.of(timeline, start, bytes));
     record.extend_from_slice(bytes);
+    record.resize(record.len() + zeros, 0);
     record
 }
 
@@ -166,9 +169,10 @@ pub(super) struct Scanned {
     pub(super) length: u64,
     /// Of the file.
     pub(super) size: u64,
-    /// Whether something but zeros is behind them: torn, damaged, or strange.
+    /// Whether they do not end where the file says that they do: torn, damaged, or strange.
     pub(super) is_cut: bool,
-    /// Whether that is not the beginning of a record, or of one of which only a part came to the disk: no crash of ours leaves it behind.
+    /// Whether that is the beginning of a record of another sort, or such that no crash of ours leaves it behind: not the beginning of one of ours of
+    /// which only a part came to the disk, nor, in a file that was used before, whatever was there then.
     pub(super) is_strange: bool,
     /// Sound records behind that.
     pub(super) behind: Vec<(Lsn, Vec<u8>)>,
@@ -194,30 +198,35 @@ pub(super) fn scan(file: &File, timeline: Timeline, start: Lsn) -> std::io::Resu
     }
     let length = at as u64;
     let rest = bytes.get(at..).unwrap_or_default();
-    let is_cut = rest.iter().any(|byte| *byte != 0);
+    // What an earlier use of the file left may follow that.
+    let says_end = next == block_end(start) || rest.iter().take(32).all(|byte| *byte == 0);
     let is_part_of = |magic: [u8; 4]| rest.iter().zip(magic).all(|(byte, ours)| *byte == 0 || *byte == ours);
-    let is_strange = !is_part_of(MAGIC) && !is_part_of(MAGIC_XXH3);
-    let mut behind = Vec::new();
+    let is_ours = is_part_of(MAGIC) || is_part_of(MAGIC_BLAKE3);
+    let (mut behind, mut was_used) = (Vec::new(), false);
     while let Some(found) = bytes
         .get(at..)
         .and_then(|rest| rest.windows(4).position(|window| Sum::parse(window).is_some()))
     {
         at += found;
-        match record_at(&bytes, at, timeline) {
-            Some((first, content)) if first >= next && first.plus(content.len() as u64) <= block_end(start) => {
-                behind.push((first, content.to_vec()));
-                next = first.plus(content.len() as u64);
-                at += 32 + content.len();
-            }
-            _ => at += 1,
+        let Some((first, content)) = record_at(&bytes, at, timeline) else {
+            at += 1;
+            continue;
+        };
+        let end = first.plus(content.len() as u64);
+        if first >= next && end <= block_end(start) {
+            behind.push((first, content.to_vec()));
+            next = end;
+        } else {
+            was_used = true;
         }
+        at += 32 + content.len();
     }
     Ok(Scanned {
         records,
         length,
         size,
-        is_cut,
-        is_strange,
+        is_cut: !says_end || !behind.is_empty(),
+        is_strange: !is_ours && (rest.starts_with(&FAMILY) || !was_used),
         behind,
     })
 }

@@ -80,12 +80,13 @@ impl Followed {
         followed
     }
 
-    /// What the spool takes of the disk.
+    /// What log takes of the disk in the spool, without the files that are kept to be written again.
     pub fn spooled(&self) -> u64 {
         let Ok(found) = self.spool().read_dir() else { return 0 };
         let folders = found.map(|found| found.unwrap().path());
         let files = folders.flat_map(|folder| folder.read_dir().unwrap().filter_map(Result::ok));
-        files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+        let held = files.filter(|file| !file.file_name().to_string_lossy().starts_with("spare-"));
+        held.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
     }
 
     /// Reads every byte, verified.
