@@ -23,6 +23,8 @@ pub(super) const QUEUE: usize = 8;
 const HERE_BYTES: usize = 256 << 10;
 /// A disk that takes longer for it is slow.
 const SLOW: Duration = Duration::from_millis(50);
+/// After so long the others on this thread have their turn: they stop, answer and write down how far it is.
+const TURN: Duration = Duration::from_millis(5);
 
 /// Log on its way to the disk.
 pub(super) struct Chunk {
@@ -74,16 +76,20 @@ impl Keeper {
             return Ok(Some(row));
         }
         let end = end_of(&row);
-        self.timed(|| write(&self.shared, self.held.timeline, vec![row]))?;
-        let is_told = self.tell(end).await?;
+        let took = self.timed(|| write(&self.shared, self.held.timeline, vec![row]))?;
+        let is_told = self.tell(end).await;
         self.made_durable(end, is_told);
+        if took > TURN {
+            tokio::task::yield_now().await;
+        }
         Ok(None)
     }
 
-    /// Whether all of it went; what is left goes with the next.
-    async fn tell(&self, end: Lsn) -> Result<bool> {
+    /// Whether all of it went; what is left goes with the next. Where the connection is gone, whoever reports will say so: what the server said last
+    /// may not have been read yet.
+    async fn tell(&self, end: Lsn) -> bool {
         let Ok(mut writer) = self.writer.try_lock() else {
-            return Ok(false);
+            return false;
         };
         let status = Status {
             written: end.max(self.held.lsn),
@@ -91,7 +97,7 @@ impl Keeper {
             now_us: self.shared.env.clock.wall_us(),
             reply: false,
         };
-        writer.send_now(status).await
+        writer.send_now(status).await.unwrap_or(false)
     }
 
     fn made_durable(&self, end: Lsn, is_told: bool) {
@@ -105,12 +111,13 @@ impl Keeper {
         self.shared.news.notify_one();
     }
 
-    fn timed<T>(&self, write: impl FnOnce() -> T) -> T {
+    /// Writes, and says how long it took.
+    fn timed(&self, write: impl FnOnce() -> Result<()>) -> Result<Duration> {
         let began = self.shared.env.clock.monotonic();
         let written = write();
         let took = self.shared.env.clock.monotonic().saturating_sub(began);
         self.is_slow.store(took > SLOW, Ordering::Release);
-        written
+        written.map(|()| took)
     }
 
     /// A row goes into the queue.

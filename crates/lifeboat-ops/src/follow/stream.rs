@@ -25,6 +25,10 @@ const ROW: usize = 8;
 const ASIDE: Duration = Duration::from_secs(10);
 /// What is written down for `status` is at most so old.
 const WRITTEN_EVERY: Duration = Duration::from_secs(1);
+/// Where nothing can be reported any more, what the server said last is waited for this long.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+const REPORT: &str = "report to the server";
 
 /// Why a stream ended.
 pub(crate) enum Ended {
@@ -78,14 +82,11 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
         };
         let receiving = about.receive(&mut reader, &rows, &ask);
         tokio::select! {
+            biased;
             received = receiving => received.map(|()| true),
             written = writing.join_next() => Err(ended_early("write down how far the log is", written)),
             kept = keeping.join_next() => Err(ended_early("make log durable", kept)),
-            reported = reporting.join_next() => Err(match reported {
-                Some(Ok(Err(error))) => error,
-                Some(Ok(Ok(_))) | None => ended_early("report to the server", None),
-                Some(Err(panicked)) => ended_early("report to the server", Some(Err(panicked))),
-            }),
+            error = unheard(&mut reporting) => Err(error),
             () = shared.again.notified() => Err(begin_again(shared)),
             () = set(&mut stop) => Ok(false),
         }
@@ -103,12 +104,18 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
         return Ok(Ended::Stopped);
     }
     let Some(reported) = reported else {
-        return Err(ended_early("report to the server", None));
+        let detail = "the connection was gone when the timeline ended";
+        return Err(Error::new(
+            ErrorKind::Unreachable,
+            REPORT,
+            &shared.protected.component,
+            detail,
+        ));
     };
-    joined("report to the server", reported)?;
+    joined(REPORT, reported)?;
     match Arc::into_inner(writer) {
         Some(writer) => ended(reader, writer.into_inner(), from).await,
-        None => Err(ended_early("report to the server", None)),
+        None => Err(ended_early(REPORT, None)),
     }
 }
 
@@ -135,6 +142,15 @@ fn ended_early(op: &'static str, ended: Option<Result<Result<()>, tokio::task::J
         Some(Err(panicked)) => Error::new(ErrorKind::Bug, op, "a task", "it panicked").with_source(panicked),
         Some(Ok(Ok(()))) | None => Error::new(ErrorKind::Bug, op, "a task", "it ended too early"),
     }
+}
+
+/// Why nothing is reported any more. A server that ends says why before it closes the connection: whoever receives hears that first, and log in front of it.
+async fn unheard(reporting: &mut JoinSet<Result<()>>) -> Error {
+    let error = ended_early(REPORT, reporting.join_next().await);
+    if error.kind() == ErrorKind::Unreachable {
+        tokio::time::sleep(LAST_WORDS).await;
+    }
+    error
 }
 
 fn begin_again(shared: &Shared) -> Error {

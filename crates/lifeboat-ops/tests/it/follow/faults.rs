@@ -196,6 +196,41 @@ async fn a_server_that_shuts_down_is_not_taken_for_something_else() {
     }
 }
 
+/// What the server says last is heard, though it closes the connection while log is written and nothing can be reported any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_words_of_a_server_are_heard_in_the_middle_of_writing() {
+    const ENDS: usize = 12;
+    for major in majors() {
+        let cluster = Cluster::start(major, &small_segments());
+        let world = Followed::new(&cluster).await;
+        let following = world.begin();
+        wait(&following, &world, write(&cluster, 1)).await;
+        cluster.query("create table busy (i int)");
+        let commits = "do 'begin loop insert into busy values (1); commit; perform pg_sleep(0.0002); end loop; end'";
+        let busy = cluster.spawn("psql", &["-qc", commits]);
+        let count = |words: &str| {
+            let events = following.events.lock().unwrap();
+            events.iter().filter(|event| event.contains(words)).count()
+        };
+        for ends in 1..=ENDS {
+            wait(&following, &world, flushed(&cluster)).await;
+            let again = count("following from");
+            while cluster.query("select count(pg_terminate_backend(active_pid)) from pg_replication_slots where active") == "0" {}
+            while count("following from") == again {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            let events = following.events.lock().unwrap().clone();
+            assert_eq!(count("following is interrupted"), ends, "{events:?}");
+            assert_eq!(count("(SQLSTATE 57P01)"), ends, "{events:?}");
+        }
+        cluster.query("select pg_terminate_backend(pid) from pg_stat_activity where query like 'do %'");
+        busy.wait_with_output().unwrap();
+        wait(&following, &world, write(&cluster, 1)).await;
+        let report = following.end().await.unwrap();
+        assert!(report.gaps.is_empty(), "{report:?}");
+    }
+}
+
 /// Two stores, one of them required and away for a while: the other goes on, the spool keeps what the required one lacks, which gets all of it in the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_required_store_that_was_away_gets_everything() {

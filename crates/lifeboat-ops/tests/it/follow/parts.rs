@@ -1,13 +1,16 @@
 //! A busy server: what is due of a block and long enough becomes a piece at once, so that each byte is put once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_model::wal::Range;
+use lifeboat_model::wal::{Coverage, Range};
 use lifeboat_model::{Lsn, Timeline};
 use lifeboat_ops::follow::Options;
-use lifeboat_repo::{BLOCK_BYTES, LogFileKind, block_end, block_start};
+use lifeboat_repo::{BLOCK_BYTES, LogFileKind, Repository, block_end, block_start, list_log};
+use lifeboat_store::BlobStore;
 use lifeboat_testkit::postgres::{Cluster, Options as Server, majors};
 
+use super::faults::{Door, place};
 use super::world::{Followed, flushed};
 
 /// The ranges of files of that kind within the block, in order.
@@ -105,4 +108,47 @@ async fn a_block_of_a_busy_server_is_put_in_pieces_and_each_byte_once() {
     let ranges: Vec<Range> = held.ranges().collect();
     assert_eq!(ranges.len(), 1, "{ranges:?}");
     world.read_all(ranges[0]).await;
+}
+
+/// A store that is required is away while such a piece is put, and while the rest of its block is: it gets both, and the spool waits for that (PG-03).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_required_store_that_was_away_gets_the_pieces_of_a_busy_block() {
+    let server = Server::new().set("wal_keep_size", "1GB").set("full_page_writes", "off");
+    let cluster = Cluster::start(majors()[0], &server);
+    let (near, far) = (Door::new(), Door::new());
+    let mut world = Followed::in_store(&cluster, place("near", &near, false)).await;
+    let repository = world.world.protected.repository().await.unwrap();
+    repository.replicate(Arc::clone(&far) as Arc<dyn BlobStore>).await.unwrap();
+    world.world.protected.stores.push(place("far", &far, true));
+    world.with = |options| Options {
+        frame_every: Duration::from_millis(400),
+        ..options
+    };
+    cluster.query("create table t (i int, what text)");
+    let following = world.begin();
+    world.wait_for(&following, Timeline::FIRST, flushed(&cluster)).await;
+    far.shut(true);
+    let block = until_a_part_stands(&world, &cluster).await;
+    following.says("no log reaches far").await;
+    cluster.query("select pg_switch_wal(); create table u ()");
+    world.wait_for(&following, Timeline::FIRST, Lsn(block.end.0 + 1)).await;
+    assert!(world.spooled() >= BLOCK_BYTES, "{} bytes in the spool", world.spooled());
+    far.shut(false);
+    let far = Repository::open(far).await.unwrap();
+    let protected = &world.world.protected;
+    for round in 0.. {
+        let listing = list_log(&far, &protected.component, &protected.trust).await.unwrap();
+        let lineage = listing.lineages.last().unwrap().lineage;
+        let names = listing.files(lineage).iter().filter(|name| name.kind == LogFileKind::Piece);
+        let mut pieces = Coverage::new();
+        names.for_each(|name| pieces.add(name.range));
+        if pieces.holds(block) && world.spooled() < BLOCK_BYTES {
+            break;
+        }
+        assert!(round < 800, "{pieces:?}, {} bytes in the spool", world.spooled());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let report = following.end().await.unwrap();
+    assert!(report.gaps.is_empty(), "{report:?}");
+    same_as_file(&world, &cluster, block).await;
 }
