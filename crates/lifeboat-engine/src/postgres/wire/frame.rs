@@ -1,12 +1,14 @@
 //! Messages: one byte that says what it is, four for the length, then the body. Reading is safe to cancel: what has come stays in the buffer.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use lifeboat_model::{Error, ErrorKind, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::error::{Notice, ServerError, broken, lost};
 use super::{BoxIo, SILENCE};
@@ -15,6 +17,8 @@ use super::{BoxIo, SILENCE};
 const LARGEST: usize = 16 << 20;
 /// How much is read at once.
 const CHUNK: usize = 256 << 10;
+/// With room for so much there is no new buffer yet.
+const ROOM: usize = 128 << 10;
 /// How many notices wait to be taken.
 const NOTICES: usize = 100;
 
@@ -35,6 +39,7 @@ pub struct Reader {
     /// Bytes of a COPY message that have not come; see the module `copy`.
     pub(super) copy_left: usize,
     pub(in crate::postgres) silence: Duration,
+    timer: Timer,
     pub(super) subject: String,
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) notices: VecDeque<Notice>,
@@ -57,6 +62,7 @@ pub(super) fn halves(io: BoxIo, subject: &str) -> (Reader, Writer) {
         buffer: BytesMut::new(),
         copy_left: 0,
         silence: SILENCE,
+        timer: Timer::default(),
         subject: subject.to_owned(),
         parameters: BTreeMap::new(),
         notices: VecDeque::new(),
@@ -67,6 +73,38 @@ pub(super) fn halves(io: BoxIo, subject: &str) -> (Reader, Writer) {
         subject: subject.to_owned(),
     };
     (reader, writer)
+}
+
+/// One timer for all the waiting of a reader: it is set again when it has run down, and not for each wait. Thousands of those come in a second where each
+/// commit waits for a follower.
+#[derive(Debug, Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+/// Silence is measured as timers are.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a timeout is the runtime's business, and so is its clock"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Timer {
+    /// Ready once it is that late.
+    fn poll(&mut self, until: Instant, context: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if sleep.deadline() > until {
+            sleep.as_mut().reset(until);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(context));
+            if now() >= until {
+                return Poll::Ready(());
+            }
+            // It was set for an earlier wait.
+            sleep.as_mut().reset(until);
+        }
+    }
 }
 
 impl Reader {
@@ -125,13 +163,20 @@ impl Reader {
 
     /// Waits until more has come.
     pub(super) async fn fill(&mut self) -> Result<()> {
-        self.buffer.reserve(CHUNK);
-        let read = tokio::time::timeout(self.silence, self.io.read_buf(&mut self.buffer)).await;
-        match read {
-            Ok(Ok(0)) => Err(lost(&self.subject, "the server closed the connection")),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(lost(&self.subject, &error).with_source(error)),
-            Err(elapsed) => Err(silent(&self.subject, self.silence).with_source(elapsed)),
+        if self.buffer.capacity() - self.buffer.len() < ROOM {
+            self.buffer.reserve(CHUNK);
+        }
+        let (timer, until) = (&mut self.timer, now() + self.silence);
+        let mut read = pin!(self.io.read_buf(&mut self.buffer));
+        let read = std::future::poll_fn(|context| match read.as_mut().poll(context) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
+            Poll::Pending => timer.poll(until, context).map(|()| None),
+        });
+        match read.await {
+            Some(Ok(0)) => Err(lost(&self.subject, "the server closed the connection")),
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(lost(&self.subject, &error).with_source(error)),
+            None => Err(silent(&self.subject, self.silence)),
         }
     }
 
@@ -316,4 +361,37 @@ fn cut() -> Error {
         "the server",
         "a message ends too early",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each wait has the whole time, however long ago the timer was set and whatever the caller did in between.
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_from_the_beginning_of_each_wait() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let (mut reader, _writer) = halves(Box::new(near), "a server");
+        reader.silence = Duration::from_secs(10);
+        for busy in [0, 1, 9, 10, 11, 300] {
+            tokio::time::sleep(Duration::from_secs(busy)).await;
+            let late = async {
+                tokio::time::sleep(Duration::from_secs(9)).await;
+                far.write_all(&[b'Z', 0, 0, 0, 5, b'I']).await.unwrap();
+            };
+            let (frame, ()) = tokio::join!(reader.frame(), late);
+            assert_eq!(frame.unwrap().body, "I");
+        }
+        for limit in [10, 3, 20] {
+            reader.silence = Duration::from_secs(limit);
+            let began = now();
+            let error = reader.frame().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            let waited = began.elapsed().as_millis();
+            assert!(
+                (0..10).contains(&(waited - u128::from(limit) * 1000)),
+                "{waited} ms instead of {limit} s"
+            );
+        }
+    }
 }
