@@ -3,6 +3,7 @@
 //!
 //! Knows nothing about backups.
 
+pub mod background;
 pub mod compute;
 pub mod direct;
 pub mod durable;

@@ -32,6 +32,16 @@ pub(super) struct Chunk {
     pub(super) data: Bytes,
 }
 
+/// What is durable.
+pub(super) struct Kept {
+    /// Up to here.
+    end: Lsn,
+    /// The disk took this long.
+    took: Duration,
+    /// The server knows it.
+    is_told: bool,
+}
+
 /// What came together, and is made durable together: one sync for each commit would be one too many.
 pub(super) type Row = Vec<Chunk>;
 
@@ -70,19 +80,15 @@ impl Keeper {
     }
 
     /// Writes a row and tells the server, where it is little and nothing is in the way. Gives it back otherwise: it is the queue's.
-    pub(super) async fn here(&self, row: Row) -> Result<Option<Row>> {
+    pub(super) async fn here(&self, row: Row) -> Result<std::result::Result<Kept, Row>> {
         let is_free = self.waiting.load(Ordering::Acquire) == 0 && !self.is_slow.load(Ordering::Acquire);
         if !is_free || bytes_of(&row) > HERE_BYTES || self.shared.spool_is_full() {
-            return Ok(Some(row));
+            return Ok(Err(row));
         }
-        let end = end_of(&row);
+        let end = end_of(&row).max(self.held.lsn);
         let took = self.timed(|| write(&self.shared, self.held.timeline, vec![row]))?;
         let is_told = self.tell(end).await;
-        self.made_durable(end, is_told);
-        if took > TURN {
-            tokio::task::yield_now().await;
-        }
-        Ok(None)
+        Ok(Ok(Kept { end, took, is_told }))
     }
 
     /// Whether all of it went; what is left goes with the next. Where the connection is gone, whoever reports will say so: what the server said last
@@ -92,23 +98,26 @@ impl Keeper {
             return false;
         };
         let status = Status {
-            written: end.max(self.held.lsn),
-            flushed: end.max(self.held.lsn),
+            written: end,
+            flushed: end,
             now_us: self.shared.env.clock.wall_us(),
             reply: false,
         };
         writer.send_now(status).await.unwrap_or(false)
     }
 
-    fn made_durable(&self, end: Lsn, is_told: bool) {
-        let end = end.max(self.held.lsn);
+    /// Has everybody else hear of it.
+    pub(super) async fn made_durable(&self, kept: Kept) {
         self.durable.send_if_modified(|known| {
-            let is_new = end > *known;
-            *known = end.max(*known);
-            is_new && !is_told
+            let is_new = kept.end > *known;
+            *known = kept.end.max(*known);
+            is_new && !kept.is_told
         });
         self.shared.state().durable = *self.durable.borrow();
         self.shared.news.notify_one();
+        if kept.took > TURN {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Writes, and says how long it took.
@@ -132,13 +141,17 @@ impl Keeper {
             if !self.has_room().await? {
                 return Ok(());
             }
-            let (rows, end) = (batch.len(), batch.last().map_or(Lsn::INVALID, end_of));
+            let (rows, end) = (batch.len(), batch.last().map_or(self.held.lsn, end_of));
             let (keeper, batch) = (Arc::clone(&self), std::mem::take(&mut batch));
-            compute::run("take log into the spool", move || {
+            let took = compute::run("take log into the spool", move || {
                 keeper.timed(|| write(&keeper.shared, keeper.held.timeline, batch))
-            })
-            .await?;
-            self.made_durable(end, false);
+            });
+            let kept = Kept {
+                took: took.await?,
+                end: end.max(self.held.lsn),
+                is_told: false,
+            };
+            self.made_durable(kept).await;
             self.waiting.fetch_sub(rows, Ordering::AcqRel);
         }
         Ok(())

@@ -6,6 +6,7 @@
 
 mod heal;
 mod open;
+mod prepare;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,14 +14,15 @@ use std::time::Duration;
 
 use lifeboat_io::compute;
 use lifeboat_model::wal::{Coverage, Range};
-use lifeboat_model::{Error, ErrorKind, Lsn, Position, Result, Timeline};
-use lifeboat_repo::{Appended, BLOCK_BYTES, LogFileKind, LogName, NewLog, PreparedLog, block_end, block_start};
+use lifeboat_model::{ErrorKind, Lsn, Position, Result, Timeline};
+use lifeboat_repo::{Appended, BLOCK_BYTES, LogFileKind, LogName, NewLog, block_end, block_start};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::{Backoff, Shared, in_a_line, push, set, spool};
+use super::{Backoff, Shared, in_a_line, push, set};
 pub(crate) use heal::{stands_everywhere, took};
 pub(crate) use open::{Opened, held_of, open, open_first};
+use prepare::Preparing;
 
 /// So many frames become one longer one. With two sizes of frames, a block never has many more than twice as many.
 const FRAMES: usize = 24;
@@ -73,8 +75,7 @@ pub(crate) struct Shipper {
     cleaning: JoinSet<Result<Vec<LogName>>>,
     /// Stores that get what they missed.
     healing: JoinSet<Result<(String, Coverage)>>,
-    /// The next whole block, read and compressed while the one before it is put.
-    ahead: BTreeMap<Range, JoinSet<Result<PreparedLog>>>,
+    preparing: Preparing,
     /// When a store that failed is tried again.
     rejoin_at: Option<Duration>,
 }
@@ -171,7 +172,7 @@ impl Shipper {
             last_put: None,
             cleaning: JoinSet::new(),
             healing: JoinSet::new(),
-            ahead: BTreeMap::new(),
+            preparing: Preparing::default(),
             rejoin_at,
             opened,
         };
@@ -284,6 +285,8 @@ impl Shipper {
         };
         let began = self.shared.env.clock.monotonic();
         let ranges: Vec<Range> = self.shared.spool().ranges().collect();
+        let left = ranges.iter().filter(|range| !self.appended.contains(range)).count();
+        self.preparing.may_give_way = left <= prepare::FEW && !is_last && !self.shared.closing && !self.shared.options.once;
         let mut waiting = false;
         for (place, range) in ranges.iter().enumerate() {
             let next = ranges.get(place + 1);
@@ -365,54 +368,6 @@ impl Shipper {
         self.note_stores(&done);
         self.clean(done);
         Ok(())
-    }
-
-    /// Begins to read `next`, which will be asked for when `now` has been put. Whoever asks hears what is in the way.
-    fn read_ahead(&mut self, now: Range, next: Range) {
-        self.ahead.retain(|range, _| [now, next].contains(range));
-        if !self.ahead.contains_key(&next)
-            && let Ok(read) = Self::reading(&self.shared, next)
-        {
-            let preparer = self.opened.writer.preparer();
-            let mut reading = JoinSet::new();
-            reading.spawn(async move {
-                let raw = read.await?;
-                compute::run("compress log", move || preparer.prepare(raw)).await
-            });
-            self.ahead.insert(next, reading);
-        }
-    }
-
-    async fn read(&self, range: Range) -> Result<Vec<u8>> {
-        Self::reading(&self.shared, range)?.await
-    }
-
-    /// What was read ahead, or is read now.
-    async fn prepared(&mut self, range: Range) -> Result<PreparedLog> {
-        if let Some(mut reading) = self.ahead.remove(&range)
-            && let Some(joined) = reading.join_next().await
-        {
-            return joined.unwrap_or_else(|panic| {
-                Err(Error::new(ErrorKind::Bug, "read", "the spool", "a task panicked").with_source(panic))
-            });
-        }
-        let (raw, preparer) = (self.read(range).await?, self.opened.writer.preparer());
-        compute::run("compress log", move || preparer.prepare(raw)).await
-    }
-
-    /// Verified bytes of the spool. What is damaged there is kept aside, and asked for again.
-    fn reading(shared: &Arc<Shared>, range: Range) -> Result<impl Future<Output = Result<Vec<u8>>> + use<>> {
-        let reading = shared.spool().reading(range)?;
-        let shared = Arc::clone(shared);
-        Ok(compute::run("read the spool", move || {
-            reading.read().inspect_err(|error| {
-                if spool::is_damage(error)
-                    && let Err(error) = shared.look_through_spool()
-                {
-                    shared.alarm(format!("the spool cannot be looked through: {}", in_a_line(&error)));
-                }
-            })
-        }))
     }
 
     fn clean(&mut self, done: Appended) {

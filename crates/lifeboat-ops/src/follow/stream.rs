@@ -3,10 +3,13 @@
 //! received → spool, at once or through a bounded queue, fsync in groups → reported as flushed (PG-02; `keep`). Reports leave when the durable end has moved, when the server
 //! asks, and every few seconds, whatever the others wait for.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use lifeboat_engine::postgres::replication::stream::{LogReader, Received, Status, StatusWriter, Stream};
 use lifeboat_engine::postgres::segment::{HEADER_BYTES, SegmentHeader};
 use lifeboat_engine::postgres::wire::Connection;
@@ -58,44 +61,29 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
     shared.state().durable = first;
     let (ask, asked) = mpsc::channel(1);
     let idle = Arc::new(Mutex::new(Idle::default()));
-    let mut keeping = JoinSet::new();
     let keeper = Arc::new(Keeper::new(shared, Position::new(from.timeline, first), durable, &writer));
-    keeping.spawn(Arc::clone(&keeper).run(queue));
-    let mut reporting = JoinSet::new();
-    reporting.spawn(report(
-        Arc::clone(shared),
-        Arc::clone(&writer),
-        moved,
-        asked,
-        Arc::clone(&idle),
-    ));
-    let mut writing = JoinSet::new();
-    writing.spawn(write_down(Arc::clone(shared)));
-    let mut stop = shared.stop.subscribe();
-    let received = {
-        let about = Receiving {
-            shared,
-            from,
-            worth,
-            idle: &idle,
-            keeper: &keeper,
-        };
-        let receiving = about.receive(&mut reader, &rows, &ask);
-        tokio::select! {
-            biased;
-            received = receiving => received.map(|()| true),
-            written = writing.join_next() => Err(ended_early("write down how far the log is", written)),
-            kept = keeping.join_next() => Err(ended_early("make log durable", kept)),
-            error = unheard(&mut reporting) => Err(error),
-            () = shared.again.notified() => Err(begin_again(shared)),
-            () = set(&mut stop) => Ok(false),
-        }
+    let mut beside = Beside::default();
+    beside.keeping.spawn(Arc::clone(&keeper).run(queue));
+    let reporting = report(Arc::clone(shared), Arc::clone(&writer), moved, asked, Arc::clone(&idle));
+    beside.reporting.spawn(reporting);
+    beside.writing.spawn(write_down(Arc::clone(shared)));
+    let about = Receiving {
+        shared,
+        from,
+        worth,
+        idle: &idle,
+        keeper: &keeper,
+    };
+    let received = tokio::select! {
+        biased;
+        received = about.receive(&mut reader, &rows, &ask) => received.map(|()| true),
+        ended = beside.over(shared) => ended,
     };
     // Whatever came is made durable before anything else happens; what is durable is reported.
     drop(rows);
-    let kept = keeping.join_next().await;
+    let kept = beside.keeping.join_next().await;
     drop((ask, keeper));
-    let reported = reporting.join_next().await;
+    let reported = beside.reporting.join_next().await;
     let is_end = received?;
     if let Some(kept) = kept {
         joined("make log durable", kept)?;
@@ -116,6 +104,39 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
     match Arc::into_inner(writer) {
         Some(writer) => ended(reader, writer.into_inner(), from).await,
         None => Err(ended_early(REPORT, None)),
+    }
+}
+
+/// What goes on beside receiving.
+#[derive(Default)]
+struct Beside {
+    keeping: JoinSet<Result<()>>,
+    reporting: JoinSet<Result<()>>,
+    writing: JoinSet<Result<()>>,
+}
+
+impl Beside {
+    /// Waits until one of them ends, or receiving is to: `false` where it is to stop. Whoever receives is woken some thousand times in a second, and these
+    /// are looked at only where they have something to say.
+    async fn over(&mut self, shared: &Shared) -> Result<bool> {
+        let mut stop = shared.stop.subscribe();
+        let mut all: FuturesUnordered<Pin<Box<dyn Future<Output = Result<bool>>>>> = FuturesUnordered::new();
+        all.push(Box::pin(async {
+            Err(ended_early("write down how far the log is", self.writing.join_next().await))
+        }));
+        all.push(Box::pin(async {
+            Err(ended_early("make log durable", self.keeping.join_next().await))
+        }));
+        all.push(Box::pin(async { Err(unheard(&mut self.reporting).await) }));
+        all.push(Box::pin(async {
+            shared.again.notified().await;
+            Err(begin_again(shared))
+        }));
+        all.push(Box::pin(async {
+            set(&mut stop).await;
+            Ok(false)
+        }));
+        all.next().await.unwrap_or(Ok(false))
     }
 }
 
@@ -177,16 +198,21 @@ impl Receiving<'_> {
         let shared = self.shared;
         let mut headers = Headers::new(shared, self.from);
         let mut lag = Lag(false);
-        let mut row = Row::new();
+        let (mut row, mut said) = (Row::new(), Vec::new());
         loop {
-            let received = match at_once(reader).await {
-                Some(received) if row.len() < ROW => received,
-                received => {
-                    if !row.is_empty() && !self.pass_on(rows, std::mem::take(&mut row), &mut lag).await? {
-                        // Whoever makes durable has failed, and says why.
-                        return std::future::pending().await;
+            let more = if row.is_empty() { None } else { at_once(reader).await };
+            let received = match more {
+                Some(Ok(received)) if row.len() < ROW => Ok(received),
+                // Also before an error: what came before it may never come again.
+                more => {
+                    if !row.is_empty() {
+                        let (row, said) = (std::mem::take(&mut row), std::mem::take(&mut said));
+                        if !self.pass_on(rows, row, &said, &mut lag).await? {
+                            // Whoever makes durable has failed, and says why.
+                            return std::future::pending().await;
+                        }
                     }
-                    match received {
+                    match more {
                         Some(received) => received,
                         None => reader.next().await,
                     }
@@ -195,7 +221,7 @@ impl Receiving<'_> {
             match received? {
                 Received::EndOfTimeline => {
                     if !row.is_empty() {
-                        self.pass_on(rows, row, &mut lag).await?;
+                        self.pass_on(rows, row, &said, &mut lag).await?;
                     }
                     return Ok(());
                 }
@@ -206,59 +232,85 @@ impl Receiving<'_> {
                     sent_at_us,
                 } => {
                     headers.check(start, &data)?;
-                    let seen_us = shared.env.clock.wall_us();
                     lock(self.idle).log();
-                    // Of a timeline that was left, it names where that was, with the time of now.
-                    if self.worth.own {
-                        self.told(server_end, sent_at_us, seen_us);
-                    }
-                    row.push(Chunk { start, data });
-                }
-                Received::Alive { reply: true, .. } => {
-                    if ask.try_send(()).is_err() {
-                        // One is on its way already.
-                    }
-                }
-                Received::Alive {
-                    server_end, sent_at_us, ..
-                } => {
-                    let answer = Answer {
+                    said.push(Said {
                         end: server_end,
                         sent_at_us,
                         seen_us: shared.env.clock.wall_us(),
-                    };
-                    let quiet = lock(self.idle).answer(answer, shared.env.clock.monotonic());
-                    if let Some(quiet) = quiet.filter(|_| self.worth.own) {
-                        self.told(quiet.end, quiet.sent_at_us, quiet.seen_us);
-                        // A mark of it may be due.
-                        shared.news.notify_one();
+                    });
+                    row.push(Chunk { start, data });
+                }
+                Received::Alive {
+                    server_end,
+                    sent_at_us,
+                    reply,
+                } => {
+                    if !reply {
+                        self.answered(server_end, sent_at_us);
+                    } else if ask.try_send(()).is_err() {
+                        // One is on its way already.
                     }
+                    self.contact();
+                    lag.look(shared);
                 }
             }
-            lag.look(shared);
-            self.contact();
         }
     }
 
-    /// Makes a row durable, or hands it over to whoever does. False where nobody takes it any more.
-    async fn pass_on(&self, rows: &mpsc::Sender<Row>, row: Row, lag: &mut Lag) -> Result<bool> {
-        let Some(row) = self.keeper.here(row).await? else {
-            return Ok(true);
+    /// The answer to a question of ours, or just a sign of life.
+    fn answered(&self, end: Lsn, sent_at_us: i64) {
+        let clock = &self.shared.env.clock;
+        let answer = Answer {
+            end,
+            sent_at_us,
+            seen_us: clock.wall_us(),
         };
-        self.keeper.hand_over();
-        Ok(hand_over(self.shared, rows, row, lag).await)
+        let quiet = lock(self.idle).answer(answer, clock.monotonic());
+        if let Some(quiet) = quiet.filter(|_| self.worth.own) {
+            self.told(&[Said {
+                end: quiet.end,
+                sent_at_us: quiet.sent_at_us,
+                seen_us: quiet.seen_us,
+            }]);
+            // A mark of it may be due.
+            self.shared.news.notify_one();
+        }
     }
 
-    /// The server had flushed so far at that time, and no further.
-    fn told(&self, end: Lsn, sent_at_us: i64, seen_us: i64) {
-        let mut state = self.shared.state();
-        let position = Position::new(self.from.timeline, end);
-        if self.worth.times {
-            state.marks.observe(position, sent_at_us);
+    /// Makes a row durable, or hands it over to whoever does. False where nobody takes it any more. What was said with it is taken in while the server
+    /// goes on, and before anybody else hears of the row.
+    async fn pass_on(&self, rows: &mpsc::Sender<Row>, row: Row, said: &[Said], lag: &mut Lag) -> Result<bool> {
+        let kept = self.keeper.here(row).await?;
+        // Of a timeline that was left, it names where that was, with the time of now.
+        if self.worth.own {
+            self.told(said);
         }
-        // What waited in a buffer was true when it was sent, not when it came; and the server's clock may be ahead of ours.
-        state.contacts.observe(position, seen_us.min(sent_at_us));
-        state.server = state.server.max(end);
+        self.contact();
+        lag.look(self.shared);
+        match kept {
+            Ok(kept) => {
+                self.keeper.made_durable(kept).await;
+                Ok(true)
+            }
+            Err(row) => {
+                self.keeper.hand_over();
+                Ok(hand_over(self.shared, rows, row, lag).await)
+            }
+        }
+    }
+
+    /// The server had flushed so far at these times, and no further.
+    fn told(&self, said: &[Said]) {
+        let mut state = self.shared.state();
+        for said in said {
+            let position = Position::new(self.from.timeline, said.end);
+            if self.worth.times {
+                state.marks.observe(position, said.sent_at_us);
+            }
+            // What waited in a buffer was true when it was sent, not when it came; and the server's clock may be ahead of ours.
+            state.contacts.observe(position, said.seen_us.min(said.sent_at_us));
+            state.server = state.server.max(said.end);
+        }
     }
 
     /// Remembers that the server is there. Touches no disk: whoever receives must answer the server in time.
@@ -266,6 +318,16 @@ impl Receiving<'_> {
         let now_us = self.shared.env.clock.wall_us();
         self.shared.state().standing.contact_us = now_us;
     }
+}
+
+/// What a message says besides the log in it.
+struct Said {
+    /// How far the server was.
+    end: Lsn,
+    /// When it was sent, by the server's clock (microseconds since 1970).
+    sent_at_us: i64,
+    /// When it came, by ours.
+    seen_us: i64,
 }
 
 /// What has come already. Nothing is lost where nothing has: [`LogReader::next`] can be given up.

@@ -14,8 +14,10 @@ use lifeboat_repo::{LogFileKind, Repository, list_log};
 use lifeboat_store::memory::MemoryStore;
 use lifeboat_store::{BlobStore, Capabilities, Entry, Key, Put};
 use lifeboat_testkit::postgres::{Cluster, Stop, majors, run_as_test_user};
+use lifeboat_testkit::proxy::Proxy;
 
-use super::world::{Followed, Following, flushed, small_segments};
+use super::world::{Followed, Following, flushed, small_segments, source};
+use crate::world::World;
 
 /// A store that is there or not.
 #[derive(Debug)]
@@ -228,6 +230,31 @@ async fn the_last_words_of_a_server_are_heard_in_the_middle_of_writing() {
         wait(&following, &world, write(&cluster, 1)).await;
         let report = following.end().await.unwrap();
         assert!(report.gaps.is_empty(), "{report:?}");
+    }
+}
+
+/// What came in one go with the end of the connection is held: the server may never come back to be asked again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_together_with_the_end_is_held() {
+    for _ in 0..4 {
+        let mut cluster = Cluster::start(majors()[0], &small_segments());
+        let network = Proxy::start(cluster.port());
+        let followed = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", network.port());
+        let folder = tempfile::tempdir().unwrap();
+        let world = Followed::of(World::at(folder.path(), true).await, source(&followed));
+        let following = world.begin();
+        wait(&following, &world, write(&cluster, 1)).await;
+        network.hold_still(true);
+        cluster.query("create table last_words (i int)");
+        let until = flushed(&cluster);
+        while cluster.query(&format!(
+            "select count(*) from pg_stat_replication where sent_lsn >= '{until}'"
+        )) == "0"
+        {}
+        cluster.stop(Stop::Immediate);
+        network.hold_still(false);
+        wait(&following, &world, until).await;
+        following.end().await.unwrap();
     }
 }
 
