@@ -200,7 +200,7 @@ impl Receiving<'_> {
         let mut lag = Lag(false);
         let (mut row, mut said) = (Row::new(), Vec::new());
         loop {
-            let more = if row.is_empty() { None } else { at_once(reader).await };
+            let more = if row.is_empty() { None } else { meanwhile(reader).await };
             let received = match more {
                 Some(Ok(received)) if row.len() < ROW => Ok(received),
                 // Also before an error: what came before it may never come again.
@@ -330,7 +330,17 @@ struct Said {
     seen_us: i64,
 }
 
-/// What has come already. Nothing is lost where nothing has: [`LogReader::next`] can be given up.
+/// What has come by now: the disk is not asked twice for what it can take at once.
+async fn meanwhile(reader: &mut LogReader) -> Option<Result<Received>> {
+    if let Some(received) = at_once(reader).await {
+        return Some(received);
+    }
+    // What came since the last look is known once the runtime has looked.
+    tokio::task::yield_now().await;
+    at_once(reader).await
+}
+
+/// What is known to have come. Nothing is lost where nothing has: [`LogReader::next`] can be given up.
 async fn at_once(reader: &mut LogReader) -> Option<Result<Received>> {
     let mut next = std::pin::pin!(reader.next());
     std::future::poll_fn(|context| {
