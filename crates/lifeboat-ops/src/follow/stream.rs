@@ -79,7 +79,8 @@ pub(crate) async fn run(shared: &Arc<Shared>, stream: Stream, from: Position, he
         received = about.receive(&mut reader, &rows, &ask) => received.map(|()| true),
         ended = beside.over(shared) => ended,
     };
-    // Whatever came is made durable before anything else happens; what is durable is reported.
+    // Whatever was handed over is made durable before anything else happens; what is durable is reported. A row that was still being received when we
+    // were told to stop goes: nobody was told that it is held, and the server is asked for it again.
     drop(rows);
     let kept = beside.keeping.join_next().await;
     drop((ask, keeper));
